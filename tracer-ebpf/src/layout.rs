@@ -1,0 +1,67 @@
+//! The kernel struct fields that the programs read. User space resolves each from
+//! the running kernel's BTF at load time and hands the offsets over as one
+//! read-only global, `LAYOUT`; no literal offset stands in the code.
+
+/// One field: the struct's name and the member's path in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Struct as BTF names it.
+    pub structure: &'static str,
+    /// Members, outermost first; anonymous structs and unions are passed through.
+    pub path: &'static [&'static str],
+}
+
+macro_rules! layout {
+    ($($(#[$meta:meta])* $name:ident = $structure:literal $(. $member:literal)+;)*) => {
+        layout!(@index 0usize; $($(#[$meta])* $name)*);
+        /// Every field, in the order of `LAYOUT`.
+        pub const FIELDS: &[Field] = &[$(
+            Field { structure: $structure, path: &[$($member),+] },
+        )*];
+        /// Length of `LAYOUT`.
+        pub const COUNT: usize = FIELDS.len();
+    };
+    (@index $n:expr; $(#[$meta:meta])* $name:ident $($rest:tt)*) => {
+        $(#[$meta])*
+        pub const $name: usize = $n;
+        layout!(@index $n + 1usize; $($rest)*);
+    };
+    (@index $n:expr;) => {};
+}
+
+layout! {
+    /// Address family.
+    FAMILY = "sock_common"."skc_family";
+    /// IPv4 peer address.
+    REMOTE_IPV4 = "sock_common"."skc_daddr";
+    /// IPv4 own address.
+    LOCAL_IPV4 = "sock_common"."skc_rcv_saddr";
+    /// IPv6 peer address.
+    REMOTE_IPV6 = "sock_common"."skc_v6_daddr";
+    /// IPv6 own address.
+    LOCAL_IPV6 = "sock_common"."skc_v6_rcv_saddr";
+    /// Peer port, network order.
+    REMOTE_PORT = "sock_common"."skc_dport";
+    /// Own port, network order (`inet_num` is cleared early, `inet_sport` is not).
+    LOCAL_PORT = "inet_sock"."inet_sport";
+    /// Network namespace.
+    NET = "sock_common"."skc_net"."net";
+    /// Inode number of a network namespace.
+    NET_INODE = "net"."ns"."inum";
+    /// Protocol number.
+    PROTOCOL = "sock"."sk_protocol";
+    /// Pending error.
+    ERROR = "sock"."sk_err";
+    /// Next byte that nginx will write.
+    WRITE_SEQ = "tcp_sock"."write_seq";
+    /// First byte not acknowledged.
+    SND_UNA = "tcp_sock"."snd_una";
+    /// Next byte expected from the peer.
+    RCV_NXT = "tcp_sock"."rcv_nxt";
+    /// First byte that nginx has not read.
+    COPIED_SEQ = "tcp_sock"."copied_seq";
+    /// A task's parent.
+    PARENT = "task_struct"."real_parent";
+    /// A task's process id.
+    TGID = "task_struct"."tgid";
+}

@@ -1,0 +1,26 @@
+//! Loss counters: what could not be sent or kept is counted where it happened.
+
+/// A record that found no room in the ring buffer: a connection.
+pub const CONNECTION_RECORDS: u32 = 0;
+/// A record that found no room in the ring buffer: a log line's sighting.
+pub const LOGGED_RECORDS: u32 = 1;
+/// A record that found no room in the ring buffer: a continuation.
+pub const CONTINUATION_RECORDS: u32 = 2;
+/// A connection for which the kernel had no socket storage.
+pub const SOCKET_STORAGE: u32 = 3;
+/// A connection whose upstream found no slot in the counters (it counts in slot 0).
+pub const UPSTREAM_SLOTS: u32 = 4;
+/// A continuation pushed out by another thread with the same slot before it was complete.
+pub const CONTINUATIONS_OVERWRITTEN: u32 = 5;
+/// Counters in the map `LOSS`.
+pub const COUNT: u32 = 6;
+
+/// Names of the counters, as the trace and the report give them.
+pub const NAMES: [&str; COUNT as usize] = [
+    "connection_records",
+    "logged_records",
+    "continuation_records",
+    "socket_storage",
+    "upstream_slots",
+    "continuations_overwritten",
+];

@@ -1,0 +1,18 @@
+//! What user space tells the programs when it loads them: whose connections count.
+
+/// How many process names can be given.
+pub const NAMES: usize = 8;
+/// Bytes of a process name (`TASK_COMM_LEN`), zero-padded.
+pub const NAME_BYTES: usize = 16;
+/// Process names as the global `NAMES` holds them.
+pub type Names = [[u8; NAME_BYTES]; NAMES];
+
+/// Indexes of the global `SETTINGS`, an array of `u32`.
+pub const MASTER_PID: usize = 0;
+/// 1 where `ngx_log_error_core` takes a file name before errno (Angie 1.12 and later).
+pub const LOG_HAS_FILE_NAME: usize = 1;
+/// Length of the global `SETTINGS`.
+pub const SETTINGS: usize = 2;
+
+/// Slots of the thread table; a thread's slot is its id modulo this.
+pub const THREADS: usize = 4096;

@@ -1,0 +1,4 @@
+//! What whoclosed knows of nginx: its processes, its configuration, its error log's
+//! grammar, and how a log file is followed.
+
+pub mod line;

@@ -1,0 +1,3 @@
+//! The trace file: its records, how they are written and how they are read.
+
+pub mod record;
