@@ -1,1 +1,127 @@
+//! The BPF programs: thin entry points, one line over a shared body each. Above
+//! each stands its attach point, the kernel's prototype and the kernels that have
+//! it. Built for the BPF target only (`cargo xtask build`).
+//!
+//! The kernel keeps 15 bytes of a program's name, so that `bpftool prog` can tell
+//! ours: hence the short names with a common front.
 #![no_std]
+#![no_main]
+
+mod kernel;
+mod life;
+mod log_call;
+mod maps;
+mod open_connections;
+mod threads;
+
+use core::ffi::c_void;
+
+use aya_ebpf::macros::{btf_tracepoint, uprobe};
+use aya_ebpf::programs::{BtfTracePointContext, ProbeContext};
+use aya_log_ebpf::debug;
+use tracer_ebpf::settings;
+
+use crate::kernel::Socket;
+
+/// Settings of user space, indexed by the constants of [`settings`].
+#[unsafe(no_mangle)]
+static SETTINGS: [u32; settings::SETTINGS] = [0; settings::SETTINGS];
+
+#[inline(always)]
+fn setting(settings: &'static [u32; settings::SETTINGS], index: usize) -> u32 {
+    let entry = &raw const settings[index];
+    // SAFETY: a constant index into a read-only global; volatile because the loader
+    // replaces the compiled value.
+    unsafe { core::ptr::read_volatile(entry) }
+}
+
+#[inline(always)]
+fn socket(context: &BtfTracePointContext) -> Socket {
+    Socket(context.arg::<*mut c_void>(0))
+}
+
+// tp_btf/inet_sock_set_state
+// proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn whoclosed_state(context: BtfTracePointContext) -> i32 {
+    let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
+    debug!(&context, "state {} to {}", from, to);
+    life::state_changed(socket(&context), from, to);
+    0
+}
+
+// tp_btf/sock_send_length
+// proto: struct sock *sk, int ret, int flags; since 6.3
+#[btf_tracepoint(function = "sock_send_length")]
+fn whoclosed_send(context: BtfTracePointContext) -> i32 {
+    life::sent(socket(&context), context.arg(1));
+    0
+}
+
+// tp_btf/sock_recv_length
+// proto: struct sock *sk, int ret, int flags; since 6.3
+#[btf_tracepoint(function = "sock_recv_length")]
+fn whoclosed_recv(context: BtfTracePointContext) -> i32 {
+    life::received(socket(&context), context.arg(1), context.arg(2));
+    0
+}
+
+// tp_btf/tcp_receive_reset
+// proto: struct sock *sk; since 4.16
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn whoclosed_rst_i(context: BtfTracePointContext) -> i32 {
+    life::reset_received(socket(&context));
+    0
+}
+
+// tp_btf/tcp_send_reset
+// proto: const struct sock *sk, const struct sk_buff *skb; since 4.16; sk may be null
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn whoclosed_rst_o(context: BtfTracePointContext) -> i32 {
+    life::reset_sent(socket(&context), 0);
+    0
+}
+
+// tp_btf/tcp_send_reset
+// proto: the same and const enum sk_rst_reason reason; since 6.10
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn whoclosed_rst_r(context: BtfTracePointContext) -> i32 {
+    life::reset_sent(socket(&context), context.arg(2));
+    0
+}
+
+// tp_btf/tcp_retransmit_skb
+// proto: const struct sock *sk, const struct sk_buff *skb[, int err]; since 4.15
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn whoclosed_again(context: BtfTracePointContext) -> i32 {
+    life::retransmitted(socket(&context));
+    0
+}
+
+// tp_btf/tcp_destroy_sock
+// proto: struct sock *sk; since 4.16
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn whoclosed_gone(context: BtfTracePointContext) -> i32 {
+    life::destroyed(socket(&context));
+    0
+}
+
+// uprobe on ngx_log_error_core of the nginx binary
+// proto: ngx_uint_t level, ngx_log_t *log, ngx_err_t err, const char *fmt, ...
+// (Angie 1.12 and later: a file name before err)
+#[uprobe]
+fn whoclosed_line(context: ProbeContext) -> u32 {
+    log_call::logged(&context);
+    0
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The programs use helpers that the kernel gives to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

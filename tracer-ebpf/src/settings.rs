@@ -4,8 +4,9 @@
 pub const NAMES: usize = 8;
 /// Bytes of a process name (`TASK_COMM_LEN`), zero-padded.
 pub const NAME_BYTES: usize = 16;
-/// Process names as the global `NAMES` holds them.
-pub type Names = [[u8; NAME_BYTES]; NAMES];
+/// Process names as the global `NAMES` holds them: the bytes, zero-padded, as two
+/// little-endian words each.
+pub type Names = [[u64; 2]; NAMES];
 
 /// Indexes of the global `SETTINGS`, an array of `u32`.
 pub const MASTER_PID: usize = 0;

@@ -1,0 +1,141 @@
+//! Reads kernel structs; nothing else does. Offsets come from the running kernel's
+//! BTF through [`LAYOUT`], so a field that moves between kernels moves here too.
+//! A read that faults gives zero, which callers treat as "not known".
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_socket_cookie, bpf_probe_read_kernel,
+};
+use tracer_ebpf::connection::{FAMILY_IPV4, FAMILY_IPV6};
+use tracer_ebpf::layout;
+
+/// Offsets in bytes, in the order of [`layout::FIELDS`]; user space writes them
+/// before the programs are loaded, and the verifier sees them as constants.
+#[unsafe(no_mangle)]
+static LAYOUT: [u32; layout::COUNT] = [0; layout::COUNT];
+
+/// `IPPROTO_TCP` of `linux/in.h`.
+const TCP: u16 = 6;
+
+/// A kernel socket, as a tracepoint hands it over.
+#[derive(Clone, Copy)]
+pub(crate) struct Socket(pub(crate) *mut c_void);
+
+#[inline(always)]
+fn offset(field: usize) -> usize {
+    let entry = &raw const LAYOUT[field];
+    // SAFETY: `field` is a constant index below COUNT; the read is volatile because
+    // the loader replaces the compiled value.
+    (unsafe { core::ptr::read_volatile(entry) }) as usize
+}
+
+#[inline(always)]
+fn read<T: Copy>(base: *const c_void, field: usize) -> T {
+    let mut value = MaybeUninit::<T>::zeroed();
+    let source = base.wrapping_byte_add(offset(field));
+    // SAFETY: the helper checks the source address itself and zeroes the target on
+    // a fault; the target is this stack slot of exactly the size given.
+    unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, source) };
+    // SAFETY: zeroed before, and T is an integer, a pointer or a byte array.
+    unsafe { value.assume_init() }
+}
+
+#[inline(always)]
+fn read_into(base: *const c_void, field: usize, target: &mut [u8]) {
+    let source = base.wrapping_byte_add(offset(field));
+    // SAFETY: as in `read`; the target is a part of a map value of the size given.
+    unsafe { bpf_probe_read_kernel(target.as_mut_ptr().cast(), target.len() as u32, source) };
+}
+
+impl Socket {
+    /// Is this a TCP socket over IPv4 or IPv6? Gives the family.
+    #[inline(always)]
+    pub(crate) fn tcp_family(self) -> Option<u16> {
+        let family: u16 = read(self.0, layout::FAMILY);
+        let protocol: u16 = read(self.0, layout::PROTOCOL);
+        (protocol == TCP && (family == FAMILY_IPV4 || family == FAMILY_IPV6)).then_some(family)
+    }
+
+    /// The kernel's cookie for this socket: unique while the host runs, where
+    /// addresses of sockets are used again within microseconds.
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> u64 {
+        // SAFETY: the pointer is the tracepoint's own socket argument, which the
+        // verifier knows to be a valid socket.
+        unsafe { bpf_get_socket_cookie(self.0) }
+    }
+
+    /// Own address in network order; IPv4 in the first four bytes. Writes straight
+    /// into the record: the programs' stack holds 512 bytes in all.
+    #[inline(always)]
+    pub(crate) fn local_address(self, family: u16, target: &mut [u8; 16]) {
+        if family == FAMILY_IPV4 {
+            read_into(self.0, layout::LOCAL_IPV4, &mut target[..4]);
+        } else {
+            read_into(self.0, layout::LOCAL_IPV6, target);
+        }
+    }
+
+    /// The peer's address, likewise.
+    #[inline(always)]
+    pub(crate) fn remote_address(self, family: u16, target: &mut [u8; 16]) {
+        if family == FAMILY_IPV4 {
+            read_into(self.0, layout::REMOTE_IPV4, &mut target[..4]);
+        } else {
+            read_into(self.0, layout::REMOTE_IPV6, target);
+        }
+    }
+
+    /// Own port in host order; 0 before the kernel has chosen one.
+    #[inline(always)]
+    pub(crate) fn local_port(self) -> u16 {
+        u16::from_be(read(self.0, layout::LOCAL_PORT))
+    }
+
+    /// The peer's port in host order.
+    #[inline(always)]
+    pub(crate) fn remote_port(self) -> u16 {
+        u16::from_be(read(self.0, layout::REMOTE_PORT))
+    }
+
+    /// Inode number of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        let net: *const c_void = read(self.0, layout::NET);
+        read(net, layout::NET_INODE)
+    }
+
+    /// `sk_err`: 0, or the errno that the next call on the socket will give.
+    #[inline(always)]
+    pub(crate) fn error(self) -> u32 {
+        let error: i32 = read(self.0, layout::ERROR);
+        error.unsigned_abs()
+    }
+
+    /// Bytes written by the process that the peer has not acknowledged.
+    #[inline(always)]
+    pub(crate) fn unacked(self) -> u32 {
+        let written: u32 = read(self.0, layout::WRITE_SEQ);
+        let acknowledged: u32 = read(self.0, layout::SND_UNA);
+        written.wrapping_sub(acknowledged)
+    }
+
+    /// Sequence numbers received and not read by the process; a FIN counts as one.
+    #[inline(always)]
+    pub(crate) fn unread(self) -> u32 {
+        let received: u32 = read(self.0, layout::RCV_NXT);
+        let copied: u32 = read(self.0, layout::COPIED_SEQ);
+        received.wrapping_sub(copied)
+    }
+}
+
+/// Process id of the current task's parent.
+#[inline(always)]
+pub(crate) fn parent_pid() -> u32 {
+    // SAFETY: no arguments; the kernel returns the current task's address.
+    let task = unsafe { bpf_get_current_task() } as *const c_void;
+    let parent: *const c_void = read(task, layout::PARENT);
+    read(parent, layout::TGID)
+}

@@ -1,0 +1,379 @@
+//! A connection's life: how each kernel event changes its record.
+//!
+//! State changes may run in softirq context on another processor than the owner's
+//! calls; each field is written from one kind of context only, by plain stores.
+
+use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use tracer_ebpf::Kind;
+use tracer_ebpf::connection::{
+    CALL_NONE, CALL_RECEIVE, CALL_SEND, Connection, END_CLOSED, END_DESTROYED,
+};
+use tracer_ebpf::continuation::{NEXT_CONNECT, NEXT_REUSE};
+use tracer_ebpf::settings::{self, NAMES as NAME_COUNT, Names};
+use tracer_ebpf::upstream::UpstreamKey;
+use tracer_ebpf::{histogram, loss};
+
+use crate::kernel::{self, Socket};
+use crate::threads::{self, now};
+use crate::{SETTINGS, maps};
+
+/// Names of the processes whose connections count; ignored if a master is given.
+#[unsafe(no_mangle)]
+static NAMES: Names = [[0; 2]; NAME_COUNT];
+
+// TCP states of net/tcp_states.h.
+const ESTABLISHED: i32 = 1;
+const SYN_SENT: i32 = 2;
+const FIN_WAIT1: i32 = 4;
+const CLOSE: i32 = 7;
+const CLOSE_WAIT: i32 = 8;
+const LAST_ACK: i32 = 9;
+
+const EINTR: i32 = 4;
+const EAGAIN: i32 = 11;
+/// Flag of recv(): look, do not take.
+const MSG_PEEK: i32 = 2;
+
+const NS_PER_US: u64 = 1000;
+
+/// Does the current process belong to nginx?
+#[inline(always)]
+fn is_ours(comm: &[u64; 2], pid: u32) -> bool {
+    let master = crate::setting(&SETTINGS, settings::MASTER_PID);
+    if master != 0 {
+        return pid == master || kernel::parent_pid() == master;
+    }
+    let mut index = 0;
+    while index < NAME_COUNT {
+        let name = &raw const NAMES[index];
+        // SAFETY: a read-only global; volatile because the loader replaces it.
+        let name = unsafe { core::ptr::read_volatile(name) };
+        if name[0] != 0 && name == *comm {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}
+
+/// `inet_sock_set_state`: the socket goes from one TCP state to another.
+#[inline(always)]
+pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
+    if from == CLOSE && to == SYN_SENT {
+        begin(socket);
+        return;
+    }
+    let Some(connection) = maps::connection(socket) else {
+        return;
+    };
+    if connection.sent != 0 {
+        return;
+    }
+    connection.last_state = from as u8;
+    match to {
+        ESTABLISHED => established(socket, connection),
+        CLOSE_WAIT => {
+            connection.fin_received_ns = now();
+            connection.unacked_at_fin = socket.unacked();
+            peer_ended(connection);
+        }
+        FIN_WAIT1 | LAST_ACK => {
+            connection.unread_at_close = unread(socket, connection);
+            connection.closed_ns = now();
+            finish(socket, connection, END_CLOSED);
+        }
+        CLOSE => {
+            connection.socket_error = socket.error();
+            // Without a socket error and without an RST it is this host that gave
+            // the connection up: close() in SYN_SENT or with unread bytes, or a
+            // connect() that failed in itself. The socket is destroyed right after.
+            if connection.socket_error == 0 && connection.rst_received_ns == 0 {
+                connection.unread_at_close = unread(socket, connection);
+                connection.closed_ns = now();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// connect() began: if nginx called it, the connection is ours from here on.
+#[inline(always)]
+fn begin(socket: Socket) {
+    let Ok(comm) = bpf_get_current_comm() else {
+        return;
+    };
+    let (first, second) = comm.split_at(8);
+    let words = [word(first), word(second)];
+    let ids = bpf_get_current_pid_tgid();
+    let pid = (ids >> 32) as u32;
+    if !is_ours(&words, pid) {
+        return;
+    }
+    let Some(family) = socket.tcp_family() else {
+        return;
+    };
+    let Some(connection) = maps::new_connection(socket) else {
+        maps::lost(loss::SOCKET_STORAGE);
+        return;
+    };
+    let now = now();
+    connection.kind = Kind::Connection as u32;
+    connection.size = Connection::SIZE as u32;
+    connection.netns = socket.netns();
+    socket.local_address(family, &mut connection.local);
+    socket.remote_address(family, &mut connection.remote);
+    connection.remote_port = socket.remote_port();
+    connection.family = family;
+    connection.pid = pid;
+    connection.tid = ids as u32;
+    connection.comm = comm;
+    // SAFETY: no arguments.
+    connection.cgroup = unsafe { bpf_get_current_cgroup_id() };
+    connection.opened_ns = now;
+    connection.upstream = maps::upstream_slot(&UpstreamKey {
+        address: connection.remote,
+        port: connection.remote_port,
+        family,
+        netns: connection.netns,
+    });
+    connection.cookie = socket.cookie();
+    if let Some(counters) = maps::counters(connection.upstream) {
+        counters.connects += 1;
+    }
+    threads::went_on(NEXT_CONNECT, connection.cookie, now);
+}
+
+#[inline(always)]
+fn established(socket: Socket, connection: &mut Connection) {
+    let now = now();
+    connection.established_ns = now;
+    note_local_end(socket, connection);
+    if let Some(counters) = maps::counters(connection.upstream) {
+        let took = (now - connection.opened_ns) / NS_PER_US;
+        counters.connect_us[histogram::bucket(took) & 127] += 1;
+    }
+}
+
+/// The kernel chooses the local port only after connect() has begun.
+#[inline(always)]
+fn note_local_end(socket: Socket, connection: &mut Connection) {
+    let port = socket.local_port();
+    if port != 0 {
+        connection.local_port = port;
+        socket.local_address(connection.family, &mut connection.local);
+    }
+}
+
+/// What was in flight when the first FIN or RST came.
+#[inline(always)]
+fn peer_ended(connection: &mut Connection) {
+    connection.exchanges_at_end = connection.exchanges;
+    connection.awaiting_at_end = u8::from(connection.last_call == CALL_SEND);
+}
+
+#[inline(always)]
+fn unread(socket: Socket, connection: &Connection) -> u32 {
+    if connection.established_ns == 0 {
+        return 0;
+    }
+    let sequence = socket.unread();
+    // A FIN takes a sequence number too.
+    if connection.fin_received_ns != 0 {
+        sequence.saturating_sub(1)
+    } else {
+        sequence
+    }
+}
+
+/// `tcp_receive_reset`: an RST for this connection was accepted.
+#[inline(always)]
+pub(crate) fn reset_received(socket: Socket) {
+    let Some(connection) = maps::connection(socket) else {
+        return;
+    };
+    if connection.sent != 0 || connection.rst_received_ns != 0 {
+        return;
+    }
+    connection.unacked_at_rst = socket.unacked();
+    if connection.fin_received_ns == 0 {
+        peer_ended(connection);
+    }
+    note_local_end(socket, connection);
+    connection.rst_received_ns = now();
+}
+
+/// `tcp_send_reset`: this host sends an RST on the connection.
+#[inline(always)]
+pub(crate) fn reset_sent(socket: Socket, reason: u32) {
+    let Some(connection) = maps::connection(socket) else {
+        return;
+    };
+    if connection.sent != 0 {
+        return;
+    }
+    connection.rst_sent_ns = now();
+    connection.rst_sent_reason = reason;
+}
+
+/// `tcp_retransmit_skb`: a segment was sent again.
+#[inline(always)]
+pub(crate) fn retransmitted(socket: Socket) {
+    let Some(connection) = maps::connection(socket) else {
+        return;
+    };
+    connection.retransmits += 1;
+    connection.exchange_retransmits += 1;
+}
+
+/// `tcp_destroy_sock`: the socket goes. Its record leaves here unless nginx's close
+/// already sent it.
+#[inline(always)]
+pub(crate) fn destroyed(socket: Socket) {
+    let Some(connection) = maps::connection(socket) else {
+        return;
+    };
+    if connection.sent != 0 {
+        return;
+    }
+    if connection.closed_ns == 0 {
+        connection.closed_ns = now();
+    }
+    finish(socket, connection, END_DESTROYED);
+}
+
+/// Runs where nginx closes the socket, in the worker's own context.
+#[inline(always)]
+fn finish(socket: Socket, connection: &mut Connection, end: u8) {
+    note_local_end(socket, connection);
+    let now = now();
+    connection.ended_ns = now;
+    connection.end = end;
+    if let Some(counters) = maps::counters(connection.upstream) {
+        if connection.established_ns == 0 {
+            counters.connect_failures += 1;
+        } else if connection.fin_received_ns != 0 {
+            counters.fin_first += 1;
+        } else if connection.rst_received_ns != 0 {
+            counters.rst_first += 1;
+        } else {
+            counters.nginx_first += 1;
+        }
+    }
+    maps::send_connection(connection);
+    connection.sent = 1;
+    threads::closed(connection.cookie, now);
+}
+
+/// `sock_send_length`: a send of nginx returned `result`.
+#[inline(always)]
+pub(crate) fn sent(socket: Socket, result: i32) {
+    let Some(connection) = maps::connection(socket) else {
+        threads::sent_elsewhere();
+        return;
+    };
+    if result > 0 {
+        let now = now();
+        let bytes = u64::from(result.unsigned_abs());
+        if connection.last_call != CALL_SEND {
+            begin_exchange(connection, now);
+            connection.last_call = CALL_SEND;
+        }
+        connection.request_bytes += bytes;
+        connection.sent_bytes += bytes;
+        connection.last_sent_ns = now;
+    } else {
+        failed(connection, CALL_SEND, result);
+    }
+}
+
+#[inline(always)]
+fn begin_exchange(connection: &mut Connection, now: u64) {
+    if connection.exchanges != 0 {
+        connection.idle_before_ns = now - connection.last_received_ns.max(connection.last_sent_ns);
+    }
+    connection.exchanges += 1;
+    connection.request_started_ns = now;
+    connection.request_bytes = 0;
+    connection.response_bytes = 0;
+    connection.first_byte_ns = 0;
+    connection.answered = 0;
+    connection.exchange_retransmits = 0;
+    if let Some(counters) = maps::counters(connection.upstream) {
+        counters.exchanges += 1;
+    }
+    threads::went_on(NEXT_REUSE, connection.cookie, now);
+}
+
+/// `sock_recv_length`: a receive of nginx returned `result`.
+#[inline(always)]
+pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
+    let Some(connection) = maps::connection(socket) else {
+        return;
+    };
+    if flags & MSG_PEEK != 0 {
+        peeked(connection, result);
+    } else if result > 0 {
+        let now = now();
+        let bytes = u64::from(result.unsigned_abs());
+        if connection.answered == 0 {
+            first_byte(connection, now);
+        }
+        connection.response_bytes += bytes;
+        connection.received_bytes += bytes;
+        connection.last_received_ns = now;
+        connection.last_call = CALL_RECEIVE;
+    } else if result == 0 {
+        if connection.eof_read_ns == 0 {
+            connection.eof_read_ns = now();
+        }
+    } else {
+        failed(connection, CALL_RECEIVE, result);
+    }
+}
+
+#[inline(always)]
+fn first_byte(connection: &mut Connection, now: u64) {
+    connection.first_byte_ns = now;
+    connection.answered = 1;
+    if connection.exchanges == 0 {
+        return;
+    }
+    if let Some(counters) = maps::counters(connection.upstream) {
+        let took = (now - connection.request_started_ns) / NS_PER_US;
+        counters.first_byte_us[histogram::bucket(took) & 127] += 1;
+        counters.request_bytes[histogram::bucket(connection.request_bytes) & 127] += 1;
+    }
+}
+
+/// nginx looks at an idle connection with MSG_PEEK when epoll reports it (module
+/// upstream_keepalive): anything but EAGAIN makes it close the connection.
+#[inline(always)]
+fn peeked(connection: &mut Connection, result: i32) {
+    if result == -EAGAIN {
+        return;
+    }
+    connection.idle_end_seen_ns = now();
+    connection.idle_end = match result {
+        0 => 1,
+        1.. => 3,
+        _ => 2,
+    };
+}
+
+#[inline(always)]
+fn failed(connection: &mut Connection, call: u8, result: i32) {
+    if result == -EAGAIN || result == -EINTR || connection.failed_call != CALL_NONE || result == 0 {
+        return;
+    }
+    connection.failed_call_ns = now();
+    connection.failed_call_errno = result.unsigned_abs();
+    connection.failed_call = call;
+}

@@ -1,0 +1,150 @@
+//! The maps, and the few operations on them that the programs share.
+
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf, SkStorage};
+use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_get};
+use aya_ebpf::macros::btf_map;
+use tracer_ebpf::connection::Connection;
+use tracer_ebpf::continuation::Continuation;
+use tracer_ebpf::settings::THREADS;
+use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
+use tracer_ebpf::{logged::Logged, loss};
+
+use crate::kernel::Socket;
+
+/// One record per upstream connection, in the socket itself.
+#[btf_map]
+static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+/// Records to user space. The loader sets the real size.
+#[btf_map]
+static RECORDS: RingBuf<Connection, { 1 << 20 }> = RingBuf::new();
+
+/// Which slot of the counters an upstream has.
+#[btf_map]
+static UPSTREAM_SLOTS: HashMap<UpstreamKey, u32, { SLOTS }> = HashMap::new();
+
+/// Slots that no upstream has yet, filled by user space with all but slot 0, which
+/// is for the upstreams that find none.
+#[btf_map]
+static FREE_SLOTS: Queue<u32, { SLOTS }> = Queue::new();
+
+/// Counters by slot.
+#[btf_map]
+static UPSTREAMS: PerCpuArray<UpstreamCounters, { SLOTS }> = PerCpuArray::new();
+
+/// What each worker thread did after its last failed attempt, by thread id modulo
+/// the table's size. An array, so that looking into it costs next to nothing.
+#[btf_map]
+static THREAD_TABLE: Array<Continuation, { THREADS }> = Array::new();
+
+/// Loss counters.
+#[btf_map]
+static LOSS: PerCpuArray<u64, { loss::COUNT as usize }> = PerCpuArray::new();
+
+/// `BPF_SK_STORAGE_GET_F_CREATE`
+const CREATE: u64 = 1;
+/// `BPF_NOEXIST`
+const NO_EXIST: u64 = 1;
+
+#[inline(always)]
+fn storage(socket: Socket, flags: u64) -> Option<&'static mut Connection> {
+    if socket.0.is_null() {
+        return None;
+    }
+    let map = (&raw const CONNECTIONS).cast_mut().cast::<c_void>();
+    // SAFETY: the map is a socket storage of Connection and the pointer is the
+    // tracepoint's socket argument, checked for null as the verifier requires.
+    let found = unsafe { bpf_sk_storage_get(map, socket.0, core::ptr::null_mut(), flags) };
+    // SAFETY: null or a value of this map, which lives as long as the socket; the
+    // kernel keeps the socket alive for the program's run.
+    unsafe { found.cast::<Connection>().as_mut() }
+}
+
+/// The record of an upstream connection; none for any other socket.
+#[inline(always)]
+pub(crate) fn connection(socket: Socket) -> Option<&'static mut Connection> {
+    storage(socket, 0)
+}
+
+/// A new record for a socket that becomes an upstream connection.
+#[inline(always)]
+pub(crate) fn new_connection(socket: Socket) -> Option<&'static mut Connection> {
+    storage(socket, CREATE)
+}
+
+/// Counts one loss.
+#[inline(always)]
+pub(crate) fn lost(counter: u32) {
+    if let Some(count) = LOSS.get_ptr_mut(counter) {
+        // SAFETY: this processor's own slot of the map.
+        unsafe { *count += 1 };
+    }
+}
+
+#[inline(always)]
+fn output<T>(record: &T, counter: u32) {
+    let map = (&raw const RECORDS).cast_mut().cast::<c_void>();
+    let data = core::ptr::from_ref(record).cast_mut().cast::<c_void>();
+    // SAFETY: the map is a ring buffer; the record is a map value or a stack slot
+    // of exactly the size given.
+    let result = unsafe { bpf_ringbuf_output(map, data, size_of::<T>() as u64, 0) };
+    if result < 0 {
+        lost(counter);
+    }
+}
+
+/// Sends a connection's record.
+#[inline(always)]
+pub(crate) fn send_connection(record: &Connection) {
+    output(record, loss::CONNECTION_RECORDS);
+}
+
+/// Sends a line's sighting.
+#[inline(always)]
+pub(crate) fn send_logged(record: &Logged) {
+    output(record, loss::LOGGED_RECORDS);
+}
+
+/// Sends a thread's slot.
+#[inline(always)]
+pub(crate) fn send_continuation(record: &Continuation) {
+    output(record, loss::CONTINUATION_RECORDS);
+}
+
+/// The counters of a slot on this processor.
+#[inline(always)]
+pub(crate) fn counters(slot: u32) -> Option<&'static mut UpstreamCounters> {
+    let counters = UPSTREAMS.get_ptr_mut(slot)?;
+    // SAFETY: this processor's own slot of the map, valid for the program's run.
+    unsafe { counters.as_mut() }
+}
+
+/// Slot of a thread in the thread table.
+#[inline(always)]
+pub(crate) fn thread_slot(tid: u32) -> Option<&'static mut Continuation> {
+    let slot = THREAD_TABLE.get_ptr_mut(tid % THREADS as u32)?;
+    // SAFETY: an element of an array map, which is never freed while programs run.
+    unsafe { slot.as_mut() }
+}
+
+/// Finds or assigns the counter slot of an upstream; 0 if none is left.
+#[inline(always)]
+pub(crate) fn upstream_slot(key: &UpstreamKey) -> u32 {
+    // SAFETY: entries are never deleted, so the value stays this key's.
+    if let Some(slot) = unsafe { UPSTREAM_SLOTS.get(key) } {
+        return *slot;
+    }
+    let Ok(Some(slot)) = FREE_SLOTS.pop() else {
+        lost(loss::UPSTREAM_SLOTS);
+        return 0;
+    };
+    if UPSTREAM_SLOTS.insert(key, slot, NO_EXIST).is_ok() {
+        return slot;
+    }
+    // Another processor was quicker; give the slot back.
+    let _ = FREE_SLOTS.push(slot, 0);
+    // SAFETY: as above.
+    unsafe { UPSTREAM_SLOTS.get(key) }.copied().unwrap_or(0)
+}

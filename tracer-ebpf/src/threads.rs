@@ -1,0 +1,102 @@
+//! What a worker does after a failed attempt. An error line arms the thread's slot,
+//! the close that follows it (nginx closes the upstream socket right after the line)
+//! says which connection failed, and the thread's next step on any socket says
+//! whether nginx tried again or answered the client.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use tracer_ebpf::Kind;
+use tracer_ebpf::continuation::{Continuation, NEXT_NONE, NEXT_OTHER_SEND};
+use tracer_ebpf::loss;
+
+use crate::maps;
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The current thread's id in the initial pid namespace.
+#[inline(always)]
+pub(crate) fn current_tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// The thread logged an error for a client connection.
+#[inline(always)]
+pub(crate) fn logged_error(tid: u32) {
+    let Some(slot) = maps::thread_slot(tid) else {
+        return;
+    };
+    if slot.tid != tid {
+        if slot.failed_cookie != 0 {
+            if slot.next == NEXT_NONE {
+                maps::lost(loss::CONTINUATIONS_OVERWRITTEN);
+            } else {
+                maps::send_continuation(slot);
+            }
+        }
+        *slot = Continuation {
+            kind: Kind::Continuation as u32,
+            size: Continuation::SIZE as u32,
+            tid,
+            ..Continuation::ZERO
+        };
+    }
+    slot.armed = 1;
+}
+
+/// The thread closed an upstream connection.
+#[inline(always)]
+pub(crate) fn closed(cookie: u64, now: u64) {
+    let tid = current_tid();
+    let Some(slot) = maps::thread_slot(tid) else {
+        return;
+    };
+    if slot.tid != tid || slot.armed == 0 {
+        return;
+    }
+    if slot.failed_cookie != 0 && slot.next != NEXT_NONE {
+        maps::send_continuation(slot);
+    }
+    slot.armed = 0;
+    slot.next = NEXT_NONE;
+    slot.next_cookie = 0;
+    slot.next_ns = 0;
+    slot.closed_ns = now;
+    slot.failed_cookie = cookie;
+}
+
+/// The thread opened or reused an upstream connection.
+#[inline(always)]
+pub(crate) fn went_on(next: u32, cookie: u64, now: u64) {
+    let tid = current_tid();
+    let Some(slot) = maps::thread_slot(tid) else {
+        return;
+    };
+    if slot.tid == tid && slot.failed_cookie != 0 && slot.next == NEXT_NONE {
+        slot.next_cookie = cookie;
+        slot.next_ns = now;
+        slot.next = next;
+    }
+}
+
+/// The thread sent bytes on a socket that is no upstream connection. Runs for every
+/// send on the host, so it does no more than look into an array.
+#[inline(always)]
+pub(crate) fn sent_elsewhere() {
+    let tid = current_tid();
+    let Some(slot) = maps::thread_slot(tid) else {
+        return;
+    };
+    if slot.tid != tid {
+        return;
+    }
+    slot.armed = 0;
+    if slot.failed_cookie != 0 && slot.next == NEXT_NONE {
+        slot.next_ns = now();
+        slot.next = NEXT_OTHER_SEND;
+    }
+}

@@ -1,0 +1,143 @@
+//! From the wire to the trace's records.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tracer_ebpf::connection::{
+    CALL_RECEIVE, CALL_SEND, Connection as Wire, END_CLOSED, END_DESTROYED, FAMILY_IPV4,
+};
+use tracer_ebpf::continuation::{
+    Continuation as WireContinuation, NEXT_CONNECT, NEXT_OTHER_SEND, NEXT_REUSE,
+};
+use tracer_ebpf::logged::Logged as WireLogged;
+
+use crate::trace::record::{Call, Connection, ConnectionEnd, Continuation, IdleEnd, Logged, Next};
+
+/// An address of the wire.
+#[must_use]
+pub fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
+    if family == FAMILY_IPV4 {
+        let [a, b, c, d, ..] = *bytes;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    } else {
+        // A socket of family IPv6 may carry an IPv4 address; both ends' logs and
+        // configurations write that one as IPv4.
+        Ipv6Addr::from(*bytes).to_canonical()
+    }
+}
+
+const fn happened(ns: u64) -> Option<u64> {
+    if ns == 0 { None } else { Some(ns) }
+}
+
+const fn known(number: u32) -> Option<u32> {
+    if number == 0 { None } else { Some(number) }
+}
+
+/// The text before the first zero byte.
+fn name(bytes: &[u8; 16]) -> String {
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// A connection record. `ended_ns` of a connection that is still open is set by the
+/// caller to the time of reading.
+#[must_use]
+pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
+    let end = match wire.end {
+        END_CLOSED => ConnectionEnd::Closed,
+        END_DESTROYED => ConnectionEnd::Destroyed,
+        _ => ConnectionEnd::Open,
+    };
+    Connection {
+        cookie: wire.cookie,
+        netns: wire.netns,
+        local: SocketAddr::new(address(wire.family, &wire.local), wire.local_port),
+        remote: SocketAddr::new(address(wire.family, &wire.remote), wire.remote_port),
+        pid: wire.pid,
+        tid: wire.tid,
+        comm: name(&wire.comm),
+        cgroup: wire.cgroup,
+        opened_ns: wire.opened_ns,
+        established_ns: happened(wire.established_ns),
+        last_sent_ns: happened(wire.last_sent_ns),
+        last_received_ns: happened(wire.last_received_ns),
+        request_started_ns: happened(wire.request_started_ns),
+        first_byte_ns: happened(wire.first_byte_ns),
+        fin_received_ns: happened(wire.fin_received_ns),
+        rst_received_ns: happened(wire.rst_received_ns),
+        rst_sent_ns: happened(wire.rst_sent_ns),
+        eof_read_ns: happened(wire.eof_read_ns),
+        failed_call_ns: happened(wire.failed_call_ns),
+        failed_call: match wire.failed_call {
+            CALL_SEND => Some(Call::Send),
+            CALL_RECEIVE => Some(Call::Receive),
+            _ => None,
+        },
+        failed_call_errno: known(wire.failed_call_errno),
+        idle_end_seen_ns: happened(wire.idle_end_seen_ns),
+        idle_end: match wire.idle_end {
+            1 => Some(IdleEnd::Eof),
+            2 => Some(IdleEnd::Error),
+            3 => Some(IdleEnd::Bytes),
+            _ => None,
+        },
+        closed_ns: happened(wire.closed_ns),
+        ended_ns: if end == ConnectionEnd::Open {
+            read_ns
+        } else {
+            wire.ended_ns
+        },
+        end,
+        idle_before_ns: (wire.exchanges > 1).then_some(wire.idle_before_ns),
+        sent_bytes: wire.sent_bytes,
+        received_bytes: wire.received_bytes,
+        request_bytes: wire.request_bytes,
+        response_bytes: wire.response_bytes,
+        exchanges: wire.exchanges,
+        exchanges_at_end: wire.exchanges_at_end,
+        awaiting_at_end: wire.awaiting_at_end != 0,
+        retransmits: wire.retransmits,
+        exchange_retransmits: wire.exchange_retransmits,
+        socket_error: known(wire.socket_error),
+        unacked_at_fin: happened(wire.fin_received_ns).map(|_| wire.unacked_at_fin),
+        unacked_at_rst: happened(wire.rst_received_ns).map(|_| wire.unacked_at_rst),
+        unread_at_close: known(wire.unread_at_close),
+        rst_sent_reason: known(wire.rst_sent_reason),
+        first_seen_mid_life: wire.first_seen_mid_life != 0,
+    }
+}
+
+/// A sighting of a line.
+#[must_use]
+pub const fn logged(wire: &WireLogged) -> Logged {
+    Logged {
+        ns: wire.ns,
+        pid: wire.pid,
+        tid: wire.tid,
+        level: wire.level,
+        errno: wire.errno,
+        connection: wire.connection,
+    }
+}
+
+/// A continuation; none while its next step has not come.
+#[must_use]
+pub fn continuation(wire: &WireContinuation) -> Option<Continuation> {
+    let next = match wire.next {
+        NEXT_CONNECT => Next::Connect,
+        NEXT_REUSE => Next::Reuse,
+        NEXT_OTHER_SEND => Next::OtherSend,
+        _ => return None,
+    };
+    Some(Continuation {
+        failed_cookie: wire.failed_cookie,
+        tid: wire.tid,
+        closed_ns: wire.closed_ns,
+        next,
+        next_cookie: (next != Next::OtherSend).then_some(wire.next_cookie),
+        next_ns: wire.next_ns,
+    })
+}

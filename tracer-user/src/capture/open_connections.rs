@@ -1,0 +1,123 @@
+//! Reads the connections that are still open through a BPF iterator over the socket
+//! storage. aya has no way to bind an iterator to a map yet, so the two bpf() calls
+//! that do it stand here.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::mem;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::Map;
+use aya::programs::ProgramFd;
+use tracer_ebpf::connection::Connection;
+
+// Commands and attach type of include/uapi/linux/bpf.h.
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_ITER_CREATE: libc::c_long = 33;
+const BPF_TRACE_ITER: u32 = 28;
+
+/// `union bpf_attr`, member `link_create`, as far as iterators use it.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    iter_info: u64,
+    iter_info_len: u32,
+    reserved: u32,
+}
+
+/// `union bpf_iter_link_info`, member `map`; the union's size.
+#[repr(C)]
+struct IteratorTarget {
+    map_fd: u32,
+    reserved: [u32; 3],
+}
+
+/// `union bpf_attr`, member `iter_create`.
+#[repr(C)]
+struct IterCreate {
+    link_fd: u32,
+    flags: u32,
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
+    let pointer: *const T = attributes;
+    // SAFETY: the pointer and size describe a live struct that begins as the kernel's
+    // union for this command does; the kernel only reads it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            pointer,
+            libc::c_long::try_from(mem::size_of::<T>())?,
+        )
+    };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    let fd = i32::try_from(result)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The descriptor of a socket storage map.
+///
+/// # Errors
+/// If the map is of another kind.
+pub(super) fn map_fd(map: &Map) -> Result<BorrowedFd<'_>> {
+    match map {
+        Map::SkStorage(data) => Ok(data.fd().as_fd()),
+        _ => bail!("the connection map is no socket storage"),
+    }
+}
+
+/// Reads all connections that are in the map and whose record has not left yet.
+///
+/// # Errors
+/// If the kernel refuses the iterator or what it gives is no record.
+pub(super) fn read(program: &ProgramFd, map: BorrowedFd<'_>) -> Result<Vec<Connection>> {
+    let number = |fd: i32| u32::try_from(fd);
+    let target = IteratorTarget {
+        map_fd: number(map.as_raw_fd())?,
+        reserved: [0; 3],
+    };
+    let info: *const IteratorTarget = &raw const target;
+    let link = bpf(
+        BPF_LINK_CREATE,
+        &LinkCreate {
+            prog_fd: number(program.as_fd().as_raw_fd())?,
+            target_fd: 0,
+            attach_type: BPF_TRACE_ITER,
+            flags: 0,
+            iter_info: info.expose_provenance() as u64,
+            iter_info_len: u32::try_from(mem::size_of::<IteratorTarget>())?,
+            reserved: 0,
+        },
+    )
+    .context("cannot bind the iterator to the connection map")?;
+    let iterator = bpf(
+        BPF_ITER_CREATE,
+        &IterCreate {
+            link_fd: number(link.as_raw_fd())?,
+            flags: 0,
+        },
+    )
+    .context("cannot start the iterator over open connections")?;
+    let mut bytes = Vec::new();
+    File::from(iterator)
+        .read_to_end(&mut bytes)
+        .context("cannot read open connections")?;
+    let mut connections = Vec::with_capacity(bytes.len() / Connection::SIZE);
+    for chunk in bytes.chunks(Connection::SIZE) {
+        // A connection that is just being set up has no cookie yet and does not decode.
+        if let Ok(connection) = Connection::decode(chunk)
+            && connection.sent == 0
+        {
+            connections.push(connection);
+        }
+    }
+    Ok(connections)
+}

@@ -1,0 +1,475 @@
+//! The kernel programs: loaded, attached, and what became of each hook.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
+use aya::programs::uprobe::UProbeScope;
+use aya::programs::{BtfTracePoint, Program, ProgramError, UProbe};
+use aya::{Btf, Ebpf, EbpfLoader};
+use tracer_ebpf::continuation::Continuation;
+use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
+use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
+use tracer_ebpf::{layout, loss};
+
+use super::open_connections;
+use crate::trace::record::Hook;
+
+#[cfg(programs_embedded)]
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// Bytes of the ring buffer: about half a second of records at 50,000 connections a
+/// second; a power of two.
+const RING_BYTES: u32 = 8 << 20;
+
+/// A program on a tracepoint and what a capture loses without it.
+struct Tracepoint {
+    program: &'static str,
+    tracepoint: &'static str,
+    required: bool,
+    without: &'static str,
+    /// Another program to try for the same tracepoint where this one does not load.
+    instead: Option<&'static str>,
+}
+
+const TRACEPOINTS: &[Tracepoint] = &[
+    Tracepoint {
+        program: "whoclosed_state",
+        tracepoint: "inet_sock_set_state",
+        required: true,
+        without: "no connection can be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_gone",
+        tracepoint: "tcp_destroy_sock",
+        required: true,
+        without: "the end of reset and failed connections cannot be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_send",
+        tracepoint: "sock_send_length",
+        required: true,
+        without: "requests cannot be counted or timed (Linux 6.3 and later have this tracepoint)",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_recv",
+        tracepoint: "sock_recv_length",
+        required: true,
+        without: "responses cannot be counted or timed (Linux 6.3 and later have this tracepoint)",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_rst_i",
+        tracepoint: "tcp_receive_reset",
+        required: false,
+        without: "the time at which an RST arrived is not known",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_rst_r",
+        tracepoint: "tcp_send_reset",
+        required: false,
+        without: "RSTs that this host sends are not seen",
+        instead: Some("whoclosed_rst_o"),
+    },
+    Tracepoint {
+        program: "whoclosed_again",
+        tracepoint: "tcp_retransmit_skb",
+        required: false,
+        without: "retransmissions are not counted",
+        instead: None,
+    },
+];
+
+const LOG_CALL: &str = "whoclosed_line";
+const OPEN_CONNECTIONS: &str = "whoclosed_open";
+/// nginx's function behind every line of its logs.
+pub const LOG_FUNCTION: &str = "ngx_log_error_core";
+
+/// What the programs are told when they are loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Process names whose connections count, unless `master` is given.
+    pub names: Vec<String>,
+    /// Only connections of this master's workers.
+    pub master: Option<u32>,
+    /// nginx's log function takes a file name before errno (Angie 1.12 and later).
+    pub log_has_file_name: bool,
+    /// Let the programs' own diagnostics through.
+    pub diagnostics: bool,
+}
+
+/// The loaded programs. Dropping them detaches everything.
+pub struct Programs {
+    ebpf: Ebpf,
+    /// Every hook and what became of it.
+    pub hooks: Vec<Hook>,
+    losses_told: BTreeMap<String, u64>,
+}
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Programs")
+            .field("hooks", &self.hooks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether this build carries the kernel programs.
+#[must_use]
+pub const fn embedded() -> bool {
+    cfg!(programs_embedded)
+}
+
+#[cfg(programs_embedded)]
+const fn object() -> Option<&'static [u8]> {
+    Some(OBJECT)
+}
+
+#[cfg(not(programs_embedded))]
+const fn object() -> Option<&'static [u8]> {
+    None
+}
+
+fn name_words(name: &str) -> Result<[u64; 2]> {
+    let mut bytes = [0u8; NAME_BYTES];
+    let length = name.len();
+    if length == 0 || length >= NAME_BYTES {
+        bail!(
+            "process name {name:?} must have 1 to {} bytes",
+            NAME_BYTES - 1
+        );
+    }
+    bytes[..length].copy_from_slice(name.as_bytes());
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_le_bytes(word)
+    };
+    Ok([word(0), word(8)])
+}
+
+/// The line of a verifier's log that says what it refused.
+fn telling_line(log: &str) -> &str {
+    log.lines()
+        .map(str::trim)
+        .rfind(|line| {
+            !line.is_empty()
+                && !line.starts_with("processed ")
+                && !line.starts_with("verification time")
+                && !line.starts_with("stack depth")
+        })
+        .unwrap_or("the verifier said nothing")
+}
+
+fn why(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            match io_error.raw_os_error() {
+                Some(libc::EPERM) => "the host does not permit this program (EPERM): \
+                     CAP_BPF and CAP_PERFMON are needed, or its security policy refuses"
+                    .to_owned(),
+                _ => format!("{io_error}: {}", telling_line(&log)),
+            }
+        }
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(inner) = source {
+                text = format!("{text}: {inner}");
+                source = inner.source();
+            }
+            text
+        }
+    }
+}
+
+impl Programs {
+    /// Loads the object and attaches every tracepoint program.
+    ///
+    /// # Errors
+    /// If this build has no programs, the kernel's types cannot be read, or the
+    /// kernel refuses a program that no capture can do without: the error names it
+    /// and what would be lost.
+    pub fn load(options: &Options) -> Result<Self> {
+        let object = object().context(
+            "this whoclosed was built without its kernel programs, so it can report on traces \
+             but not capture; build it with `cargo xtask build`",
+        )?;
+        let layout = super::btf::layout_of(Path::new(super::btf::KERNEL_BTF))?;
+        let mut names = [[0u64; 2]; NAMES];
+        if options.names.len() > NAMES {
+            bail!("at most {NAMES} process names can be given");
+        }
+        for (slot, name) in names.iter_mut().zip(&options.names) {
+            *slot = name_words(name)?;
+        }
+        let mut values = [0u32; SETTINGS];
+        values[settings::MASTER_PID] = options.master.unwrap_or(0);
+        values[settings::LOG_HAS_FILE_NAME] = u32::from(options.log_has_file_name);
+        let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
+        let layout_global: &[u32; layout::COUNT] = &layout;
+
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("LAYOUT", layout_global, true)
+            .override_global("NAMES", &names, true)
+            .override_global("SETTINGS", &values, true)
+            .override_global("AYA_LOG_LEVEL", &level, true)
+            .map_max_entries("RECORDS", RING_BYTES)
+            .load(object)
+            .map_err(|error| explain_load(anyhow::Error::new(error)))?;
+
+        let mut free: Queue<_, u32> = Queue::try_from(map(&mut ebpf, "FREE_SLOTS")?)?;
+        for slot in 1..u32::try_from(SLOTS)? {
+            free.push(slot, 0)
+                .context("cannot fill the map of counter slots")?;
+        }
+
+        let mut this = Self {
+            ebpf,
+            hooks: Vec::new(),
+            losses_told: BTreeMap::new(),
+        };
+        for tracepoint in TRACEPOINTS {
+            this.attach_tracepoint(tracepoint, &btf)?;
+        }
+        this.load_open_connections(&btf);
+        Ok(this)
+    }
+
+    fn attach_tracepoint(&mut self, wanted: &Tracepoint, btf: &Btf) -> Result<()> {
+        let mut result = self.try_tracepoint(wanted.program, wanted.tracepoint, btf);
+        if let (Err(_), Some(instead)) = (&result, wanted.instead) {
+            result = self.try_tracepoint(instead, wanted.tracepoint, btf);
+        }
+        let reason = match result {
+            Ok(()) => None,
+            Err(error) => Some(why(&error)),
+        };
+        if let Some(reason) = &reason
+            && wanted.required
+        {
+            bail!(
+                "cannot attach to the kernel's tracepoint {}: {reason}; without it {}",
+                wanted.tracepoint,
+                wanted.without
+            );
+        }
+        self.hooks.push(Hook {
+            name: wanted.tracepoint.to_owned(),
+            attached: reason.is_none(),
+            reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
+        });
+        Ok(())
+    }
+
+    fn try_tracepoint(
+        &mut self,
+        program: &str,
+        tracepoint: &str,
+        btf: &Btf,
+    ) -> Result<(), ProgramError> {
+        let program = self
+            .ebpf
+            .program_mut(program)
+            .ok_or(ProgramError::NotLoaded)?;
+        let program: &mut BtfTracePoint = program.try_into()?;
+        program.load(tracepoint, btf)?;
+        program.attach()?;
+        Ok(())
+    }
+
+    fn load_open_connections(&mut self, btf: &Btf) {
+        let result = match self.ebpf.program_mut(OPEN_CONNECTIONS) {
+            Some(Program::Iter(program)) => program.load("bpf_sk_storage_map", btf),
+            _ => Err(ProgramError::NotLoaded),
+        };
+        let reason = result.err().map(|error| {
+            format!(
+                "{}; without it connections still open at the end are not recorded",
+                why(&error)
+            )
+        });
+        self.hooks.push(Hook {
+            name: "bpf_sk_storage_map (iterator)".to_owned(),
+            attached: reason.is_none(),
+            reason,
+        });
+    }
+
+    /// Attaches the uprobe to nginx's log function in a binary; all processes that
+    /// run it are seen, workers of later reloads included.
+    ///
+    /// # Errors
+    /// If the binary exports no such function or the kernel refuses.
+    pub fn attach_log_call(&mut self, binary: &Path) -> Result<()> {
+        let program = self.ebpf.program_mut(LOG_CALL).context("no such program")?;
+        let program: &mut UProbe = program.try_into()?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| anyhow!(why(&error)))?;
+        }
+        program
+            .attach(LOG_FUNCTION, binary, UProbeScope::AllProcesses)
+            .map_err(|error| anyhow!(why(&error)))?;
+        Ok(())
+    }
+
+    /// The ring buffer of records; can be taken once.
+    ///
+    /// # Errors
+    /// If it was taken before.
+    pub fn take_records(&mut self) -> Result<RingBuf<MapData>> {
+        let map = self
+            .ebpf
+            .take_map("RECORDS")
+            .context("the ring buffer is taken")?;
+        Ok(RingBuf::try_from(map)?)
+    }
+
+    /// The programs' own diagnostics; see [`Options::diagnostics`].
+    ///
+    /// # Errors
+    /// If the programs have no log.
+    pub fn diagnostics(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        Ok(aya_log::EbpfLogger::init(&mut self.ebpf)?)
+    }
+
+    /// Counters of all upstreams seen, added up over the processors.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn upstreams(&mut self) -> Result<Vec<(UpstreamKey, UpstreamCounters)>> {
+        let slots: HashMap<_, [u8; UpstreamKey::SIZE], u32> =
+            HashMap::try_from(map(&mut self.ebpf, "UPSTREAM_SLOTS")?)?;
+        let mut keys = Vec::new();
+        for entry in slots.iter() {
+            let (key, slot) = entry?;
+            keys.push((UpstreamKey::read(&key)?, slot));
+        }
+        let counters: PerCpuArray<_, [u8; UpstreamCounters::SIZE]> =
+            PerCpuArray::try_from(map(&mut self.ebpf, "UPSTREAMS")?)?;
+        let mut upstreams = Vec::with_capacity(keys.len());
+        for (key, slot) in keys {
+            let mut sum = UpstreamCounters::ZERO;
+            for processor in counters.get(&slot, 0)?.iter() {
+                super::counters::add(&mut sum, &UpstreamCounters::read(processor)?);
+            }
+            upstreams.push((key, sum));
+        }
+        Ok(upstreams)
+    }
+
+    /// A thread's slot in the table of continuations, if it is that thread's.
+    #[must_use]
+    pub fn continuation(&mut self, tid: u32) -> Option<Continuation> {
+        let table: Array<_, [u8; Continuation::SIZE]> =
+            Array::try_from(map(&mut self.ebpf, "THREAD_TABLE").ok()?).ok()?;
+        let slot = tid % u32::try_from(THREADS).ok()?;
+        let found = Continuation::decode(&table.get(&slot, 0).ok()?).ok()?;
+        (found.tid == tid && found.failed_cookie != 0).then_some(found)
+    }
+
+    /// What was lost since the last call, by name.
+    ///
+    /// # Errors
+    /// If the loss counters cannot be read.
+    pub fn new_losses(&mut self) -> Result<Vec<(String, u64)>> {
+        let mut totals = Vec::new();
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map(&mut self.ebpf, "LOSS")?)?;
+        for (index, name) in (0..loss::COUNT).zip(loss::NAMES) {
+            let total: u64 = counters.get(&index, 0)?.iter().sum();
+            totals.push((name.to_owned(), total));
+        }
+        for (name, program) in self.ebpf.programs() {
+            if let Ok(fd) = program.fd()
+                && let Some(missed) = missed_runs(fd)
+            {
+                totals.push((format!("missed_runs:{name}"), missed));
+            }
+        }
+        let mut new = Vec::new();
+        for (name, total) in totals {
+            let told = self.losses_told.entry(name.clone()).or_default();
+            if total > *told {
+                new.push((name, total - *told));
+                *told = total;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Upstream connections that are open now.
+    ///
+    /// # Errors
+    /// If the kernel has no such iterator or it cannot be read.
+    pub fn open_connections(&mut self) -> Result<Vec<tracer_ebpf::connection::Connection>> {
+        let map = self.ebpf.map("CONNECTIONS").context("no connection map")?;
+        let program = self
+            .ebpf
+            .program(OPEN_CONNECTIONS)
+            .context("no such program")?;
+        open_connections::read(program.fd()?, open_connections::map_fd(map)?)
+    }
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    ebpf.map_mut(name)
+        .with_context(|| format!("the kernel programs have no map {name}"))
+}
+
+fn explain_load(error: anyhow::Error) -> anyhow::Error {
+    let denied = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.raw_os_error() == Some(libc::EPERM))
+    });
+    if denied {
+        error.context(
+            "the kernel does not permit BPF maps: run as root, or with CAP_BPF and CAP_PERFMON",
+        )
+    } else {
+        error.context("cannot load the kernel programs")
+    }
+}
+
+/// Runs of a program that the kernel skipped because the program was already
+/// running on that processor (`recursion_misses`, kernel/bpf/syscall.c; 5.12 and later).
+fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    let fd = program.as_fd().as_raw_fd();
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    value.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_telling_line_is_the_last_that_is_no_statistic() {
+        let log = "0: R1=ctx()\n1: (79) r6 = *(u64 *)(r1 +0)\nfunc 'x' doesn't have 3-th argument\n\
+                   processed 2 insns (limit 1000000)\n\n";
+        assert_eq!(telling_line(log), "func 'x' doesn't have 3-th argument");
+        assert_eq!(telling_line(""), "the verifier said nothing");
+    }
+
+    #[test]
+    fn a_process_name_too_long_for_the_kernel_is_refused() {
+        assert!(name_words("nginx").is_ok());
+        assert!(name_words("a-name-of-sixteen").is_err());
+        assert!(name_words("").is_err());
+    }
+}
