@@ -1,1 +1,67 @@
-fn main() {}
+//! whoclosed's development commands, called as `cargo xtask VERB`.
+//!
+//! This file parses and dispatches; each verb has a file of its own. Every verb sets
+//! up what it needs first, so each works alone on a fresh machine.
+
+mod apt;
+mod build;
+mod compiler;
+mod demo;
+mod linker;
+mod nginx;
+mod setup;
+mod step;
+mod test;
+mod tidy;
+mod toolchain;
+mod transcript;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about,
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Find or install what building and testing need
+    Setup,
+    /// Build the kernel programs and the agent that embeds them
+    Build(build::Options),
+    /// Build, then run every test; the end-to-end tests need root
+    Test(test::Options),
+    /// Build, then capture a real nginx before backends that misbehave; needs root
+    Demo(demo::Options),
+    /// Check what clippy cannot: headers, lints, comments, README transcripts
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Setup => setup::verb(),
+        Verb::Build(options) => build::verb(&options),
+        Verb::Test(options) => test::verb(&options),
+        Verb::Demo(options) => demo::verb(&options),
+        Verb::Tidy => tidy::verb(),
+    };
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("error: {error:#}");
+    ExitCode::from(
+        error
+            .downcast_ref::<step::Failed>()
+            .map_or(1, step::Failed::code),
+    )
+}

@@ -1,0 +1,187 @@
+//! Debian's and Ubuntu's packages: what is installed, what could be, and installing.
+//!
+//! Which packages something needs is for its own module to say.
+
+use std::process::Command;
+use std::sync::Once;
+
+use anyhow::{Result, bail};
+
+use crate::{compiler::Version, step, workspace};
+
+/// Whether this system has apt.
+pub(crate) fn is_here() -> bool {
+    workspace::find_program("apt-get").is_some() && workspace::find_program("dpkg").is_some()
+}
+
+/// Which of the packages are not installed.
+pub(crate) fn missing(packages: &[&str]) -> Vec<String> {
+    let status = |package: &&&str| {
+        step::ask(Command::new("dpkg-query").args(["-W", "-f=${db:Status-Abbrev}", package]))
+    };
+    packages
+        .iter()
+        .filter(|package| !status(package).is_some_and(|status| status.starts_with("ii")))
+        .map(|package| (*package).to_owned())
+        .collect()
+}
+
+/// The version that apt would install of each package that it knows. If it knows none
+/// of them, the package lists are fetched, once in a run and only by root.
+pub(crate) fn candidates(packages: &[&str]) -> Result<Vec<(String, String)>> {
+    let look = || {
+        let output = step::ask(Command::new("apt-cache").arg("policy").args(packages));
+        parse_policy(&output.unwrap_or_default())
+    };
+    let found = look();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    update_once()?;
+    Ok(look())
+}
+
+/// The first of the packages that apt can install.
+pub(crate) fn first_available(packages: &[&str]) -> Result<Option<String>> {
+    let known = candidates(packages)?;
+    let is_known = |package: &&&str| known.iter().any(|(name, _)| name == **package);
+    Ok(packages
+        .iter()
+        .find(is_known)
+        .map(|package| (*package).to_owned()))
+}
+
+fn update_once() -> Result<()> {
+    static UPDATED: Once = Once::new();
+    let mut outcome = Ok(());
+    if step::is_root() {
+        UPDATED.call_once(|| {
+            outcome = step::run("setup: fetch the package lists", apt_get().arg("update"));
+        });
+    }
+    outcome
+}
+
+/// Installs packages, or says which command does, if we may not.
+pub(crate) fn install(purpose: &str, packages: &[String]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if !step::is_root() {
+        bail!(
+            "{purpose} needs packages that only root can install; run\n    \
+             sudo apt-get install --no-install-recommends {list}\nand then this command again"
+        );
+    }
+    println!("setup: {purpose} needs packages, installed now with apt-get: {list}");
+    let mut command = apt_get();
+    // Nothing of the user's may go to make room for what we want.
+    command
+        .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
+        .args(packages);
+    step::run("setup: install packages", &mut command)
+}
+
+/// apt-get that asks nothing and waits for another one that is at work.
+pub(crate) fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args([
+        "-q",
+        "-o",
+        "DPkg::Lock::Timeout=600",
+        "-o",
+        "Dpkg::Use-Pty=0",
+    ]);
+    command
+}
+
+/// Names and candidate versions in the output of `apt-cache policy`.
+fn parse_policy(output: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut package = None;
+    for line in output.lines() {
+        if !line.starts_with(' ') {
+            package = line.strip_suffix(':');
+        } else if let Some(version) = line.trim_start().strip_prefix("Candidate: ")
+            && version != "(none)"
+            && let Some(package) = package
+        {
+            found.push((package.to_owned(), version.to_owned()));
+        }
+    }
+    found
+}
+
+/// The major versions N of the packages `llvm-N-dev` that apt knows and that are not
+/// older than `oldest`, newest first.
+pub(crate) fn llvm_versions(oldest: u32) -> Vec<u32> {
+    let output =
+        step::ask(Command::new("apt-cache").args(["search", "--names-only", "^llvm-[0-9]+-dev$"]));
+    parse_llvm_versions(&output.unwrap_or_default(), oldest)
+}
+
+fn parse_llvm_versions(output: &str, oldest: u32) -> Vec<u32> {
+    let version = |line: &str| {
+        let name = line.split_whitespace().next()?;
+        name.strip_prefix("llvm-")?
+            .strip_suffix("-dev")?
+            .parse::<u32>()
+            .ok()
+    };
+    let mut versions: Vec<u32> = output
+        .lines()
+        .filter_map(version)
+        .filter(|version| *version >= oldest)
+        .collect();
+    versions.sort_unstable_by(|a, b| b.cmp(a));
+    versions.dedup();
+    versions
+}
+
+/// Of several packages of one thing, the one whose candidate is newest, if that
+/// is new enough for the workspace.
+pub(crate) fn newest_rust(candidates: &[(String, String)]) -> Option<&str> {
+    candidates
+        .iter()
+        .filter_map(|(name, version)| Some((Version::parse(version)?, name.as_str())))
+        .filter(|(version, _)| version.is_enough())
+        .max_by_key(|(version, _)| *version)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n\
+        \x20 Version table:\n     1.96.0+dfsg1-1~deb12u2 500\n        500 http://mirror bookworm\n\
+        rustc:\n  Installed: 1.63.0+dfsg1-2\n  Candidate: 1.63.0+dfsg1-2\n  Version table:\n\
+        nginx:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n";
+
+    #[test]
+    fn a_package_without_a_candidate_is_not_available() {
+        let found = parse_policy(POLICY);
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["rustc-web", "rustc"]);
+    }
+
+    #[test]
+    fn the_newest_rust_that_is_new_enough_is_chosen() {
+        assert_eq!(newest_rust(&parse_policy(POLICY)), Some("rustc-web"));
+        assert_eq!(
+            newest_rust(&[("rustc".into(), "1.63.0+dfsg1-2".into())]),
+            None
+        );
+        assert_eq!(newest_rust(&[]), None);
+    }
+
+    #[test]
+    fn llvm_may_not_be_older_than_the_compilers_and_the_newest_comes_first() {
+        let output = "llvm-9-dev - Modular compiler\nllvm-22-dev - Modular compiler\n\
+            llvm-100-dev - Modular compiler\nllvm-19-dev - Modular compiler\nllvm-dev - default\n";
+        assert_eq!(parse_llvm_versions(output, 20), [100, 22]);
+        assert_eq!(parse_llvm_versions(output, 101), Vec::<u32>::new());
+    }
+}
