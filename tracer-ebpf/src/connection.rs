@@ -29,7 +29,7 @@ wire! {
     /// Times are nanoseconds of CLOCK_MONOTONIC, 0 where the event never happened.
     /// "Exchange" is one request with its response: it begins with the first byte
     /// sent after a byte was received (or the first ever).
-    pub struct Connection, size 304, last reserved at 297 {
+    pub struct Connection, size 312, last reserved at 305 {
         /// [`Kind::Connection`]
         pub kind: u32,
         /// [`Connection::SIZE`]
@@ -118,6 +118,10 @@ wire! {
         pub unread_at_close: u32,
         /// The kernel's reason for an RST sent (6.10 and later), else 0.
         pub rst_sent_reason: u32,
+        /// Bytes that nginx had not read when the first FIN or RST arrived.
+        pub unread_at_end: u32,
+        /// Zero.
+        pub reserved_word: u32,
         /// [`CALL_NONE`], [`CALL_SEND`] or [`CALL_RECEIVE`].
         pub failed_call: u8,
         /// The last successful call that moved bytes.

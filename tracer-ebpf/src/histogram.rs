@@ -2,7 +2,8 @@
 //! an octave, so a value is known within 25 %.
 
 /// Buckets of a histogram; the last one also takes everything above its bound.
-pub const BUCKETS: usize = 124;
+/// A power of two, so that the programs can bound an index by a mask.
+pub const BUCKETS: usize = 128;
 
 /// The bucket of a value.
 #[inline]

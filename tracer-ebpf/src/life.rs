@@ -57,13 +57,6 @@ fn is_ours(comm: &[u64; 2], pid: u32) -> bool {
     false
 }
 
-#[inline(always)]
-fn word(bytes: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(bytes);
-    u64::from_le_bytes(word)
-}
-
 /// `inet_sock_set_state`: the socket goes from one TCP state to another.
 #[inline(always)]
 pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
@@ -83,7 +76,8 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
         CLOSE_WAIT => {
             connection.fin_received_ns = now();
             connection.unacked_at_fin = socket.unacked();
-            peer_ended(connection);
+            // The FIN itself has taken a sequence number by now.
+            peer_ended(connection, socket.unread().saturating_sub(1));
         }
         FIN_WAIT1 | LAST_ACK => {
             connection.unread_at_close = unread(socket, connection);
@@ -110,8 +104,8 @@ fn begin(socket: Socket) {
     let Ok(comm) = bpf_get_current_comm() else {
         return;
     };
-    let (first, second) = comm.split_at(8);
-    let words = [word(first), word(second)];
+    let name = u128::from_le_bytes(comm);
+    let words = [name as u64, (name >> 64) as u64];
     let ids = bpf_get_current_pid_tgid();
     let pid = (ids >> 32) as u32;
     if !is_ours(&words, pid) {
@@ -158,8 +152,17 @@ fn established(socket: Socket, connection: &mut Connection) {
     note_local_end(socket, connection);
     if let Some(counters) = maps::counters(connection.upstream) {
         let took = (now - connection.opened_ns) / NS_PER_US;
-        counters.connect_us[histogram::bucket(took) & 127] += 1;
+        count(&mut counters.connect_us, took);
     }
+}
+
+/// Counts a value in a histogram.
+#[inline(always)]
+fn count(histogram: &mut [u32; histogram::BUCKETS], value: u64) {
+    // The verifier must see the bound, and the compiler, which knows it already, must
+    // not take it away.
+    let bucket = core::hint::black_box(histogram::bucket(value)) & (histogram::BUCKETS - 1);
+    histogram[bucket] += 1;
 }
 
 /// The kernel chooses the local port only after connect() has begun.
@@ -172,11 +175,13 @@ fn note_local_end(socket: Socket, connection: &mut Connection) {
     }
 }
 
-/// What was in flight when the first FIN or RST came.
+/// What was in flight when the first FIN or RST came. An answer that nginx has not
+/// read yet is an answer all the same.
 #[inline(always)]
-fn peer_ended(connection: &mut Connection) {
+fn peer_ended(connection: &mut Connection, unread: u32) {
     connection.exchanges_at_end = connection.exchanges;
-    connection.awaiting_at_end = u8::from(connection.last_call == CALL_SEND);
+    connection.unread_at_end = unread;
+    connection.awaiting_at_end = u8::from(connection.last_call == CALL_SEND && unread == 0);
 }
 
 #[inline(always)]
@@ -204,7 +209,7 @@ pub(crate) fn reset_received(socket: Socket) {
     }
     connection.unacked_at_rst = socket.unacked();
     if connection.fin_received_ns == 0 {
-        peer_ended(connection);
+        peer_ended(connection, socket.unread());
     }
     note_local_end(socket, connection);
     connection.rst_received_ns = now();
@@ -348,8 +353,8 @@ fn first_byte(connection: &mut Connection, now: u64) {
     }
     if let Some(counters) = maps::counters(connection.upstream) {
         let took = (now - connection.request_started_ns) / NS_PER_US;
-        counters.first_byte_us[histogram::bucket(took) & 127] += 1;
-        counters.request_bytes[histogram::bucket(connection.request_bytes) & 127] += 1;
+        count(&mut counters.first_byte_us, took);
+        count(&mut counters.request_bytes, connection.request_bytes);
     }
 }
 

@@ -43,11 +43,12 @@ pub(crate) fn logged(context: &ProbeContext) {
         level,
         ..Logged::ZERO
     };
-    let errno = if crate::setting(&SETTINGS, settings::LOG_HAS_FILE_NAME) == 0 {
-        context.arg::<u64>(2)
-    } else {
-        context.arg::<u64>(3)
-    };
+    // Both are read before one is chosen: the verifier refuses a context pointer that
+    // the compiler has moved by a choice.
+    let third = core::hint::black_box(context.arg::<u64>(2));
+    let fourth = core::hint::black_box(context.arg::<u64>(3));
+    let has_file_name = crate::setting(&SETTINGS, settings::LOG_HAS_FILE_NAME) != 0;
+    let errno = if has_file_name { fourth } else { third };
     match errno {
         Some(errno) => record.errno = errno as u32,
         None => record.unread |= ERRNO_UNREAD,

@@ -23,7 +23,7 @@ wire! {
 
 wire! {
     /// Counters of one upstream since the capture began.
-    pub struct UpstreamCounters, size 1544, last request_bytes at 1048 {
+    pub struct UpstreamCounters, size 1592, last request_bytes at 1080 {
         /// connect() calls.
         pub connects: u64,
         /// Connections that never became established.

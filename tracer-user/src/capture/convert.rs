@@ -105,6 +105,7 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         unacked_at_fin: happened(wire.fin_received_ns).map(|_| wire.unacked_at_fin),
         unacked_at_rst: happened(wire.rst_received_ns).map(|_| wire.unacked_at_rst),
         unread_at_close: known(wire.unread_at_close),
+        unread_at_end: known(wire.unread_at_end),
         rst_sent_reason: known(wire.rst_sent_reason),
         first_seen_mid_life: wire.first_seen_mid_life != 0,
     }

@@ -336,6 +336,9 @@ pub struct Connection {
     /// Bytes that nginx had not read when it closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread_at_close: Option<u32>,
+    /// Bytes that nginx had not read when the first FIN or RST arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread_at_end: Option<u32>,
     /// The kernel's reason number for an RST sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rst_sent_reason: Option<u32>,
