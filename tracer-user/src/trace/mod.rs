@@ -1,3 +1,5 @@
 //! The trace file: its records, how they are written and how they are read.
 
+pub mod reader;
 pub mod record;
+pub mod writer;
