@@ -2,3 +2,4 @@
 //! grammar, and how a log file is followed.
 
 pub mod line;
+pub mod message;
