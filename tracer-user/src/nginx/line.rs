@@ -8,7 +8,8 @@
 //! header: "..."`. Fields are therefore found from the left, each by what must follow
 //! it; text to the right of a field never changes it. Where forged text cannot be told
 //! from nginx's own (a backend that writes a whole tail into its header, a decoded
-//! subrequest URI) the leftmost reading stands, and a socket's facts outrank it.
+//! subrequest URI, an HTTP/2 path with ` HTTP/1.1"` in it before 1.21.1) the leftmost
+//! reading stands, and a socket's facts outrank it.
 //!
 //! What a message means is the business of [`super::message`]; mail proxy lines and
 //! Angie's JSON format are not read.
@@ -18,8 +19,10 @@ use std::net::IpAddr;
 use jiff::civil::DateTime;
 use memchr::{memchr, memchr_iter, memmem};
 
+mod level;
 mod upstream;
 
+pub use level::Level;
 pub use upstream::{UpstreamAddress, UpstreamPeer};
 
 #[cfg(test)]
@@ -49,68 +52,6 @@ const AFTER_REQUEST: [&str; 4] = [
 const AFTER_SUBREQUEST: [&str; 3] = [", upstream: \"", ", host: \"", ", referrer: \""];
 const AFTER_UPSTREAM: [&str; 3] = [", host: \"", ", referrer: \"", ", bytes from/to client:"];
 const AFTER_HOST: [&str; 1] = [", referrer: \""];
-
-/// A level of nginx's log (`NGX_LOG_*` in src/core/ngx_log.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    /// `emerg`
-    Emerg = 1,
-    /// `alert`
-    Alert,
-    /// `crit`
-    Crit,
-    /// `error`
-    Error,
-    /// `warn`
-    Warn,
-    /// `notice`
-    Notice,
-    /// `info`
-    Info,
-    /// `debug`
-    Debug,
-}
-
-impl Level {
-    /// All levels, the most severe first.
-    pub const ALL: [Self; 8] = [
-        Self::Emerg,
-        Self::Alert,
-        Self::Crit,
-        Self::Error,
-        Self::Warn,
-        Self::Notice,
-        Self::Info,
-        Self::Debug,
-    ];
-
-    /// nginx's number, 1 for `emerg` to 8 for `debug`.
-    #[must_use]
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
-
-    /// The word that stands in the log.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Emerg => "emerg",
-            Self::Alert => "alert",
-            Self::Crit => "crit",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Notice => "notice",
-            Self::Info => "info",
-            Self::Debug => "debug",
-        }
-    }
-
-    fn from_word(word: &[u8]) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|level| level.word().as_bytes() == word)
-    }
-}
 
 /// One record of the error log. All texts are as nginx wrote them: hostile.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,8 +22,9 @@ pub enum MessageKind {
     /// `ngx_http_upstream_test_connect`, `ngx_stream_proxy_test_connect`.
     ConnectFailed,
     /// `upstream timed out (110: ...)`, in any phase: nginx's own timer, the errno is a
-    /// constant. `ngx_http_upstream_next`, `ngx_http_upstream_process_upgraded` (at
-    /// info), event pipe. Also stream's `connection timed out (110: ...)`.
+    /// constant. `ngx_http_upstream_next`, `ngx_http_upstream_process_upstream`,
+    /// `ngx_http_upstream_process_upgraded` (at info). Also stream's `connection
+    /// timed out (110: ...)`.
     TimedOut,
     /// `upstream prematurely closed connection`: recv() or readv() returned 0; over TLS
     /// also after ECONNRESET or close_notify. `ngx_http_upstream_process_header` and
@@ -38,9 +39,9 @@ pub enum MessageKind {
     /// `peer closed connection in SSL handshake`: end of stream, or ECONNRESET with
     /// ` (104: ...)`, during the handshake. `ngx_ssl_handshake`.
     PeerClosedInTlsHandshake,
-    /// `SSL_do_handshake() failed (SSL: ...)`: an alert or bytes that are no TLS;
-    /// `upstream prematurely sent response`: plain text before the handshake began.
-    /// `ngx_ssl_handshake`, `ngx_http_upstream_ssl_init_connection`.
+    /// `SSL_do_handshake() failed (SSL: ...)`: an alert or bytes that are no TLS.
+    /// `ngx_ssl_handshake`. Also `upstream prematurely sent response`: plain text before
+    /// the handshake began (1.28.2, 1.29.5 and newer).
     TlsHandshakeFailed,
     /// `upstream SSL certificate verify error: (...)`, `upstream SSL certificate does
     /// not match "..."`: nginx refused the certificate.
