@@ -2,6 +2,7 @@
 //! upstream connections, writes a trace, judges it and reports.
 
 pub mod capture;
+pub mod judge;
 pub mod nginx;
 pub mod report;
 pub mod trace;

@@ -340,6 +340,9 @@ pub struct Closes {
     pub backend_idle: u64,
     /// By the backend with a request in flight.
     pub backend_in_flight: u64,
+    /// By the backend at the end of a response: `Connection: close`, a limit on requests,
+    /// a response that ends with the connection.
+    pub backend_after_response: u64,
     /// By nginx while idle (its timeout, its limits, its pool's eviction).
     pub nginx_idle: u64,
     /// By nginx right after a response (not kept alive).

@@ -1,0 +1,336 @@
+//! One incident's facts, as the causes need them: the line, its connection, its
+//! upstream's constants, nginx's settings for it.
+
+use std::rc::Rc;
+
+use super::line::UpstreamLine;
+use super::upstreams::{ended_while_idle, peer_end_ns};
+use super::workers::Socket;
+use crate::nginx::message::MessageKind;
+use crate::report::model::{InferredLimit, InferredTimeout, Match, Means, Phase, Side};
+use crate::trace::record::{Connection, Logged};
+
+pub(super) const NS_PER_MS: f64 = 1e6;
+
+/// Errnos that nginx's lines and sockets give.
+pub(super) mod errno {
+    pub(in crate::judge) const EPIPE: u32 = 32;
+    pub(in crate::judge) const EADDRNOTAVAIL: u32 = 99;
+    pub(in crate::judge) const ENETUNREACH: u32 = 101;
+    pub(in crate::judge) const ECONNRESET: u32 = 104;
+    pub(in crate::judge) const ETIMEDOUT: u32 = 110;
+    pub(in crate::judge) const ECONNREFUSED: u32 = 111;
+    pub(in crate::judge) const EHOSTDOWN: u32 = 112;
+    pub(in crate::judge) const EHOSTUNREACH: u32 = 113;
+}
+
+/// nginx's settings that bear on one upstream, as far as all places that use it agree.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    /// Name of the upstream block.
+    pub(super) block: Option<String>,
+    /// How long nginx keeps its idle connections; the default if the block says nothing.
+    pub(super) keepalive_timeout_ms: Option<u64>,
+    /// The block says so itself.
+    pub(super) keepalive_timeout_set: bool,
+    pub(super) keepalive_requests: Option<u64>,
+    pub(super) connect_timeout: Option<String>,
+    pub(super) read_timeout: Option<String>,
+    pub(super) send_timeout: Option<String>,
+    pub(super) buffer_size: Option<String>,
+}
+
+/// What the backend's closes say of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Constants {
+    pub(super) idle_timeout: Option<InferredTimeout>,
+    pub(super) request_limit: Option<InferredLimit>,
+}
+
+/// One incident.
+#[derive(Debug)]
+pub(super) struct Case<'a> {
+    pub(super) line: &'a UpstreamLine,
+    pub(super) sighting: Option<&'a Logged>,
+    pub(super) socket: &'a Socket,
+    pub(super) settings: &'a Settings,
+    pub(super) constants: Constants,
+}
+
+impl<'a> Case<'a> {
+    pub(super) fn connection(&self) -> Option<&'a Rc<Connection>> {
+        match self.socket {
+            Socket::Found(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
+    pub(super) fn matched(&self) -> Match {
+        if self.connection().is_some() {
+            Match::Exact
+        } else {
+            Match::None
+        }
+    }
+
+    pub(super) fn errno(&self) -> u32 {
+        self.line.summary.errno.unwrap_or(0)
+    }
+
+    pub(super) fn action(&self) -> &str {
+        self.line.summary.action.as_deref().unwrap_or_default()
+    }
+
+    /// The backend ended the connection before the request that failed on it, or at
+    /// least without having received any of it.
+    pub(super) fn was_stale(&self) -> Option<Stale> {
+        let connection = self.connection()?;
+        if !self.reused()? || connection.response_bytes_of_last() > 0 {
+            return None;
+        }
+        if ended_while_idle(connection) {
+            return Some(Stale::Idle);
+        }
+        if !connection.awaiting_at_end {
+            return None;
+        }
+        if connection.fin_received_ns.is_some() {
+            let unacked = u64::from(connection.unacked_at_fin?);
+            let crossed = connection.request_bytes > 0 && unacked >= connection.request_bytes;
+            return crossed.then_some(Stale::Crossed);
+        }
+        // An RST instead of an acknowledgement: the backend's kernel had no such
+        // connection any more when the request came.
+        let unacked = u64::from(connection.unacked_at_rst?);
+        let answered_by_rst = unacked > 0
+            && unacked >= connection.request_bytes
+            && connection.exchange_retransmits == 0;
+        (answered_by_rst && self.in_flight_ns()? < QUICKLY_NS).then_some(Stale::AnsweredByReset)
+    }
+
+    /// Had the connection served a request before the one that failed? None if that is
+    /// not known.
+    pub(super) fn reused(&self) -> Option<bool> {
+        let connection = self.connection()?;
+        if connection.first_seen_mid_life {
+            return Some(true);
+        }
+        if self.line.tls {
+            return None;
+        }
+        let before = if self.failed_before_sending() {
+            connection.exchanges
+        } else {
+            connection.exchanges.saturating_sub(1)
+        };
+        Some(before > 0)
+    }
+
+    /// nginx found the socket's error before it sent the next request
+    /// (`ngx_http_upstream_test_connect` on a kept-alive connection).
+    pub(super) fn failed_before_sending(&self) -> bool {
+        self.line.kind == MessageKind::ConnectFailed
+    }
+
+    /// Requests sent; none if not known.
+    pub(super) fn requests(&self) -> Option<u32> {
+        let connection = self.connection()?;
+        (!self.line.tls && !connection.first_seen_mid_life).then_some(connection.exchanges)
+    }
+
+    /// When the attempt ended as nginx saw it.
+    pub(super) fn end_ns(&self) -> Option<u64> {
+        let connection = self.connection()?;
+        let seen = connection
+            .eof_read_ns
+            .into_iter()
+            .chain(connection.failed_call_ns)
+            .min();
+        seen.or_else(|| self.sighting.map(|sighting| sighting.ns))
+            .or(connection.closed_ns)
+    }
+
+    /// From the last request's first byte to the end as nginx saw it.
+    pub(super) fn in_flight_ns(&self) -> Option<u64> {
+        if self.failed_before_sending() {
+            return None;
+        }
+        let started = self.connection()?.request_started_ns?;
+        Some(self.end_ns()?.saturating_sub(started))
+    }
+
+    /// Silence before the last request, or before the end if none was in flight.
+    pub(super) fn idle_ns(&self) -> Option<u64> {
+        let connection = self.connection()?;
+        if self.failed_before_sending() {
+            let quiet = connection.last_received_ns.max(connection.last_sent_ns)?;
+            return Some(self.end_ns()?.saturating_sub(quiet));
+        }
+        connection.idle_before_ns
+    }
+
+    /// Who ended the attempt, and by what means: what the line and the socket say
+    /// together. A socket's facts outrank the line's.
+    pub(super) fn side_and_means(&self) -> (Side, Means) {
+        match self.line.kind {
+            MessageKind::ConnectFailed | MessageKind::ConnectFailedAtOnce => self.failed_connect(),
+            MessageKind::TimedOut => (Side::Nginx, Means::Timeout),
+            MessageKind::ResponseRejected
+            | MessageKind::TlsCertificate
+            | MessageKind::TlsHandshakeFailed
+            | MessageKind::TlsReceiveFailed => (Side::Nginx, Means::Close),
+            MessageKind::ClientClosed => (Side::Client, Means::Close),
+            MessageKind::NoLiveUpstreams | MessageKind::NotResolved | MessageKind::Resources => {
+                (Side::Nginx, Means::None)
+            }
+            _ => self.peers_end(),
+        }
+    }
+
+    fn failed_connect(&self) -> (Side, Means) {
+        match self.errno() {
+            errno::ECONNREFUSED => (Side::Backend, Means::Refused),
+            errno::ETIMEDOUT => (Side::Network, Means::Timeout),
+            errno::ENETUNREACH | errno::EHOSTDOWN | errno::EHOSTUNREACH => {
+                (Side::Network, Means::Unreachable)
+            }
+            errno::ECONNRESET | errno::EPIPE => self.peers_end(),
+            _ => (Side::Nginx, Means::None),
+        }
+    }
+
+    fn peers_end(&self) -> (Side, Means) {
+        if self.errno() == errno::ETIMEDOUT {
+            return (Side::Network, Means::Timeout);
+        }
+        let Some(connection) = self.connection() else {
+            let means = match self.errno() {
+                errno::ECONNRESET => Means::Rst,
+                // Over TLS nginx logs FIN, RST and close_notify alike.
+                0 if !self.line.tls => Means::Fin,
+                _ => Means::Close,
+            };
+            return (Side::Backend, means);
+        };
+        match (connection.fin_received_ns, connection.rst_received_ns) {
+            (Some(fin), Some(rst)) if rst < fin => (Side::Backend, Means::Rst),
+            (Some(_), _) => (Side::Backend, Means::Fin),
+            (None, Some(_)) => (Side::Backend, Means::Rst),
+            // nginx read an end that the kernel did not show: close_notify over TLS.
+            (None, None) if self.line.tls => (Side::Backend, Means::Close),
+            (None, None) => (Side::Unknown, Means::None),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.action() {
+            "SSL handshaking to upstream" => return Phase::Tls,
+            "proxying upgraded connection" => return Phase::Upgraded,
+            _ => {}
+        }
+        let connection = self.connection();
+        match self.line.kind {
+            MessageKind::ConnectFailed if self.reused() == Some(true) => return Phase::Idle,
+            MessageKind::ConnectFailed
+            | MessageKind::ConnectFailedAtOnce
+            | MessageKind::NoLiveUpstreams
+            | MessageKind::NotResolved
+            | MessageKind::Resources => return Phase::Connect,
+            _ => {}
+        }
+        if self.was_stale() == Some(Stale::Idle) {
+            return Phase::Idle;
+        }
+        match self.action() {
+            "connecting to upstream" => Phase::Connect,
+            "reading upstream" | "sending to client" => Phase::Body,
+            "reading response header from upstream" => {
+                match connection.map(|connection| connection.response_bytes_of_last()) {
+                    Some(bytes) if bytes > 0 => Phase::Header,
+                    _ if self.line.kind == MessageKind::ResponseRejected => Phase::Header,
+                    _ => Phase::Wait,
+                }
+            }
+            // nginx keeps this action while it waits for the first header byte; only a
+            // failed or blocked send is the sending itself.
+            "sending request to upstream" => match self.line.kind {
+                MessageKind::SendFailed | MessageKind::TlsSendFailed | MessageKind::TimedOut => {
+                    Phase::Send
+                }
+                _ => match connection.map(|connection| connection.response_bytes_of_last()) {
+                    Some(bytes) if bytes > 0 => Phase::Header,
+                    _ => Phase::Wait,
+                },
+            },
+            _ => match connection {
+                Some(connection) if connection.established_ns.is_none() => Phase::Connect,
+                Some(connection) if connection.first_byte_ns.is_some() => Phase::Body,
+                Some(connection) if connection.exchanges == 0 => Phase::Connect,
+                _ => Phase::Wait,
+            },
+        }
+    }
+}
+
+/// An RST that comes this soon after the request is the backend's kernel speaking, not
+/// a program that worked on the request.
+const QUICKLY_NS: u64 = 50_000_000;
+
+/// How a connection was already over when the request went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stale {
+    /// The FIN or RST had arrived before the request was sent.
+    Idle,
+    /// The FIN acknowledges nothing of the request: both crossed on the wire.
+    Crossed,
+    /// An RST came at once and instead of an acknowledgement.
+    AnsweredByReset,
+}
+
+/// What the record says of the last exchange.
+pub(super) trait LastExchange {
+    /// Bytes of a response to the last request, read by nginx or not.
+    fn response_bytes_of_last(&self) -> u64;
+}
+
+impl LastExchange for Connection {
+    fn response_bytes_of_last(&self) -> u64 {
+        let stale = ended_while_idle(self) && self.exchanges_at_end == self.exchanges;
+        if stale && peer_end_ns(self).is_some() && self.eof_read_ns.is_none() {
+            // No request was sent after the end: the bytes are those of the response before.
+            0
+        } else {
+            self.response_bytes
+        }
+    }
+}
+
+/// Milliseconds with three decimals, as the report gives them.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nanoseconds shown as milliseconds"
+)]
+pub(super) fn ms(ns: u64) -> f64 {
+    (ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0
+}
+
+/// A time in words: `312 ms`, `1.250 s`.
+pub(super) fn words(ns: u64) -> String {
+    let ms = ms(ns);
+    if ms < 10.0 {
+        format!("{ms:.2} ms")
+    } else if ms < 1000.0 {
+        format!("{ms:.1} ms")
+    } else {
+        format!("{:.3} s", ms / 1000.0)
+    }
+}
+
+/// A time given in milliseconds, in words.
+pub(super) fn words_ms(ms: f64) -> String {
+    if ms < 1000.0 {
+        format!("{ms:.0} ms")
+    } else {
+        format!("{:.2} s", ms / 1000.0)
+    }
+}

@@ -1,0 +1,50 @@
+//! `connect-timeout`: the handshake was never answered. Requires: nginx's connect timer
+//! (`upstream timed out` while connecting) or the kernel's (ETIMEDOUT); the socket shows
+//! that the connection was never established.
+
+use super::{Case, Remedy, Verdict, sentences};
+use crate::judge::case::{errno, words};
+use crate::nginx::message::MessageKind;
+use crate::report::model::{Cause, Confidence, Phase};
+
+pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
+    let timed_out = match case.line.kind {
+        MessageKind::TimedOut => case.phase() == Phase::Connect,
+        MessageKind::ConnectFailed => case.errno() == errno::ETIMEDOUT,
+        _ => false,
+    };
+    if !timed_out {
+        return None;
+    }
+    let connection = case.connection();
+    let confidence = match connection {
+        Some(connection) if connection.established_ns.is_none() => Confidence::Certain,
+        Some(_) => Confidence::Possible,
+        None => Confidence::Likely,
+    };
+    let waited = connection.zip(case.end_ns()).map(|(connection, end)| {
+        format!(
+            "the SYN to {} was not answered for {} ({} retransmissions)",
+            connection.remote,
+            words(end.saturating_sub(connection.opened_ns)),
+            connection.retransmits
+        )
+    });
+    let setting = case
+        .settings
+        .connect_timeout
+        .as_deref()
+        .unwrap_or("60s by default");
+    Some(Verdict {
+        cause: Cause::ConnectTimeout,
+        confidence,
+        evidence: sentences([waited, Some(format!("proxy_connect_timeout is {setting}"))]),
+        advice: Some(Remedy {
+            text: "look for a packet filter that drops, a host that is down, or an accept queue \
+                   that is full on the backend; a shorter proxy_connect_timeout makes the retry \
+                   quicker and gives up sooner on a slow network"
+                .to_owned(),
+            because: "no answer came to the SYN".to_owned(),
+        }),
+    })
+}

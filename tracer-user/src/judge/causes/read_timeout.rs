@@ -1,0 +1,62 @@
+//! `read-timeout`: nginx's own read timer ran out while it waited for the response.
+//! Requires: `upstream timed out` outside connecting and sending; the socket shows that
+//! nginx closed it and that no FIN or RST had come.
+
+use super::{Case, Remedy, Verdict, in_flight, sentences};
+use crate::judge::upstreams::peer_end_ns;
+use crate::nginx::message::MessageKind;
+use crate::report::model::{Cause, Confidence, Phase};
+
+pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
+    if case.line.kind != MessageKind::TimedOut
+        || matches!(case.phase(), Phase::Connect | Phase::Send | Phase::Tls)
+    {
+        return None;
+    }
+    let silent = case
+        .connection()
+        .map(|connection| peer_end_ns(connection).is_none());
+    let confidence = match silent {
+        Some(true) => Confidence::Certain,
+        Some(false) => Confidence::Possible,
+        None => Confidence::Likely,
+    };
+    let setting = case.settings.read_timeout.as_deref();
+    let retransmitted = case
+        .connection()
+        .filter(|connection| connection.exchange_retransmits > 0)
+        .map(|connection| {
+            format!(
+                "{} segments of the request were retransmitted: the path may have dropped it",
+                connection.exchange_retransmits
+            )
+        });
+    Some(Verdict {
+        cause: Cause::ReadTimeout,
+        confidence,
+        evidence: sentences([
+            Some(format!(
+                "nginx gave up by its own timer (proxy_read_timeout {})",
+                setting.unwrap_or("60s by default")
+            )),
+            in_flight(case),
+            silent.map(|silent| {
+                if silent {
+                    "neither FIN nor RST had come from the backend".to_owned()
+                } else {
+                    "the backend had already ended the connection, which nginx had not read"
+                        .to_owned()
+                }
+            }),
+            retransmitted,
+        ]),
+        advice: Some(Remedy {
+            text: format!(
+                "find out why the backend needs longer than {}, or raise proxy_read_timeout for \
+                 this location; a longer timeout holds the client and one connection for longer",
+                setting.unwrap_or("60s")
+            ),
+            because: "the backend had not answered in time".to_owned(),
+        }),
+    })
+}

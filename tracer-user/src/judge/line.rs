@@ -1,0 +1,108 @@
+//! A log line as the judge keeps it: its parts for the report, its meaning, its
+//! worker on the host.
+
+use std::net::SocketAddr;
+
+use crate::nginx::line::{self, UpstreamPeer};
+use crate::nginx::message::{self, MessageKind};
+use crate::report::model::LineSummary;
+use crate::trace::record::Line;
+
+/// An upstream line.
+#[derive(Clone, Debug)]
+pub(super) struct UpstreamLine {
+    pub(super) kind: MessageKind,
+    pub(super) summary: LineSummary,
+    pub(super) stamp: jiff::civil::DateTime,
+    /// The stamp as seconds since 1970, in the zone that nginx stamps its lines in.
+    pub(super) stamp_s: Option<i64>,
+    pub(super) master_pid: u32,
+    /// For the match with the uprobe's sighting.
+    pub(super) key: Key,
+    pub(super) read_ns: u64,
+    /// The peer's address, if the line names one over TCP.
+    pub(super) peer: Option<SocketAddr>,
+    /// The peer is a unix socket.
+    pub(super) unix: bool,
+    /// The upstream is spoken to over TLS.
+    pub(super) tls: bool,
+    /// What the report calls the upstream.
+    pub(super) upstream: String,
+}
+
+/// What a sighting and its line have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) level: u32,
+    pub(super) errno: u32,
+    pub(super) connection: u64,
+}
+
+/// Any line.
+#[derive(Clone, Debug)]
+pub(super) enum AnyLine {
+    /// About an upstream.
+    Upstream(Box<UpstreamLine>),
+    /// About something else; it only takes its sighting away.
+    Other { pid: u32, key: Key },
+}
+
+/// Takes a line apart; none if it is not a line of nginx's.
+pub(super) fn read(record: &Line) -> Option<AnyLine> {
+    let parsed = line::parse(&record.text)?;
+    let key = Key {
+        level: parsed.level.number(),
+        errno: parsed.errno.unwrap_or(0),
+        connection: parsed.connection.unwrap_or(0),
+    };
+    let Some(kind) = message::classify(&parsed) else {
+        return Some(AnyLine::Other {
+            pid: parsed.pid,
+            key,
+        });
+    };
+    let address = parsed.upstream_address();
+    let mut peer = None;
+    let mut unix = false;
+    let mut upstream = String::new();
+    match address.as_ref().map(|address| &address.peer) {
+        Some(UpstreamPeer::Peer(found)) => {
+            peer = Some(SocketAddr::new(found.ip().to_canonical(), found.port()));
+            upstream = found.to_string();
+        }
+        Some(UpstreamPeer::Unix(path)) => {
+            unix = true;
+            upstream = format!("unix:{path}");
+        }
+        Some(UpstreamPeer::Name(name)) => upstream = (*name).to_owned(),
+        None => {}
+    }
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    Some(AnyLine::Upstream(Box::new(UpstreamLine {
+        kind,
+        key,
+        stamp: parsed.stamp,
+        stamp_s: None,
+        master_pid: record.master_pid,
+        read_ns: record.read_ns,
+        peer,
+        unix,
+        tls: address.is_some_and(|address| address.is_tls()),
+        upstream,
+        summary: LineSummary {
+            file: record.file.clone(),
+            offset: record.offset,
+            level: parsed.level.word().to_owned(),
+            pid: parsed.pid,
+            connection: parsed.connection,
+            message: parsed.message.to_owned(),
+            errno: parsed.errno,
+            action: owned(parsed.action),
+            client: owned(parsed.client),
+            server: owned(parsed.server),
+            request: owned(parsed.request),
+            upstream: owned(parsed.upstream),
+            host: owned(parsed.host),
+        },
+    })))
+}

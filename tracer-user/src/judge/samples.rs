@@ -1,0 +1,109 @@
+//! Values of which the densest cluster matters: idle ages at which a backend closes.
+
+/// Kept values; beyond it every second one is dropped, so that memory stays bounded
+/// and the sample stays spread over the whole capture.
+const MOST: usize = 16_384;
+
+/// A bounded sample of nanosecond values.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Samples {
+    values: Vec<u64>,
+    /// Only every so many-th value is kept (a power of two).
+    stride: u64,
+    seen: u64,
+}
+
+/// The densest cluster of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mode {
+    /// Its median.
+    pub(super) ns: u64,
+    /// From its smallest to its largest value.
+    pub(super) spread_ns: u64,
+    /// Values in it.
+    pub(super) count: u64,
+    /// Values in the sample.
+    pub(super) of: u64,
+}
+
+impl Samples {
+    pub(super) fn add(&mut self, ns: u64) {
+        let stride = self.stride.max(1);
+        if self.seen.is_multiple_of(stride) {
+            self.values.push(ns);
+        }
+        self.seen += 1;
+        if self.values.len() >= MOST {
+            let mut keep = false;
+            self.values.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            self.stride = stride * 2;
+        }
+    }
+
+    /// The densest cluster whose width is within `share` of its values or `least_ns`,
+    /// whichever is wider.
+    pub(super) fn mode(&self, share: f64, least_ns: u64) -> Option<Mode> {
+        let mut values = self.values.clone();
+        values.sort_unstable();
+        let mut best: Option<(usize, usize)> = None;
+        let mut start = 0;
+        for (end, value) in values.iter().enumerate() {
+            while let Some(first) = values.get(start)
+                && value - first > width(*first, share).max(least_ns)
+            {
+                start += 1;
+            }
+            if best.is_none_or(|(from, to)| end - start > to - from) {
+                best = Some((start, end));
+            }
+        }
+        let (from, to) = best?;
+        let cluster = values.get(from..=to)?;
+        Some(Mode {
+            ns: *cluster.get(cluster.len() / 2)?,
+            spread_ns: cluster.last()? - cluster.first()?,
+            count: u64::try_from(cluster.len()).ok()?,
+            of: u64::try_from(values.len()).ok()?,
+        })
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a width of some per cent of a time; precision does not matter"
+)]
+fn width(ns: u64, share: f64) -> u64 {
+    (ns as f64 * share) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_densest_cluster_wins_over_scattered_values() {
+        let mut samples = Samples::default();
+        for value in [10, 400, 1000, 1001, 1003, 1004, 2000, 5000] {
+            samples.add(value * 1_000_000);
+        }
+        let mode = samples.mode(0.02, 20_000_000).unwrap();
+        assert_eq!((mode.ns, mode.count, mode.of), (1_003_000_000, 4, 8));
+        assert_eq!(mode.spread_ns, 4_000_000);
+        assert_eq!(Samples::default().mode(0.02, 1), None);
+    }
+
+    #[test]
+    fn memory_stays_bounded_and_the_mode_survives() {
+        let mut samples = Samples::default();
+        for value in 0..200_000u64 {
+            samples.add(if value % 3 == 0 { value } else { 5_000_000_000 });
+        }
+        assert!(samples.values.len() < MOST);
+        assert_eq!(samples.mode(0.02, 1000).unwrap().ns, 5_000_000_000);
+    }
+}

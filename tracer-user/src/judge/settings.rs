@@ -1,0 +1,104 @@
+//! nginx's configuration as it bears on one upstream address.
+
+use std::net::SocketAddr;
+
+use super::case::Settings;
+use super::line::UpstreamLine;
+use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
+
+/// `keepalive_timeout` of an upstream block that does not set it
+/// (ngx_http_upstream_keepalive_module).
+const KEEPALIVE_TIMEOUT_MS: u64 = 60_000;
+
+/// The upstream block that lists an address, or has the name given.
+pub(super) fn block_of<'a>(
+    configuration: &'a Configuration,
+    peer: Option<SocketAddr>,
+    name: &str,
+) -> Option<&'a UpstreamBlock> {
+    configuration.upstreams.iter().find(|block| match peer {
+        Some(peer) => block.servers.iter().any(|server| is_server(server, peer)),
+        None => block.name == name,
+    })
+}
+
+/// Does a `server` parameter, `127.0.0.1:9101 weight=2` or `[::1]:80`, name this address?
+fn is_server(server: &str, peer: SocketAddr) -> bool {
+    let Some(address) = server.split_whitespace().next() else {
+        return false;
+    };
+    let parsed = address
+        .parse::<SocketAddr>()
+        .or_else(|_no_port| format!("{address}:80").parse::<SocketAddr>());
+    parsed.is_ok_and(|found| {
+        (found.ip().to_canonical(), found.port()) == (peer.ip().to_canonical(), peer.port())
+    })
+}
+
+/// Does a place pass requests to this block or address?
+fn passes_to(location: &ProxyLocation, block: Option<&str>, upstream: &str) -> bool {
+    let pass = location.pass.as_str();
+    let rest = pass.split_once("://").map_or(pass, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    Some(authority) == block || authority == upstream
+}
+
+/// The settings for a line's upstream, as far as all places that use it agree.
+pub(super) fn settings_for(configuration: &Configuration, line: &UpstreamLine) -> Settings {
+    let block = block_of(configuration, line.peer, &line.upstream);
+    let name = block.map(|block| block.name.as_str());
+    let places: Vec<&ProxyLocation> = configuration
+        .locations
+        .iter()
+        .filter(|location| passes_to(location, name, &line.upstream))
+        .collect();
+    // The line names the server; among several places, its own count.
+    let own: Vec<&ProxyLocation> = places
+        .iter()
+        .filter(|location| Some(location.server_name.as_str()) == line.summary.server.as_deref())
+        .copied()
+        .collect();
+    let places = if own.is_empty() { places } else { own };
+    let agreed = |setting: &str| {
+        let mut values = places.iter().map(|place| {
+            let family = [
+                "proxy_",
+                "fastcgi_",
+                "uwsgi_",
+                "scgi_",
+                "grpc_",
+                "memcached_",
+            ];
+            family
+                .iter()
+                .find_map(|front| place.settings.get(&format!("{front}{setting}")))
+        });
+        let first = values.next()??.clone();
+        values.all(|value| value == Some(&first)).then_some(first)
+    };
+    Settings {
+        block: name.map(str::to_owned),
+        keepalive_timeout_ms: block
+            .map(|block| block.keepalive_timeout_ms.unwrap_or(KEEPALIVE_TIMEOUT_MS)),
+        keepalive_timeout_set: block.is_some_and(|block| block.keepalive_timeout_ms.is_some()),
+        keepalive_requests: block.and_then(|block| block.keepalive_requests),
+        connect_timeout: agreed("connect_timeout"),
+        read_timeout: agreed("read_timeout"),
+        send_timeout: agreed("send_timeout"),
+        buffer_size: agreed("buffer_size"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_parameter_names_an_address_with_or_without_port_and_options() {
+        let peer = "127.0.0.1:9101".parse().unwrap();
+        assert!(is_server("127.0.0.1:9101 weight=2", peer));
+        assert!(!is_server("127.0.0.1:9102", peer));
+        assert!(is_server("[::1]", "[::1]:80".parse().unwrap()));
+        assert!(!is_server("app.example:9101", peer));
+    }
+}

@@ -1,0 +1,284 @@
+//! The report over all incidents: counts, upstreams, advice, notes.
+
+use std::collections::BTreeMap;
+
+use super::attempts::{self, Attempt};
+use super::causes::Verdict;
+use super::upstreams::ending;
+use super::{Details, Judge, Judged};
+use crate::report::model::{
+    Advice, CaptureSummary, Cause, Incident, Match, MatchCounts, Means, Report, SCHEMA, Side,
+    Summary, UpstreamSummary,
+};
+use crate::trace::record::EndReason;
+
+/// Steps of the wall clock below this are its ordinary discipline.
+const CLOCK_STEP_NS: u64 = 500_000_000;
+
+pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
+    let judged: Vec<_> = judge
+        .entries
+        .iter()
+        .zip(1..)
+        .map(|(entry, id)| judge.incident(entry, id))
+        .collect();
+    let attempts: Vec<Attempt<'_>> = judge
+        .entries
+        .iter()
+        .zip(&judged)
+        .map(|(entry, (_, phase, _))| {
+            let continuation = entry
+                .connection()
+                .and_then(|connection| judge.continuations.get(&connection.cookie));
+            let next_unanswered = continuation.is_some_and(|continuation| {
+                let started = continuation
+                    .next_cookie
+                    .and_then(|next| judge.unanswered.get(&next));
+                started.is_some_and(|started| *started <= continuation.next_ns + SLACK_NS)
+            });
+            Attempt {
+                entry,
+                continuation,
+                phase: *phase,
+                next_unanswered,
+            }
+        })
+        .collect();
+    let outcomes = attempts::outcomes(&attempts);
+    let details = judge
+        .entries
+        .iter()
+        .zip(&attempts)
+        .map(|(entry, attempt)| Details {
+            connection: entry.connection().map(|connection| (**connection).clone()),
+            logged: entry.sighting,
+            continuation: attempt.continuation.copied(),
+        })
+        .collect();
+
+    let mut incidents = Vec::with_capacity(judged.len());
+    let mut verdicts = Vec::with_capacity(judged.len());
+    for ((mut incident, _, verdict), outcome) in judged.into_iter().zip(outcomes) {
+        incident.retried = outcome.retried;
+        incident.served = outcome.served;
+        incident.request_group = outcome.group as u64 + 1;
+        incidents.push(incident);
+        verdicts.push(verdict);
+    }
+    let mut report = Report {
+        schema: SCHEMA.to_owned(),
+        capture: capture(judge),
+        summary: summary(judge, &incidents),
+        upstreams: upstreams(judge, &incidents),
+        advice: advice(&incidents, &verdicts),
+        notes,
+        incidents,
+    };
+    report.notes.extend(remarks(judge));
+    Judged { report, details }
+}
+
+/// A retry's connect() and its request's first byte may come a little after the step
+/// that the kernel noted.
+const SLACK_NS: u64 = 1_000_000_000;
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds shown as seconds")]
+fn capture(judge: &Judge) -> CaptureSummary {
+    let start_ns = judge.capture.as_ref().map_or(0, |capture| capture.start_ns);
+    let end_ns = judge.end.as_ref().map_or(judge.last_ns, |end| end.ns);
+    let mut lost = BTreeMap::new();
+    for loss in &judge.losses {
+        *lost.entry(loss.what.clone()).or_default() += loss.count;
+    }
+    let seconds = end_ns.saturating_sub(start_ns) as f64 / 1e9;
+    CaptureSummary {
+        host: judge
+            .capture
+            .as_ref()
+            .map(|capture| capture.host.clone())
+            .unwrap_or_default(),
+        kernel: judge
+            .capture
+            .as_ref()
+            .map(|capture| capture.kernel.clone())
+            .unwrap_or_default(),
+        nginx: judge
+            .capture
+            .iter()
+            .flat_map(|capture| &capture.nginx)
+            .map(|nginx| {
+                nginx
+                    .version
+                    .clone()
+                    .unwrap_or_else(|| nginx.binary.clone())
+            })
+            .collect(),
+        start: judge.clock.rfc3339(start_ns),
+        end: judge.clock.rfc3339(end_ns),
+        duration_s: (seconds * 1000.0).round() / 1000.0,
+        lost,
+        complete: judge.end.is_some(),
+    }
+}
+
+fn summary(judge: &Judge, incidents: &[Incident]) -> Summary {
+    let mut matched = MatchCounts::default();
+    let mut by_side: BTreeMap<Side, u64> = BTreeMap::new();
+    let mut by_cause: BTreeMap<Cause, u64> = BTreeMap::new();
+    let mut requests: BTreeMap<u64, Option<bool>> = BTreeMap::new();
+    for incident in incidents {
+        match incident.matched {
+            Match::Exact => matched.exact += 1,
+            Match::Ordered => matched.ordered += 1,
+            Match::Window => matched.window += 1,
+            Match::None => matched.none += 1,
+        }
+        *by_side.entry(incident.side).or_default() += 1;
+        *by_cause.entry(incident.cause).or_default() += 1;
+        requests.insert(incident.request_group, incident.served);
+    }
+    let count = |wanted| {
+        requests
+            .values()
+            .filter(|served| **served == Some(wanted))
+            .count() as u64
+    };
+    Summary {
+        lines: incidents.len() as u64,
+        other_lines: judge.other_lines,
+        matched,
+        by_side,
+        by_cause,
+        requests: requests.len() as u64,
+        requests_served: count(true),
+        requests_failed: count(false),
+    }
+}
+
+fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
+    let mut all = judge.upstreams.clone();
+    for (incident, entry) in incidents.iter().zip(&judge.entries) {
+        let Some(peer) = entry.line.peer else {
+            continue;
+        };
+        let figures = all.entry(peer).or_default();
+        figures.incidents += 1;
+        // A close in mid-response looks like one after a response until its line says more.
+        if incident.cause == Cause::ResponseAborted
+            && let Some(connection) = entry.connection()
+            && incident.means != Means::None
+        {
+            figures.was_in_flight(ending(connection));
+        }
+    }
+    all.into_iter()
+        .map(|(address, figures)| UpstreamSummary {
+            address: address.to_string(),
+            name: figures.name.clone(),
+            connections: figures.connects(),
+            requests: figures.requests(),
+            reused_ratio: figures.reused_ratio(),
+            incidents: figures.incidents,
+            closes: figures.closes(),
+            idle_timeout: figures.idle_timeout(),
+            request_limit: figures.request_limit(),
+            work_timeout: None,
+            size_threshold: None,
+            connect_ms: figures.connect_ms(),
+            first_byte_ms: figures.first_byte_ms(),
+        })
+        .collect()
+}
+
+/// The same advice for the same upstream once, most incidents first.
+fn advice(incidents: &[Incident], verdicts: &[Verdict]) -> Vec<Advice> {
+    let mut advice: Vec<Advice> = Vec::new();
+    for (incident, verdict) in incidents.iter().zip(verdicts) {
+        let Some(remedy) = &verdict.advice else {
+            continue;
+        };
+        let known = advice
+            .iter_mut()
+            .find(|known| known.upstream == incident.upstream && known.text == remedy.text);
+        match known {
+            Some(known) => known.incidents += 1,
+            None => advice.push(Advice {
+                upstream: incident.upstream.clone(),
+                text: remedy.text.clone(),
+                because: remedy.because.clone(),
+                incidents: 1,
+            }),
+        }
+    }
+    advice.sort_by_key(|advice| std::cmp::Reverse(advice.incidents));
+    advice
+}
+
+/// What limits the report.
+fn remarks(judge: &Judge) -> Vec<String> {
+    let mut notes = Vec::new();
+    let Some(capture) = &judge.capture else {
+        notes.push(
+            "the trace does not say where it was captured: its beginning is missing".to_owned(),
+        );
+        return notes;
+    };
+    for hook in capture.hooks.iter().filter(|hook| !hook.attached) {
+        let reason = hook.reason.as_deref().unwrap_or("no reason recorded");
+        notes.push(format!("{} was not attached: {reason}", hook.name));
+    }
+    for nginx in &capture.nginx {
+        let name = nginx.version.as_deref().unwrap_or(&nginx.binary);
+        if !nginx.log_calls_seen {
+            notes.push(format!(
+                "lines of {name} (master {}) were not seen being written, so they cannot be tied \
+                 to their connections",
+                nginx.master_pid
+            ));
+        }
+        if let Some(problem) = &nginx.configuration_problem {
+            notes.push(format!(
+                "configuration of {name} (master {}): {problem}",
+                nginx.master_pid
+            ));
+        }
+    }
+    let duplicates: u64 = judge.workers.values().map(|worker| worker.duplicates).sum();
+    if duplicates > 0 {
+        notes.push(format!(
+            "{duplicates} lines stood in two logs and were counted once"
+        ));
+    }
+    if judge.unread_lines > 0 {
+        notes.push(format!(
+            "{} lines of the error log could not be read as nginx's",
+            judge.unread_lines
+        ));
+    }
+    let dropped: u64 = judge
+        .workers
+        .values()
+        .map(|worker| worker.sightings_dropped)
+        .sum();
+    if dropped > 0 {
+        notes.push(format!(
+            "{dropped} lines were seen being written but stand in no log followed"
+        ));
+    }
+    let step = judge.clock.largest_step_ns();
+    if step.unsigned_abs() > CLOCK_STEP_NS {
+        notes.push(format!(
+            "the wall clock stepped by {} ms during the capture",
+            step / 1_000_000
+        ));
+    }
+    match &judge.end {
+        None => notes
+            .push("the capture did not end in order; what was written before is judged".to_owned()),
+        Some(end) if end.reason == EndReason::Failure => {
+            notes.push("the capture ended early because the trace could not be written".to_owned());
+        }
+        Some(_) => {}
+    }
+    notes
+}

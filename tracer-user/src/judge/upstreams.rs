@@ -1,0 +1,289 @@
+//! What all connections of one upstream say together: how they ended, how long the
+//! backend lets them idle, how many requests it allows on one, how fast it answers.
+
+use std::collections::BTreeMap;
+
+use super::samples::Samples;
+use crate::report::model::{Closes, InferredLimit, InferredTimeout, Percentiles};
+use crate::trace::record::{Connection, ConnectionEnd, Histogram, IdleEnd, Upstream};
+
+/// Silence below which a close is taken as following directly on a response.
+const DIRECTLY_NS: u64 = 5_000_000;
+/// A backend's own timer is coarse by at most this share of its value, or
+/// [`TIMER_NS`]: the width of a cluster of idle ages.
+const TIMER_SHARE: f64 = 0.02;
+const TIMER_NS: u64 = 20_000_000;
+/// Closes that must agree before a constant of the backend is believed.
+const AGREEING: u64 = 3;
+
+const ECONNREFUSED: u32 = 111;
+const NS_PER_MS: f64 = 1e6;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ending {
+    /// Still open.
+    Open,
+    /// See [`Closes`].
+    BackendIdle,
+    /// See [`Closes`].
+    BackendInFlight,
+    /// The backend closed after (part of) a response.
+    BackendAfterResponse,
+    /// See [`Closes`].
+    NginxIdle,
+    /// See [`Closes`].
+    NginxAfterResponse,
+    /// See [`Closes`].
+    NginxInFlight,
+    /// See [`Closes`].
+    Refused,
+    /// See [`Closes`].
+    NotConnected,
+}
+
+/// When the backend's side ended the connection: the earlier of FIN and RST.
+pub(super) fn peer_end_ns(connection: &Connection) -> Option<u64> {
+    match (connection.fin_received_ns, connection.rst_received_ns) {
+        (Some(fin), Some(rst)) => Some(fin.min(rst)),
+        (fin, rst) => fin.or(rst),
+    }
+}
+
+/// Did the backend's end come before a request that was sent all the same, or with no
+/// request at all in flight?
+pub(super) fn ended_while_idle(connection: &Connection) -> bool {
+    connection.established_ns.is_some()
+        && peer_end_ns(connection).is_some()
+        && !connection.awaiting_at_end
+        && connection.unread_at_end.is_none()
+        && connection.exchanges_at_end > 0
+        && (connection.idle_end == Some(IdleEnd::Eof)
+            || connection.idle_end == Some(IdleEnd::Error)
+            || connection.exchanges_at_end < connection.exchanges
+            // A reset connection on which the next request was not even sent
+            // (getsockopt told), or one that nginx closed before it looked.
+            || (connection.eof_read_ns.is_none() && connection.failed_call_ns.is_none()))
+}
+
+/// How long the connection had been silent when the backend's FIN or RST came, if it
+/// was idle then.
+pub(super) fn idle_age_ns(connection: &Connection) -> Option<u64> {
+    if !ended_while_idle(connection) {
+        return None;
+    }
+    let end = peer_end_ns(connection)?;
+    let quiet_since = if connection.exchanges_at_end < connection.exchanges {
+        connection
+            .request_started_ns?
+            .checked_sub(connection.idle_before_ns?)?
+    } else {
+        connection.last_received_ns.max(connection.last_sent_ns)?
+    };
+    Some(end.saturating_sub(quiet_since))
+}
+
+pub(super) fn ending(connection: &Connection) -> Ending {
+    if connection.end == ConnectionEnd::Open {
+        return Ending::Open;
+    }
+    if connection.established_ns.is_none() {
+        return if connection.socket_error == Some(ECONNREFUSED) {
+            Ending::Refused
+        } else {
+            Ending::NotConnected
+        };
+    }
+    let answered = connection.first_byte_ns.is_some();
+    if peer_end_ns(connection).is_some() {
+        if let Some(age) = idle_age_ns(connection) {
+            return if age < DIRECTLY_NS {
+                Ending::BackendAfterResponse
+            } else {
+                Ending::BackendIdle
+            };
+        }
+        return if answered {
+            Ending::BackendAfterResponse
+        } else {
+            Ending::BackendInFlight
+        };
+    }
+    if connection.exchanges > 0 && !answered {
+        return Ending::NginxInFlight;
+    }
+    let closed = connection.closed_ns.unwrap_or(connection.ended_ns);
+    let quiet_since = connection.last_received_ns.max(connection.last_sent_ns);
+    match quiet_since {
+        Some(since) if closed.saturating_sub(since) < DIRECTLY_NS => Ending::NginxAfterResponse,
+        _ => Ending::NginxIdle,
+    }
+}
+
+/// One upstream's figures.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Figures {
+    pub(super) name: Option<String>,
+    endings: BTreeMap<Ending, u64>,
+    idle_ages: Samples,
+    /// Connections that the backend closed directly after a response, by exchanges.
+    closed_after: BTreeMap<u32, u64>,
+    /// The most exchanges seen on one connection.
+    most_exchanges: u32,
+    connects: u64,
+    connect_failures: u64,
+    exchanges: u64,
+    connect_us: BTreeMap<u64, u64>,
+    first_byte_us: BTreeMap<u64, u64>,
+    pub(super) incidents: u64,
+}
+
+fn add(sum: &mut BTreeMap<u64, u64>, part: &Histogram) {
+    for (bound, count) in part {
+        *sum.entry(*bound).or_default() += count;
+    }
+}
+
+impl Figures {
+    pub(super) fn connection(&mut self, connection: &Connection) {
+        let ending = ending(connection);
+        *self.endings.entry(ending).or_default() += 1;
+        self.most_exchanges = self.most_exchanges.max(connection.exchanges_at_end);
+        if peer_end_ns(connection).is_none() {
+            self.most_exchanges = self.most_exchanges.max(connection.exchanges);
+        }
+        match (ending, idle_age_ns(connection)) {
+            (Ending::BackendIdle, Some(age)) => self.idle_ages.add(age),
+            (Ending::BackendAfterResponse, _) if !connection.awaiting_at_end => {
+                *self
+                    .closed_after
+                    .entry(connection.exchanges_at_end)
+                    .or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn counters(&mut self, counters: &Upstream) {
+        self.connects += counters.connects;
+        self.connect_failures += counters.connect_failures;
+        self.exchanges += counters.exchanges;
+        add(&mut self.connect_us, &counters.connect_us);
+        add(&mut self.first_byte_us, &counters.first_byte_us);
+    }
+
+    /// A response was cut short: what looked like a close after a response was one in
+    /// flight.
+    pub(super) fn was_in_flight(&mut self, ending: Ending) {
+        if let Some(count) = self.endings.get_mut(&ending)
+            && *count > 0
+        {
+            *count -= 1;
+            *self.endings.entry(Ending::BackendInFlight).or_default() += 1;
+        }
+    }
+
+    pub(super) fn connects(&self) -> u64 {
+        self.connects
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.exchanges
+    }
+
+    /// Share of requests that went over a connection used before.
+    #[expect(clippy::cast_precision_loss, reason = "a share of counts")]
+    pub(super) fn reused_ratio(&self) -> Option<f64> {
+        let fresh = self
+            .connects
+            .saturating_sub(self.connect_failures)
+            .min(self.exchanges);
+        (self.exchanges > 0).then(|| {
+            let share = (self.exchanges - fresh) as f64 / self.exchanges as f64;
+            (share * 1000.0).round() / 1000.0
+        })
+    }
+
+    pub(super) fn closes(&self) -> Closes {
+        let count = |ending| self.endings.get(&ending).copied().unwrap_or(0);
+        Closes {
+            backend_idle: count(Ending::BackendIdle),
+            backend_in_flight: count(Ending::BackendInFlight),
+            backend_after_response: count(Ending::BackendAfterResponse),
+            nginx_idle: count(Ending::NginxIdle),
+            nginx_after_response: count(Ending::NginxAfterResponse),
+            nginx_in_flight: count(Ending::NginxInFlight),
+            refused: count(Ending::Refused),
+            not_connected: count(Ending::NotConnected),
+        }
+    }
+
+    /// The backend's idle timeout: the age at which it closes most idle connections.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "nanoseconds shown as milliseconds"
+    )]
+    pub(super) fn idle_timeout(&self) -> Option<InferredTimeout> {
+        let mode = self.idle_ages.mode(TIMER_SHARE, TIMER_NS)?;
+        // Most idle closes agree, or there is no such constant.
+        (mode.count >= AGREEING && mode.count * 2 > mode.of).then(|| InferredTimeout {
+            ms: (mode.ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
+            spread_ms: (mode.spread_ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
+            samples: mode.count,
+        })
+    }
+
+    /// The backend's limit on requests per connection: it closes directly after the
+    /// same number of responses, and no connection ever got further.
+    pub(super) fn request_limit(&self) -> Option<InferredLimit> {
+        let total: u64 = self.closed_after.values().sum();
+        let (requests, samples) = self
+            .closed_after
+            .iter()
+            .max_by_key(|(_, count)| **count)
+            .map(|(n, c)| (*n, *c))?;
+        let constant = samples >= AGREEING && samples * 10 >= total * 9;
+        (constant && requests >= 2 && self.most_exchanges <= requests)
+            .then_some(InferredLimit { requests, samples })
+    }
+
+    pub(super) fn connect_ms(&self) -> Option<Percentiles> {
+        percentiles(&self.connect_us)
+    }
+
+    pub(super) fn first_byte_ms(&self) -> Option<Percentiles> {
+        percentiles(&self.first_byte_us)
+    }
+}
+
+/// Percentiles of a histogram of microseconds, as the middle of the bucket they fall in.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "ranks and microseconds, far below 2^52"
+)]
+fn percentiles(histogram: &BTreeMap<u64, u64>) -> Option<Percentiles> {
+    let total: u64 = histogram.values().sum();
+    if total == 0 {
+        return None;
+    }
+    let at = |share: f64| {
+        let rank = ((total as f64 * share).ceil() as u64).max(1);
+        let mut before = 0;
+        for (bound, count) in histogram {
+            before += count;
+            if before >= rank {
+                // Buckets are a quarter of an octave wide: the middle is 12.5 % up.
+                let middle = *bound as f64 * if *bound < 4 { 1.0 } else { 1.125 };
+                return (middle.round()) / 1000.0;
+            }
+        }
+        0.0
+    };
+    Some(Percentiles {
+        p50: at(0.50),
+        p95: at(0.95),
+        p99: at(0.99),
+    })
+}
