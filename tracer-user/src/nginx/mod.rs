@@ -1,4 +1,7 @@
 //! What whoclosed knows of nginx: its processes, its configuration, its error log's
 //! grammar, and how a log file is followed.
 
+pub mod binary;
+pub mod follow;
 pub mod line;
+pub mod processes;
