@@ -41,22 +41,31 @@ impl Binary {
             .chain(elf.symbols())
             .any(|symbol| symbol.is_definition() && symbol.name() == Ok(LOG_FUNCTION));
         // String literals are in .rodata, a tenth of the file.
-        let literals = elf.section_by_name(".rodata").and_then(|section| section.data().ok());
+        let literals = elf
+            .section_by_name(".rodata")
+            .and_then(|section| section.data().ok());
         let mut facts = literals.map(Self::from_bytes).unwrap_or_default();
         if facts.version.is_none() || facts.configure.is_none() {
             let mut whole = Vec::new();
             file.seek(SeekFrom::Start(0)).with_context(named)?;
-            file.take(LONGEST_FILE).read_to_end(&mut whole).with_context(named)?;
+            file.take(LONGEST_FILE)
+                .read_to_end(&mut whole)
+                .with_context(named)?;
             facts = Self::from_bytes(&whole);
         }
-        Ok(Self { exports_log_function, ..facts })
+        Ok(Self {
+            exports_log_function,
+            ..facts
+        })
     }
 
     /// The value of a `configure` option, e.g. `--conf-path`.
     pub fn option(&self, name: &str) -> Option<String> {
         let mut value = None;
         for argument in words(self.configure.as_deref()?) {
-            let assigned = argument.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
+            let assigned = argument
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('='));
             value = assigned.map(str::to_owned).or(value);
         }
         value
@@ -64,7 +73,9 @@ impl Binary {
 
     /// The compiled-in prefix, with a slash at its end (`auto/options`).
     pub fn prefix(&self) -> String {
-        let mut prefix = self.option("--prefix").unwrap_or_else(|| "/usr/local/nginx".to_owned());
+        let mut prefix = self
+            .option("--prefix")
+            .unwrap_or_else(|| "/usr/local/nginx".to_owned());
         if !prefix.ends_with('/') {
             prefix.push('/');
         }
@@ -73,25 +84,34 @@ impl Binary {
 
     /// The configuration file if `-c` gives none; relative to the prefix.
     pub fn configuration_path(&self) -> String {
-        self.option("--conf-path").unwrap_or_else(|| match self.flavour() {
-            "Angie" => "conf/angie.conf".to_owned(),
-            _ => "conf/nginx.conf".to_owned(),
-        })
+        self.option("--conf-path")
+            .unwrap_or_else(|| match self.flavour() {
+                "Angie" => "conf/angie.conf".to_owned(),
+                _ => "conf/nginx.conf".to_owned(),
+            })
     }
 
     /// The error log if the configuration names none; relative to the prefix, or
     /// `stderr`.
     pub fn error_log_path(&self) -> String {
-        self.option("--error-log-path").unwrap_or_else(|| "logs/error.log".to_owned())
+        self.option("--error-log-path")
+            .unwrap_or_else(|| "logs/error.log".to_owned())
     }
 
     /// Name before the slash of the version; empty if that is unknown.
     pub fn flavour(&self) -> &str {
-        self.version.as_deref().and_then(|text| text.split('/').next()).unwrap_or_default()
+        self.version
+            .as_deref()
+            .and_then(|text| text.split('/').next())
+            .unwrap_or_default()
     }
 
     fn from_bytes(bytes: &[u8]) -> Self {
-        Self { version: version(bytes), configure: configure(bytes), exports_log_function: false }
+        Self {
+            version: version(bytes),
+            configure: configure(bytes),
+            exports_log_function: false,
+        }
     }
 }
 
@@ -101,15 +121,15 @@ fn version(bytes: &[u8]) -> Option<String> {
     const LABEL: &[u8] = b" version: ";
     let mut found = None;
     for at in memmem::find_iter(bytes, LABEL) {
-        let Some(version) = version_token(&bytes[at + LABEL.len()..]) else { continue };
+        let Some(version) = version_token(&bytes[at + LABEL.len()..]) else {
+            continue;
+        };
         if !version.starts_with("nginx/") {
             return Some(version);
         }
         found.get_or_insert(version);
     }
-    found.or_else(|| {
-        memmem::find_iter(bytes, b"nginx/").find_map(|at| version_token(&bytes[at..]))
-    })
+    found.or_else(|| memmem::find_iter(bytes, b"nginx/").find_map(|at| version_token(&bytes[at..])))
 }
 
 /// `Name/1.2.3` at the start of the bytes.
@@ -159,8 +179,14 @@ mod tests {
         assert_eq!(version(bytes).as_deref(), Some("openresty/1.21.4.1"));
         let bytes = b"nginx version: nginx/1.24.0\n\0Tengine version: Tengine/3.1.0\n\0";
         assert_eq!(version(bytes).as_deref(), Some("Tengine/3.1.0"));
-        assert_eq!(version(b"\0Server: nginx/1.2.3\r\n").as_deref(), Some("nginx/1.2.3"));
-        assert_eq!(version(b"nginx version: nginx/1.22.1 (Ubuntu)\n").as_deref(), Some("nginx/1.22.1"));
+        assert_eq!(
+            version(b"\0Server: nginx/1.2.3\r\n").as_deref(),
+            Some("nginx/1.2.3")
+        );
+        assert_eq!(
+            version(b"nginx version: nginx/1.22.1 (Ubuntu)\n").as_deref(),
+            Some("nginx/1.22.1")
+        );
         assert_eq!(version(b"nothing"), None);
     }
 

@@ -144,7 +144,9 @@ impl Follower {
         let followed = self.follow_path(now_ns);
         let read = self.read_all(now_ns, out);
         self.let_go(now_ns, out);
-        followed.and(read).with_context(|| format!("cannot follow the error log {}", self.path))
+        followed
+            .and(read)
+            .with_context(|| format!("cannot follow the error log {}", self.path))
     }
 
     /// Reads to the end and gives out all that was held back, a line without its end
@@ -175,7 +177,10 @@ impl Follower {
             return Ok(());
         }
         // An old file may have been renamed back.
-        let known = self.old.iter().position(|source| source.identity == identity);
+        let known = self
+            .old
+            .iter()
+            .position(|source| source.identity == identity);
         let mut next = match known {
             Some(at) => self.old.remove(at),
             None => Source::open(&self.root, path)?,
@@ -200,7 +205,10 @@ impl Follower {
 
     /// Closes renamed files that nothing more is expected from.
     fn let_go(&mut self, now_ns: u64, out: &mut Vec<Line>) {
-        let succeeded = self.current.as_ref().is_some_and(|source| source.offset > 0);
+        let succeeded = self
+            .current
+            .as_ref()
+            .is_some_and(|source| source.offset > 0);
         let mut at = 0;
         while at < self.old.len() {
             let quiet_ns = now_ns.saturating_sub(self.old[at].last_bytes_ns);
@@ -276,7 +284,8 @@ impl Source {
     }
 
     fn remember(&mut self, bytes: &[u8]) {
-        self.fingerprint.extend_from_slice(&bytes[bytes.len().saturating_sub(FINGERPRINT)..]);
+        self.fingerprint
+            .extend_from_slice(&bytes[bytes.len().saturating_sub(FINGERPRINT)..]);
         let excess = self.fingerprint.len().saturating_sub(FINGERPRINT);
         self.fingerprint.drain(..excess);
     }
@@ -284,7 +293,9 @@ impl Source {
     fn fingerprint_matches(&self) -> io::Result<bool> {
         let mut now = [0; FINGERPRINT];
         let now = &mut now[..self.fingerprint.len()];
-        let length = self.file.read_at(now, self.offset - self.fingerprint.len() as u64)?;
+        let length = self
+            .file
+            .read_at(now, self.offset - self.fingerprint.len() as u64)?;
         Ok(now[..length] == self.fingerprint[..])
     }
 
@@ -302,23 +313,37 @@ struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    fn new(
-        path: &'a str,
-        master_pid: u32,
-        counts: &'a mut Counts,
-        out: &'a mut Vec<Line>,
-    ) -> Self {
-        Self { path, master_pid, counts, out }
+    fn new(path: &'a str, master_pid: u32, counts: &'a mut Counts, out: &'a mut Vec<Line>) -> Self {
+        Self {
+            path,
+            master_pid,
+            counts,
+            out,
+        }
     }
 
     fn line(&mut self, offset: u64, read_ns: u64, bytes: Vec<u8>) {
         let (text, latin1) = match String::from_utf8(bytes) {
             Ok(text) => (text, false),
-            Err(error) => (error.as_bytes().iter().map(|&byte| char::from(byte)).collect(), true),
+            Err(error) => (
+                error
+                    .as_bytes()
+                    .iter()
+                    .map(|&byte| char::from(byte))
+                    .collect(),
+                true,
+            ),
         };
         self.counts.records += 1;
         let (file, master_pid) = (self.path.to_owned(), self.master_pid);
-        self.out.push(Line { file, offset, master_pid, read_ns, text, latin1 });
+        self.out.push(Line {
+            file,
+            offset,
+            master_pid,
+            read_ns,
+            text,
+            latin1,
+        });
     }
 }
 

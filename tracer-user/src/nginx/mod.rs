@@ -2,6 +2,7 @@
 //! grammar, and how a log file is followed.
 
 pub mod binary;
+pub mod configuration;
 pub mod follow;
 pub mod line;
 pub mod processes;

@@ -183,25 +183,38 @@ fn candidates(names: &[String], only: Option<u32>) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     for process in procfs::process::all_processes()? {
         // A process may end between any two looks at it.
-        let Ok(stat) = process.and_then(|process| process.stat()) else { continue };
+        let Ok(stat) = process.and_then(|process| process.stat()) else {
+            continue;
+        };
         let (Ok(pid), Ok(parent)) = (u32::try_from(stat.pid), u32::try_from(stat.ppid)) else {
             continue;
         };
-        let Ok(exe) = fs::read_link(proc_path(pid, "exe")) else { continue };
-        let Ok(cmdline) = fs::read(proc_path(pid, "cmdline")) else { continue };
+        let Ok(exe) = fs::read_link(proc_path(pid, "exe")) else {
+            continue;
+        };
+        let Ok(cmdline) = fs::read(proc_path(pid, "cmdline")) else {
+            continue;
+        };
         if cmdline.is_empty() {
             continue;
         }
         let role = role(&cmdline);
         let exe = exe.to_string_lossy();
         let exe = without_deleted(&exe);
-        let by_exe = names.iter().any(|name| exe.rsplit('/').next() == Some(name));
+        let by_exe = names
+            .iter()
+            .any(|name| exe.rsplit('/').next() == Some(name));
         let by_comm = names.iter().any(|name| is_comm_of(&stat.comm, name));
         // Without a title the process name alone is too little: it may be a script.
         let named = by_exe || (by_comm && role != Role::Untitled);
         let wanted = only.is_some() && role != Role::Untitled;
         if named || wanted {
-            found.push(Candidate { pid, parent, cmdline, role });
+            found.push(Candidate {
+                pid,
+                parent,
+                cmdline,
+                role,
+            });
         }
     }
     Ok(found)
@@ -209,7 +222,11 @@ fn candidates(names: &[String], only: Option<u32>) -> Result<Vec<Candidate>> {
 
 /// Pids of the masters, and of the processes that work without one.
 fn masters(candidates: &[Candidate]) -> Vec<u32> {
-    let is_master = |pid| candidates.iter().any(|c| c.pid == pid && c.role == Role::Master);
+    let is_master = |pid| {
+        candidates
+            .iter()
+            .any(|c| c.pid == pid && c.role == Role::Master)
+    };
     let has_children = |pid| candidates.iter().any(|c| c.parent == pid);
     candidates
         .iter()
@@ -238,7 +255,10 @@ fn master_of(
         Some(candidate) if masters.contains(&candidate.parent) => Ok(candidate.parent),
         Some(_) => Err(FindError::NoMaster(pid)),
         None => Err(match fs::read_to_string(proc_path(pid, "comm")) {
-            Ok(comm) => FindError::NotNginx { pid, comm: comm.trim_end().to_owned() },
+            Ok(comm) => FindError::NotNginx {
+                pid,
+                comm: comm.trim_end().to_owned(),
+            },
             Err(_) => FindError::NoProcess(pid),
         }),
     }
@@ -276,7 +296,9 @@ fn is_comm_of(comm: &str, name: &str) -> bool {
 /// (`src/os/unix/ngx_process_cycle.c`); Angie writes its own name before the colon.
 fn role(cmdline: &[u8]) -> Role {
     let text = String::from_utf8_lossy(cmdline);
-    let Some((name, title)) = text.split_once(": ") else { return Role::Untitled };
+    let Some((name, title)) = text.split_once(": ") else {
+        return Role::Untitled;
+    };
     if name.contains(['/', ' ', '\0']) {
         return Role::Untitled;
     }
@@ -284,7 +306,9 @@ fn role(cmdline: &[u8]) -> Role {
         Role::Master
     } else if title.starts_with("worker process") {
         Role::Worker
-    } else if ["cache ", "privileged agent", "helper process"].iter().any(|t| title.starts_with(t))
+    } else if ["cache ", "privileged agent", "helper process"]
+        .iter()
+        .any(|t| title.starts_with(t))
     {
         Role::Helper
     } else {
@@ -294,12 +318,17 @@ fn role(cmdline: &[u8]) -> Role {
 
 fn worker(pid: u32) -> Option<Worker> {
     let status = fs::read_to_string(proc_path(pid, "status")).ok()?;
-    Some(Worker { pid, inner_pid: inner_pid(&status).unwrap_or(pid) })
+    Some(Worker {
+        pid,
+        inner_pid: inner_pid(&status).unwrap_or(pid),
+    })
 }
 
 /// Last number of `NSpid` in `/proc/PID/status`: the pid in the innermost namespace.
 fn inner_pid(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
@@ -308,11 +337,16 @@ fn inner_pid(status: &str) -> Option<u32> {
 fn children(pid: u32) -> io::Result<Vec<u32>> {
     // Only the main thread of nginx forks.
     match fs::read_to_string(proc_path(pid, &format!("task/{pid}/children"))) {
-        Ok(list) => Ok(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
+        Ok(list) => Ok(list
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect()),
         Err(_) => {
             let mut found = Vec::new();
             for process in procfs::process::all_processes().map_err(io::Error::other)? {
-                let Ok(stat) = process.and_then(|process| process.stat()) else { continue };
+                let Ok(stat) = process.and_then(|process| process.stat()) else {
+                    continue;
+                };
                 if u32::try_from(stat.ppid) == Ok(pid) {
                     found.extend(u32::try_from(stat.pid));
                 }
@@ -328,25 +362,45 @@ mod tests {
 
     fn candidate(pid: u32, parent: u32, cmdline: &str) -> Candidate {
         let cmdline = cmdline.as_bytes().to_vec();
-        Candidate { pid, parent, role: role(&cmdline), cmdline }
+        Candidate {
+            pid,
+            parent,
+            role: role(&cmdline),
+            cmdline,
+        }
     }
 
     #[test]
     fn titles_tell_roles() {
-        assert_eq!(role(b"nginx: master process /usr/sbin/nginx\0"), Role::Master);
-        assert_eq!(role(b"angie: master process v1.9.0 #1 [angie]\0"), Role::Master);
+        assert_eq!(
+            role(b"nginx: master process /usr/sbin/nginx\0"),
+            Role::Master
+        );
+        assert_eq!(
+            role(b"angie: master process v1.9.0 #1 [angie]\0"),
+            Role::Master
+        );
         assert_eq!(role(b"nginx: worker process\0\0\0"), Role::Worker);
-        assert_eq!(role(b"nginx: worker process is shutting down\0"), Role::Worker);
+        assert_eq!(
+            role(b"nginx: worker process is shutting down\0"),
+            Role::Worker
+        );
         assert_eq!(role(b"nginx: cache manager process\0"), Role::Helper);
         assert_eq!(role(b"nginx: cache loader process\0"), Role::Helper);
         assert_eq!(role(b"nginx: privileged agent process\0"), Role::Helper);
-        assert_eq!(role(b"nginx\0-g\0daemon off; # a: master process\0"), Role::Untitled);
+        assert_eq!(
+            role(b"nginx\0-g\0daemon off; # a: master process\0"),
+            Role::Untitled
+        );
         assert_eq!(role(b"/usr/sbin/nginx\0"), Role::Untitled);
     }
 
     #[test]
     fn the_innermost_pid_is_the_last_of_nspid() {
-        assert_eq!(inner_pid("Name:\tnginx\nNSpid:\t4711\t29\t7\nNSpgid:\t1\n"), Some(7));
+        assert_eq!(
+            inner_pid("Name:\tnginx\nNSpid:\t4711\t29\t7\nNSpgid:\t1\n"),
+            Some(7)
+        );
         assert_eq!(inner_pid("NSpid:\t4711\n"), Some(4711));
         assert_eq!(inner_pid("Name:\tnginx\n"), None);
     }
@@ -372,7 +426,10 @@ mod tests {
     fn a_pid_that_is_not_nginx_is_refused() {
         let names = DEFAULT_NAMES.map(str::to_owned);
         let error = find(&names, Some(std::process::id())).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(FindError::NotNginx { .. })), "{error:#}");
+        assert!(
+            matches!(error.downcast_ref(), Some(FindError::NotNginx { .. })),
+            "{error:#}"
+        );
         let error = find(&names, Some(u32::MAX)).unwrap_err();
         assert_eq!(error.downcast_ref(), Some(&FindError::NoProcess(u32::MAX)));
     }

@@ -48,7 +48,12 @@ impl Assembler {
     pub(super) fn finish(&mut self, end: u64, now_ns: u64, sink: &mut Sink<'_>) {
         let partial = std::mem::take(&mut self.partial);
         if !partial.is_empty() {
-            self.line(end.saturating_sub(partial.len() as u64), partial, now_ns, sink);
+            self.line(
+                end.saturating_sub(partial.len() as u64),
+                partial,
+                now_ns,
+                sink,
+            );
         }
         self.cut = false;
         self.quiet(sink);
@@ -84,6 +89,10 @@ impl Assembler {
             _ => {}
         }
         self.quiet(sink);
-        self.held = Some(Held { offset, read_ns: now_ns, bytes: line });
+        self.held = Some(Held {
+            offset,
+            read_ns: now_ns,
+            bytes: line,
+        });
     }
 }

@@ -21,7 +21,12 @@ impl Log {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("error.log"), before).unwrap();
         let follower = Follower::open_at_end("/error.log", directory.path(), 42).unwrap();
-        Self { directory, follower, out: Vec::new(), now_ns: 0 }
+        Self {
+            directory,
+            follower,
+            out: Vec::new(),
+            now_ns: 0,
+        }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -29,7 +34,11 @@ impl Log {
     }
 
     fn writer(&self, name: &str) -> File {
-        OpenOptions::new().append(true).create(true).open(self.file(name)).unwrap()
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.file(name))
+            .unwrap()
     }
 
     #[track_caller]
@@ -46,13 +55,17 @@ impl Log {
     }
 
     fn texts(&self) -> Vec<String> {
-        self.out.iter().map(|line| line.text.replace(STAMP, "")).collect()
+        self.out
+            .iter()
+            .map(|line| line.text.replace(STAMP, ""))
+            .collect()
     }
 }
 
 #[track_caller]
 fn write(mut file: &File, text: &str) {
-    file.write_all(format!("{STAMP}{text}\n").as_bytes()).unwrap();
+    file.write_all(format!("{STAMP}{text}\n").as_bytes())
+        .unwrap();
 }
 
 #[test]
@@ -73,8 +86,14 @@ fn only_lines_written_after_the_start_are_read() {
     log.poll();
     assert_eq!(log.texts(), ["one"]);
     assert_eq!(log.out[0].offset, 40);
-    assert_eq!(log.out[0].read_ns, 1, "when it was read, not when it was given out");
-    assert_eq!((log.out[0].file.as_str(), log.out[0].master_pid), ("/error.log", 42));
+    assert_eq!(
+        log.out[0].read_ns, 1,
+        "when it was read, not when it was given out"
+    );
+    assert_eq!(
+        (log.out[0].file.as_str(), log.out[0].master_pid),
+        ("/error.log", 42)
+    );
 }
 
 #[test]
@@ -120,7 +139,11 @@ fn rotation_by_rename_loses_no_line_and_repeats_none() {
             log.poll();
         }
         if turn % 5 == 0 {
-            fs::rename(log.file("error.log"), log.file(&format!("error.log.{turn}"))).unwrap();
+            fs::rename(
+                log.file("error.log"),
+                log.file(&format!("error.log.{turn}")),
+            )
+            .unwrap();
             // nginx writes to the old file until it reopens its logs.
             write(&file, "late");
             expected.push("late".to_owned());
@@ -193,8 +216,9 @@ fn truncation_starts_over() {
         file.set_len(0).unwrap();
         log.poll();
     }
-    let expected: Vec<String> =
-        (0..5).flat_map(|turn| ["a", "b", "c"].map(|letter| format!("{turn} {letter}"))).collect();
+    let expected: Vec<String> = (0..5)
+        .flat_map(|turn| ["a", "b", "c"].map(|letter| format!("{turn} {letter}")))
+        .collect();
     assert_eq!(log.finish(), expected);
     assert_eq!(log.follower.counts().truncations, 10);
 }
@@ -218,7 +242,8 @@ fn truncation_is_noticed_though_the_file_has_grown_again() {
 fn bytes_that_are_no_utf8_keep_their_numbers() {
     let mut log = Log::new("");
     let mut file = log.writer("error.log");
-    file.write_all(b"2026/11/22 18:00:00 [error] 7#7: \xff\xc3(\n").unwrap();
+    file.write_all(b"2026/11/22 18:00:00 [error] 7#7: \xff\xc3(\n")
+        .unwrap();
     write(&file, "größe");
     log.finish();
     assert_eq!(log.texts(), ["\u{ff}\u{c3}(", "größe"]);
@@ -265,7 +290,12 @@ fn a_file_created_later_is_read_from_its_start() {
     let directory = tempfile::tempdir().unwrap();
     assert!(Follower::open_at_end("/error.log", directory.path(), 1).is_err());
     let follower = Follower::open_when_created("/error.log", directory.path(), 1).unwrap();
-    let mut log = Log { directory, follower, out: Vec::new(), now_ns: 0 };
+    let mut log = Log {
+        directory,
+        follower,
+        out: Vec::new(),
+        now_ns: 0,
+    };
     log.poll();
     assert_eq!(log.follower.identity(), None);
     write(&log.writer("error.log"), "one");
@@ -289,6 +319,9 @@ fn two_paths_to_one_file_have_one_identity() {
 fn what_is_not_a_regular_file_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let error = Follower::open_at_end("/", directory.path(), 1).unwrap_err();
-    assert!(format!("{error:#}").contains("not a regular file"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("not a regular file"),
+        "{error:#}"
+    );
     assert!(Follower::open_at_end("error.log", directory.path(), 1).is_err());
 }

@@ -53,7 +53,9 @@ impl Arguments {
         let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {
             arguments.all.push(word.clone());
-            let Some(options) = word.strip_prefix('-') else { continue };
+            let Some(options) = word.strip_prefix('-') else {
+                continue;
+            };
             for (at, option) in options.char_indices() {
                 if "?hvVtTs".contains(option) {
                     arguments.ends_at_once = true;
@@ -104,7 +106,10 @@ mod tests {
         let arguments = Arguments::from_cmdline(
             b"nginx: master process /usr/sbin/nginx -g daemon on; master_process on; -c a b.conf\0\0",
         );
-        assert_eq!(arguments.directives.as_deref(), Some("daemon on; master_process on;"));
+        assert_eq!(
+            arguments.directives.as_deref(),
+            Some("daemon on; master_process on;")
+        );
         assert_eq!(arguments.configuration_file.as_deref(), Some("a b.conf"));
         assert_eq!(
             arguments.all,

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 /// A root directory, held open: it stays usable after the process has gone.
@@ -30,7 +30,9 @@ impl Root {
     /// The process is gone, or its root may not be looked at.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { directory: openat(CWD, path, flags, Mode::empty())? })
+        Ok(Self {
+            directory: openat(CWD, path, flags, Mode::empty())?,
+        })
     }
 
     /// Opens a file for reading. It never blocks, not even on a pipe.
@@ -65,7 +67,9 @@ impl Root {
             return Err(io::Error::other("not a regular file"));
         }
         let mut contents = Vec::new();
-        let length = file.take(limit.saturating_add(1)).read_to_end(&mut contents)?;
+        let length = file
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut contents)?;
         if u64::try_from(length).is_ok_and(|length| length <= limit) {
             Ok(contents)
         } else {
@@ -91,15 +95,37 @@ impl Root {
         Ok(names)
     }
 
+    /// What a symbolic link says; `None` if there is none at that path.
+    pub fn link(&self, path: &Path) -> Option<PathBuf> {
+        let link = self
+            .descriptor(path, OFlags::PATH | OFlags::NOFOLLOW)
+            .ok()?;
+        let target = readlinkat(link, "", Vec::new()).ok()?;
+        Some(OsString::from_vec(target.into_bytes()).into())
+    }
+
     fn descriptor(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let inside: PathBuf = path.strip_prefix("/").unwrap_or(path).into();
-        let inside = if inside.as_os_str().is_empty() { PathBuf::from(".") } else { inside };
+        let inside = if inside.as_os_str().is_empty() {
+            PathBuf::from(".")
+        } else {
+            inside
+        };
         let flags = flags | OFlags::CLOEXEC;
-        match openat2(&self.directory, &inside, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        match openat2(
+            &self.directory,
+            &inside,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        ) {
             // A seccomp filter from before 2020 does not know the call.
-            Err(Errno::NOSYS) => {
-                Ok(openat(&self.directory, &inside, flags | OFlags::NOFOLLOW, Mode::empty())?)
-            }
+            Err(Errno::NOSYS) => Ok(openat(
+                &self.directory,
+                &inside,
+                flags | OFlags::NOFOLLOW,
+                Mode::empty(),
+            )?),
             other => Ok(other?),
         }
     }
@@ -123,6 +149,11 @@ mod tests {
             root.identity(Path::new("/link")).unwrap(),
             root.identity(Path::new("/../etc/whoclosed-test")).unwrap()
         );
+        assert_eq!(
+            root.link(Path::new("/link")),
+            Some("/etc/whoclosed-test".into())
+        );
+        assert_eq!(root.link(Path::new("/etc")), None);
         assert!(root.read(Path::new("/link"), 3).is_err());
         assert!(root.read(Path::new("/etc"), 100).is_err());
     }
