@@ -6,3 +6,4 @@ pub mod configuration;
 pub mod follow;
 pub mod line;
 pub mod processes;
+pub mod time_zone;
