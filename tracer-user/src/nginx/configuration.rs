@@ -2,7 +2,7 @@
 //! root directory. Nothing is executed, so that it is right in containers too.
 //!
 //! The files say what nginx would load now; a master that was not reloaded since they
-//! were changed runs with older settings.
+//! were changed runs with older settings, which is reported as a problem.
 
 mod error_logs;
 mod settings;
@@ -33,6 +33,8 @@ pub struct InForce {
     pub not_followed: Vec<NotFollowed>,
     /// Value of `env TZ=value`, which workers live by instead of their environment's.
     pub time_zone: Option<String>,
+    /// When the newest file of it was changed, in seconds since 1970 UTC; 0 if unknown.
+    pub newest_change_s: i64,
     /// What could not be read or understood, a sentence each.
     pub problems: Vec<String>,
 }
@@ -40,7 +42,21 @@ pub struct InForce {
 /// Reads the configuration of an instance.
 pub fn read(instance: &Instance, binary: &Binary) -> InForce {
     match Root::open(&instance.root) {
-        Ok(root) => read_in(&root, &instance.cwd, &instance.arguments, binary),
+        Ok(root) => {
+            let mut found = read_in(&root, &instance.cwd, &instance.arguments, binary);
+            let started_s = instance
+                .newest_start_s()
+                .and_then(|start| i64::try_from(start).ok());
+            // The kernel's boot time is rounded to seconds.
+            if started_s.is_some_and(|started| found.newest_change_s > started + 1) {
+                found.problems.push(
+                    "the files were changed after the newest worker started; \
+                     nginx may run with older settings"
+                        .to_owned(),
+                );
+            }
+            found
+        }
         Err(error) => InForce {
             problems: vec![format!("cannot open nginx's root directory: {error}")],
             ..InForce::default()
@@ -77,14 +93,14 @@ pub fn read_in(root: &Root, cwd: &Path, arguments: &Arguments, binary: &Binary) 
                 .strip_prefix("TZ=")
                 .map(str::to_owned)
         });
-    let problems = loader.problems;
     InForce {
         path,
         configuration,
         error_logs,
         not_followed,
         time_zone,
-        problems,
+        newest_change_s: loader.newest_change_s,
+        problems: loader.problems,
     }
 }
 

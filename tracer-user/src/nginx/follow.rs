@@ -56,6 +56,7 @@ pub struct Follower {
     current: Option<Source>,
     old: Vec<Source>,
     counts: Counts,
+    finished: bool,
 }
 
 /// One open file.
@@ -114,6 +115,7 @@ impl Follower {
             current: None,
             old: Vec::new(),
             counts: Counts::default(),
+            finished: false,
         })
     }
 
@@ -141,6 +143,9 @@ impl Follower {
     /// A file cannot be looked at or read. What was read before is in `out`, and
     /// calling again goes on from there.
     pub fn poll(&mut self, now_ns: u64, out: &mut Vec<Line>) -> Result<()> {
+        if self.finished {
+            return Ok(());
+        }
         let followed = self.follow_path(now_ns);
         let read = self.read_all(now_ns, out);
         self.let_go(now_ns, out);
@@ -150,13 +155,14 @@ impl Follower {
     }
 
     /// Reads to the end and gives out all that was held back, a line without its end
-    /// too.
+    /// too. Nothing is read afterwards.
     ///
     /// # Errors
     ///
     /// As [`Follower::poll`]; `out` is complete as far as could be read.
     pub fn finish(&mut self, now_ns: u64, out: &mut Vec<Line>) -> Result<()> {
         let polled = self.poll(now_ns, out);
+        self.finished = true;
         for source in self.old.drain(..).chain(self.current.take()) {
             let mut sink = Sink::new(&self.path, self.master_pid, &mut self.counts, out);
             source.finish(now_ns, &mut sink);

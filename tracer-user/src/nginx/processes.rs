@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::binary::Binary;
 use crate::trace::record::{Process, Worker};
 
 pub use arguments::Arguments;
@@ -166,6 +167,16 @@ impl Instance {
         self.workers = found;
         Ok(changes)
     }
+
+    /// When its newest worker started, in seconds since 1970 UTC, give or take one.
+    pub fn newest_start_s(&self) -> Option<u64> {
+        let ticks = self.workers.iter().filter_map(|worker| {
+            let process = procfs::process::Process::new(i32::try_from(worker.pid).ok()?).ok()?;
+            Some(process.stat().ok()?.starttime)
+        });
+        let since_boot_s = ticks.max()?.checked_div(procfs::ticks_per_second())?;
+        procfs::boot_time_secs().ok()?.checked_add(since_boot_s)
+    }
 }
 
 fn still_runs(pid: u32) -> bool {
@@ -178,7 +189,8 @@ fn proc_path(pid: u32, file: &str) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(file)
 }
 
-/// Every process that bears one of the names, or is `only` or its parent.
+/// Every process that bears one of the names; given `only`, every one with a title of
+/// nginx's as well, and `only` itself if its binary is nginx.
 fn candidates(names: &[String], only: Option<u32>) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     for process in procfs::process::all_processes()? {
@@ -207,7 +219,10 @@ fn candidates(names: &[String], only: Option<u32>) -> Result<Vec<Candidate>> {
         let by_comm = names.iter().any(|name| is_comm_of(&stat.comm, name));
         // Without a title the process name alone is too little: it may be a script.
         let named = by_exe || (by_comm && role != Role::Untitled);
-        let wanted = only.is_some() && role != Role::Untitled;
+        let wanted = match role {
+            Role::Untitled => only == Some(pid) && is_nginx(pid),
+            _ => only.is_some(),
+        };
         if named || wanted {
             found.push(Candidate {
                 pid,
@@ -280,6 +295,10 @@ fn instance(pid: u32, candidates: &[Candidate]) -> io::Result<Instance> {
         cwd: fs::read_link(proc_path(pid, "cwd"))?,
         arguments: Arguments::from_cmdline(&cmdline),
     })
+}
+
+fn is_nginx(pid: u32) -> bool {
+    Binary::read(&proc_path(pid, "exe")).is_ok_and(|binary| binary.exports_log_function)
 }
 
 /// The kernel marks the link of a file that an upgrade has replaced.

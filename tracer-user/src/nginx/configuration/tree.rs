@@ -1,5 +1,6 @@
 //! The directives of a configuration with its includes put in their places.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use glob::{MatchOptions, Pattern};
@@ -46,6 +47,8 @@ pub(super) struct Loader<'a> {
     /// Files being read, outermost first.
     open: Vec<String>,
     files: usize,
+    /// When the newest of them was changed, in seconds since 1970 UTC.
+    pub(super) newest_change_s: i64,
     pub(super) problems: Vec<String>,
 }
 
@@ -57,6 +60,7 @@ impl<'a> Loader<'a> {
             directory: main_file[..end].to_owned(),
             open: Vec::new(),
             files: 0,
+            newest_change_s: 0,
             problems: Vec::new(),
         }
     }
@@ -80,6 +84,9 @@ impl<'a> Loader<'a> {
                 return None;
             }
         };
+        if let Ok(metadata) = self.root.metadata(Path::new(path)) {
+            self.newest_change_s = self.newest_change_s.max(metadata.mtime());
+        }
         self.open.push(path.to_owned());
         let directives = self.text(path, &text);
         self.open.pop();

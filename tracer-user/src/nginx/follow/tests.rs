@@ -3,6 +3,7 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 
@@ -162,6 +163,71 @@ fn rotation_by_rename_loses_no_line_and_repeats_none() {
     expected.sort();
     assert_eq!(texts, expected);
     assert_eq!(log.follower.counts().rotations, 8);
+}
+
+#[test]
+fn a_writer_that_rotates_meanwhile_loses_no_line() {
+    const ROTATIONS: u64 = 30;
+    let mut log = Log::new("");
+    let seen = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (directory, seen, done) = (log.directory.path().to_owned(), &seen, &done);
+        scope.spawn(move || {
+            let current = directory.join("error.log");
+            let open = || {
+                OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .open(&current)
+                    .unwrap()
+            };
+            let mut file = open();
+            for turn in 0..ROTATIONS {
+                for number in 0..200 {
+                    write(&file, &format!("{turn}.{number}\ncontinued"));
+                }
+                fs::rename(&current, directory.join(format!("error.log.{turn}"))).unwrap();
+                write(&file, &format!("{turn}.late\ncontinued"));
+                let next = open();
+                write(&file, &format!("{turn}.later\ncontinued"));
+                file = next;
+                // A file that comes and goes between two polls is never seen.
+                while seen.load(Ordering::SeqCst) <= turn {
+                    std::thread::yield_now();
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            log.poll();
+            seen.store(log.follower.counts().rotations, Ordering::SeqCst);
+        }
+    });
+    let joined = log.finish().join("\n");
+    let (mut texts, continued): (Vec<&str>, Vec<&str>) =
+        joined.split('\n').partition(|line| *line != "continued");
+    let numbers = || {
+        (0..200)
+            .map(|n| n.to_string())
+            .chain(["late".into(), "later".into()])
+    };
+    let mut expected: Vec<String> = (0..ROTATIONS)
+        .flat_map(|turn| numbers().map(move |number| format!("{turn}.{number}")))
+        .collect();
+    texts.sort();
+    expected.sort();
+    assert_eq!(continued.len(), expected.len());
+    assert_eq!(texts, expected);
+}
+
+#[test]
+fn nothing_is_read_after_the_end() {
+    let mut log = Log::new("");
+    write(&log.writer("error.log"), "one");
+    assert_eq!(log.finish(), ["one"]);
+    log.poll();
+    assert_eq!(log.finish(), ["one"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! 5.6) resolves it inside.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
@@ -46,13 +46,22 @@ impl Root {
         Ok(File::from(self.descriptor(path, flags)?))
     }
 
+    /// What `stat(2)` says of what a path leads to.
+    ///
+    /// # Errors
+    ///
+    /// As `stat(2)`.
+    pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        File::from(self.descriptor(path, OFlags::PATH)?).metadata()
+    }
+
     /// Device and inode number of what a path leads to.
     ///
     /// # Errors
     ///
     /// As `stat(2)`.
     pub fn identity(&self, path: &Path) -> io::Result<(u64, u64)> {
-        let metadata = File::from(self.descriptor(path, OFlags::PATH)?).metadata()?;
+        let metadata = self.metadata(path)?;
         Ok((metadata.dev(), metadata.ino()))
     }
 
