@@ -1,0 +1,320 @@
+//! What of the directives bears on verdicts: upstream blocks, and every place that
+//! passes requests on with the settings in force there.
+
+use std::collections::BTreeMap;
+
+use super::time::parse_time_ms;
+use super::tree::Directive;
+use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
+
+/// Modules that pass requests on: `proxy_pass`, `proxy_read_timeout` and so on.
+const MODULES: [&str; 6] = ["proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"];
+
+/// Settings of those modules, without the module's name.
+const SETTINGS: [&str; 13] = [
+    "connect_timeout",
+    "read_timeout",
+    "send_timeout",
+    "next_upstream",
+    "next_upstream_tries",
+    "next_upstream_timeout",
+    "http_version",
+    "buffering",
+    "buffer_size",
+    "request_buffering",
+    "ignore_client_abort",
+    "socket_keepalive",
+    "keep_conn",
+];
+
+/// The `http` part of a configuration. A `stream` part has other settings and no
+/// locations; it is left out.
+pub(super) fn configuration(directives: &[Directive]) -> Configuration {
+    let mut found = Configuration::default();
+    for http in directives
+        .iter()
+        .filter(|directive| directive.name == "http")
+    {
+        let in_force = InForce::default().within(&http.block);
+        for directive in &http.block {
+            match directive.name.as_str() {
+                "upstream" => found.upstreams.push(upstream(directive)),
+                "server" => server(directive, &in_force, &mut found.locations),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+fn upstream(directive: &Directive) -> UpstreamBlock {
+    let mut block = UpstreamBlock {
+        name: directive.value(),
+        ..UpstreamBlock::default()
+    };
+    for inner in &directive.block {
+        let argument = inner.argument(0).unwrap_or_default();
+        match inner.name.as_str() {
+            "server" => block.servers.push(argument.to_owned()),
+            "keepalive" => block.keepalive = argument.parse().ok(),
+            "keepalive_timeout" => block.keepalive_timeout_ms = parse_time_ms(argument),
+            "keepalive_requests" => block.keepalive_requests = argument.parse().ok(),
+            _ => {}
+        }
+    }
+    block
+}
+
+fn server(directive: &Directive, outer: &InForce, found: &mut Vec<ProxyLocation>) {
+    let name = directive
+        .block
+        .iter()
+        .find(|inner| inner.name == "server_name");
+    let place = Place {
+        server_name: name.and_then(|name| name.argument(0)).unwrap_or_default(),
+        location: Vec::new(),
+        pass: None,
+    };
+    place.visit(&directive.block, outer, found);
+}
+
+/// Settings in force at some place.
+#[derive(Clone, Debug, Default)]
+struct InForce {
+    settings: BTreeMap<String, String>,
+}
+
+impl InForce {
+    /// Those in force inside a block: its own over those around it.
+    fn within(&self, block: &[Directive]) -> Self {
+        let mut inner = self.clone();
+        for module in MODULES {
+            let header = format!("{module}_set_header");
+            let key = format!("{header} Connection");
+            // Headers are inherited all together or not at all.
+            if block.iter().any(|directive| directive.name == header) {
+                inner.settings.remove(&key);
+            }
+            for directive in block {
+                if directive.name == header {
+                    let is_connection = directive
+                        .argument(0)
+                        .is_some_and(|name| name.eq_ignore_ascii_case("connection"));
+                    if is_connection {
+                        let value = directive.argument(1).unwrap_or_default();
+                        inner.settings.insert(key.clone(), value.to_owned());
+                    }
+                } else if let Some(setting) = directive
+                    .name
+                    .strip_prefix(module)
+                    .and_then(|rest| rest.strip_prefix('_'))
+                    && SETTINGS.contains(&setting)
+                {
+                    inner
+                        .settings
+                        .insert(directive.name.clone(), directive.value());
+                }
+            }
+        }
+        inner
+    }
+
+    /// Those of one module.
+    fn of(&self, module: &str) -> BTreeMap<String, String> {
+        let own = |name: &str| {
+            name.strip_prefix(module)
+                .is_some_and(|rest| rest.starts_with('_'))
+        };
+        let settings = self.settings.iter().filter(|(name, _)| own(name));
+        settings
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+}
+
+/// A server or location on the way down.
+#[derive(Clone, Debug)]
+struct Place<'a> {
+    server_name: &'a str,
+    location: Vec<String>,
+    /// The pass of the location around an `if` or `limit_except`, and what was in
+    /// force for it.
+    pass: Option<(&'a str, &'a str, BTreeMap<String, String>)>,
+}
+
+impl<'a> Place<'a> {
+    fn visit(&self, block: &'a [Directive], outer: &InForce, found: &mut Vec<ProxyLocation>) {
+        let in_force = outer.within(block);
+        let mut own = None;
+        for directive in block {
+            if let Some(module) = directive.name.strip_suffix("_pass")
+                && MODULES.contains(&module)
+            {
+                let pass = directive.argument(0).unwrap_or_default();
+                own = Some((module, pass, in_force.of(module)));
+            }
+        }
+        // Blocks without a name of their own take over the handler around them; they
+        // are a place of their own only if something else is in force there.
+        let inherited = self.pass.as_ref();
+        let differs = inherited.is_some_and(|(module, _, around)| in_force.of(module) != *around);
+        let pass = own
+            .clone()
+            .or_else(|| inherited.map(|&(module, pass, _)| (module, pass, in_force.of(module))));
+        if let Some((_, pass, settings)) = pass.clone().filter(|_| own.is_some() || differs) {
+            found.push(ProxyLocation {
+                server_name: self.server_name.to_owned(),
+                location: self.location.join(" "),
+                pass: pass.to_owned(),
+                settings,
+            });
+        }
+        for directive in block {
+            let named = directive.name == "location";
+            let (step, pass) = match directive.name.as_str() {
+                _ if named => (directive.value(), None),
+                "if" | "limit_except" => (
+                    format!("{} {}", directive.name, directive.value()),
+                    pass.clone(),
+                ),
+                _ => continue,
+            };
+            let location = self.location.iter().cloned().chain([step]).collect();
+            let inner = Place {
+                server_name: self.server_name,
+                location,
+                pass,
+            };
+            inner.visit(&directive.block, &in_force, found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::Loader;
+    use super::*;
+    use crate::nginx::processes::Root;
+
+    #[track_caller]
+    fn read(text: &str) -> Configuration {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let mut loader = Loader::new(&root, "/nginx.conf");
+        let found = configuration(&loader.text("test", text.as_bytes()));
+        assert_eq!(loader.problems, [""; 0]);
+        found
+    }
+
+    fn settings(location: &ProxyLocation) -> Vec<(&str, &str)> {
+        location
+            .settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
+    }
+
+    #[test]
+    fn upstream_blocks_have_servers_and_keepalive() {
+        let found = read(
+            "http { upstream app { zone app 64k; server 127.0.0.1:9101 weight=5; \
+             server unix:/run/app.sock backup; keepalive 32 local; keepalive_timeout 1m 30s; \
+             keepalive_requests 100; } upstream bare { server app.example:80; } }"
+                .replace("1m 30s", "'1m 30s'")
+                .as_str(),
+        );
+        let app = UpstreamBlock {
+            name: "app".to_owned(),
+            servers: vec!["127.0.0.1:9101".to_owned(), "unix:/run/app.sock".to_owned()],
+            keepalive: Some(32),
+            keepalive_timeout_ms: Some(90_000),
+            keepalive_requests: Some(100),
+        };
+        assert_eq!(found.upstreams[0], app);
+        assert_eq!(found.upstreams[1].keepalive, None);
+        assert_eq!(found.upstreams[1].servers, ["app.example:80"]);
+    }
+
+    #[test]
+    fn inner_settings_override_outer_ones() {
+        let found = read(
+            "http { proxy_read_timeout 5s; proxy_next_upstream error timeout;
+               server { location / { proxy_pass http://app; proxy_buffering off; }
+                 server_name a.example b.example; proxy_connect_timeout 1s;
+                 location /slow { proxy_read_timeout 60s;
+                   location ~ \\.php$ { fastcgi_pass unix:/run/php.sock; fastcgi_read_timeout 9; }
+                   location /slow/x { proxy_pass http://slow; } }
+                 location /static { root /srv; } }
+               server { location = /m { memcached_pass 127.0.0.1:11211; } } }",
+        );
+        let places: Vec<_> = found
+            .locations
+            .iter()
+            .map(|place| (&*place.server_name, &*place.location, &*place.pass))
+            .collect();
+        assert_eq!(
+            places,
+            [
+                ("a.example", "/", "http://app"),
+                ("a.example", "/slow ~ \\.php$", "unix:/run/php.sock"),
+                ("a.example", "/slow /slow/x", "http://slow"),
+                ("", "= /m", "127.0.0.1:11211"),
+            ]
+        );
+        assert_eq!(
+            settings(&found.locations[0]),
+            [
+                ("proxy_buffering", "off"),
+                ("proxy_connect_timeout", "1s"),
+                ("proxy_next_upstream", "error timeout"),
+                ("proxy_read_timeout", "5s"),
+            ]
+        );
+        assert_eq!(
+            settings(&found.locations[1]),
+            [("fastcgi_read_timeout", "9")]
+        );
+        assert_eq!(found.locations[2].settings["proxy_read_timeout"], "60s");
+        assert_eq!(settings(&found.locations[3]), []);
+    }
+
+    #[test]
+    fn headers_are_inherited_all_together() {
+        let found = read(
+            "http { server { proxy_set_header connection \"\"; proxy_http_version 1.1;
+               location /keeps { proxy_pass http://a; }
+               location /loses { proxy_pass http://a; proxy_set_header Host $host; }
+               location /own { proxy_pass http://a; proxy_set_header Connection upgrade; } } }",
+        );
+        let connection = |at: usize| {
+            found.locations[at]
+                .settings
+                .get("proxy_set_header Connection")
+        };
+        assert_eq!(connection(0).map(String::as_str), Some(""));
+        assert_eq!(connection(1), None);
+        assert_eq!(connection(2).map(String::as_str), Some("upgrade"));
+    }
+
+    #[test]
+    fn an_if_block_takes_over_the_pass_around_it() {
+        let found = read(
+            "http { server { location / { proxy_pass http://a;
+               if ($x) { set $y 1; } if ($slow) { proxy_read_timeout 9s; }
+               limit_except GET { proxy_pass http://b; } } } }",
+        );
+        let places: Vec<_> = found
+            .locations
+            .iter()
+            .map(|place| (&*place.location, &*place.pass))
+            .collect();
+        assert_eq!(
+            places,
+            [
+                ("/", "http://a"),
+                ("/ if ($slow)", "http://a"),
+                ("/ limit_except GET", "http://b")
+            ]
+        );
+    }
+}
