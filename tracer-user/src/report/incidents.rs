@@ -7,7 +7,7 @@ use super::escape::escape;
 use super::model::{Cause, Confidence, Incident, Side};
 use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING, coloured};
 use super::words::{
-    NAME, clock, count, counted, date_time, milliseconds, outcome, strength, verdict_sentence,
+    NAME, clock, count, counted, milliseconds, outcome, tie, verdict_sentence, who_and_how,
 };
 
 /// Incidents of a group shown in full.
@@ -42,7 +42,7 @@ pub(super) fn render<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -
         let number = counted(group.len() as u64, "incident", "incidents");
         page.heading(&format!("{} at {name}: {number}", first.cause))?;
         for incident in group.iter().take(FULL) {
-            in_full(page, incident)?;
+            in_full(page, incident, false)?;
         }
         for incident in group.iter().skip(FULL).take(SHORT) {
             short(page, incident)?;
@@ -61,9 +61,13 @@ pub(super) fn render<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -
         page.gap()?;
         let rest: usize = groups.iter().skip(GROUPS).map(Vec::len).sum();
         let text = format!(
-            "{} in {} smaller groups are not listed here; --format json has them all.",
+            "Not listed here: {} in {}; --format json has them all.",
             counted(rest as u64, "incident", "incidents"),
-            groups.len() - GROUPS
+            counted(
+                (groups.len() - GROUPS) as u64,
+                "smaller group",
+                "smaller groups"
+            )
         );
         page.paragraph("", PLAIN, &text)?;
     }
@@ -72,8 +76,13 @@ pub(super) fn render<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -
     page.paragraph("", DIM, hint)
 }
 
-/// One incident with all that is known of it.
-pub(super) fn in_full<W: Write>(page: &mut Page<'_, W>, incident: &Incident) -> fmt::Result {
+/// One incident with all that is known of it. If it stands alone, its date and
+/// advice too, which a report gives elsewhere.
+pub(super) fn in_full<W: Write>(
+    page: &mut Page<'_, W>,
+    incident: &Incident,
+    alone: bool,
+) -> fmt::Result {
     let sure = if incident.confidence == Confidence::Certain {
         GOOD
     } else {
@@ -81,25 +90,34 @@ pub(super) fn in_full<W: Write>(page: &mut Page<'_, W>, incident: &Incident) -> 
     };
     page.line(&[
         (HEADING, &format!("  #{}  ", incident.id)),
-        (PLAIN, &date_time(&incident.time)),
+        (PLAIN, &clock(&incident.time)),
         (PLAIN, "  "),
         (side_style(incident.side), incident.cause.word()),
-        (PLAIN, "  "),
+        (
+            PLAIN,
+            &format!(
+                "  {}, {}  ",
+                who_and_how(incident.side, incident.means),
+                incident.phase
+            ),
+        ),
         (sure, incident.confidence.word()),
     ])?;
     let mut verdict = verdict_sentence(incident);
-    if let Some(first) = verdict.get(..1) {
-        let first = first.to_ascii_uppercase();
-        verdict.replace_range(..1, &first);
+    if !verdict.starts_with("nginx") && verdict.is_char_boundary(1) {
+        verdict[..1].make_ascii_uppercase();
     }
     page.paragraph("      ", HEADING, &format!("{verdict}."))?;
+    if alone {
+        page.paragraph("      time       ", PLAIN, &escape(&incident.time, NAME))?;
+    }
     let fate = if incident.served == Some(false) {
         BAD
     } else {
         PLAIN
     };
     page.paragraph(
-        "      client    ",
+        "      client     ",
         fate,
         outcome(incident.retried, incident.served),
     )?;
@@ -111,13 +129,13 @@ pub(super) fn in_full<W: Write>(page: &mut Page<'_, W>, incident: &Incident) -> 
                 text.push_str(&format!(", {label} {}", escape(value, NAME)));
             }
         }
-        page.paragraph("      request   ", PLAIN, &text)?;
+        page.paragraph("      request    ", PLAIN, &text)?;
     }
     let mut logged = escape(&line.message, LONG);
     if let Some(action) = &line.action {
         logged.push_str(&format!(" while {}", escape(action, NAME)));
     }
-    page.paragraph("      nginx log ", PLAIN, &logged)?;
+    page.paragraph("      nginx log  ", PLAIN, &logged)?;
     if let Some(connection) = &incident.connection {
         let requests = match connection.requests {
             Some(requests) => counted(u64::from(requests), "request", "requests"),
@@ -130,23 +148,19 @@ pub(super) fn in_full<W: Write>(page: &mut Page<'_, W>, incident: &Incident) -> 
             connection.worker_pid,
             milliseconds(connection.age_ms)
         );
-        page.paragraph("      socket    ", PLAIN, &text)?;
+        page.paragraph("      socket     ", PLAIN, &text)?;
     }
-    page.paragraph(
-        "      match     ",
-        PLAIN,
-        &strength(incident.confidence, incident.matched),
-    )?;
+    page.paragraph("      match      ", PLAIN, &tie(incident.matched))?;
     for (number, sentence) in incident.evidence.iter().enumerate() {
         let label = if number == 0 {
-            "      evidence  - "
+            "      evidence   - "
         } else {
-            "                - "
+            "                 - "
         };
         page.paragraph(label, PLAIN, &escape(sentence, LONG))?;
     }
-    if let Some(advice) = &incident.advice {
-        page.paragraph("      advice    ", PLAIN, &escape(advice, LONG))?;
+    if let Some(advice) = incident.advice.as_ref().filter(|_| alone) {
+        page.paragraph("      advice     ", PLAIN, &escape(advice, LONG))?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::incidents;
 use super::model::{Advice, Cause, Confidence, Incident, Means, Report, Side};
 use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING};
 use super::upstreams;
-use super::words::{NAME, count, counted, date_time, who_and_how};
+use super::words::{NAME, clock, count, counted, date_time, who_and_how};
 
 /// Longest sentence of the judge that is shown whole.
 const SENTENCE: usize = 600;
@@ -55,7 +55,7 @@ pub fn render_incident(
     options: &TextOptions,
     out: &mut impl Write,
 ) -> fmt::Result {
-    incidents::in_full(&mut Page::new(out, *options), incident)
+    incidents::in_full(&mut Page::new(out, *options), incident, true)
 }
 
 fn capture<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
@@ -65,17 +65,20 @@ fn capture<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
         .iter()
         .map(|version| escape(version, NAME))
         .collect();
-    let mut text = format!(
-        "{}, {} to {} UTC, kernel {}",
-        escape(&capture.host, NAME),
-        date_time(&capture.start),
-        date_time(&capture.end),
-        escape(&capture.kernel, NAME)
-    );
+    let kernel = escape(&capture.kernel, NAME);
+    let mut text = format!("{}, Linux {kernel}", escape(&capture.host, NAME));
     if !nginx.is_empty() {
         text.push_str(&format!(", {}", nginx.join(", ")));
     }
-    page.labelled(HEADING, "whoclosed  ", DIM, &text)
+    page.labelled(HEADING, "whoclosed  ", PLAIN, &text)?;
+    let start = date_time(&capture.start);
+    let same_day = capture.start.get(..10) == capture.end.get(..10);
+    let end = if same_day {
+        clock(&capture.end)
+    } else {
+        date_time(&capture.end)
+    };
+    page.paragraph("           ", DIM, &format!("{start} to {end} UTC"))
 }
 
 fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
@@ -107,13 +110,15 @@ fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
     if unknown > 0 {
         parts.push(format!("{} with unknown outcome", count(unknown)));
     }
-    let requests = counted(summary.requests, "client request", "client requests");
-    let style = if failed > 0 { BAD } else { PLAIN };
-    page.paragraph(
-        "",
-        style,
-        &format!("{requests} met one: {}.", parts.join(", ")),
-    )?;
+    if !parts.is_empty() {
+        let requests = counted(
+            summary.requests,
+            "client request was hit",
+            "client requests were hit",
+        );
+        let style = if failed > 0 { BAD } else { PLAIN };
+        page.paragraph("", style, &format!("{requests}: {}.", parts.join(", ")))?;
+    }
     page.gap()?;
 
     let mut sides: Vec<_> = summary
@@ -172,7 +177,7 @@ fn notes<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
         .capture
         .lost
         .iter()
-        .map(|(what, number)| format!("{} {}", count(*number), escape(what, NAME)))
+        .map(|(what, number)| format!("{} {}", escape(what, NAME), count(*number)))
         .collect();
     if lost.is_empty() && report.notes.is_empty() && report.capture.complete {
         return Ok(());

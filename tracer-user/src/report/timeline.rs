@@ -130,7 +130,7 @@ fn opening(list: &mut Events, connection: &Connection) {
     };
     let what = match connection.exchanges {
         0 | 1 => "last byte before the request".to_owned(),
-        all => format!("last byte of request {} on this connection", all - 1),
+        all => format!("last byte of the exchange before (number {})", all - 1),
     };
     list.add(Some(started.saturating_sub(idle)), Whose::Backend, what);
 }
@@ -263,7 +263,7 @@ pub fn render(
     out: &mut impl Write,
 ) -> fmt::Result {
     let mut page = Page::new(out, *options);
-    incidents::in_full(&mut page, incident)?;
+    incidents::in_full(&mut page, incident, true)?;
     if events.is_empty() {
         page.gap()?;
         return page.paragraph("", PLAIN, "No connection of this incident is in the trace.");

@@ -62,7 +62,7 @@ fn events_are_in_order_and_relative_to_the_request() {
             (
                 -1_000_200,
                 "backend",
-                "last byte of request 1 on this connection"
+                "last byte of the exchange before (number 1)"
             ),
             (0, "nginx", "sends request 2, 87 bytes in all"),
             (

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fmt::{self, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 use super::escape::escape;
 use super::model::{Percentiles, UpstreamSummary};
@@ -14,6 +14,8 @@ use super::words::{count, milliseconds, short_ms};
 const ROWS: usize = 40;
 /// Longest address in a cell.
 const ADDRESS: usize = 48;
+/// Longest address that a table does not break.
+const UNBROKEN: u16 = 28;
 
 /// Both tables, and what they infer of each backend.
 pub(super) fn render<W: Write>(
@@ -33,8 +35,8 @@ pub(super) fn render<W: Write>(
         "conns",
         "requests",
         "reused",
-        "connect ms",
-        "first byte ms",
+        "connect\nms",
+        "first\nbyte ms",
     ];
     page.block(&table(
         page.width(),
@@ -48,16 +50,16 @@ pub(super) fn render<W: Write>(
         "Times are 50th/95th/99th percentiles, each within 25 %.",
     )?;
 
-    page.heading("How their connections ended")?;
+    page.heading("How their connections ended: by whom, and when")?;
     let header = [
         "backend",
-        "by backend, idle",
-        "in flight",
-        "by nginx, idle",
-        "after answer",
-        "in flight",
+        "backend\nidle",
+        "backend\nin flight",
+        "nginx\nidle",
+        "nginx\nanswered",
+        "nginx\nin flight",
         "refused",
-        "no connect",
+        "not con-\nnected",
     ];
     page.block(&table(
         page.width(),
@@ -114,13 +116,7 @@ fn closes(upstream: &UpstreamSummary) -> Vec<String> {
             closes.refused,
             closes.not_connected,
         ]
-        .map(|number| {
-            if number == 0 {
-                ".".to_owned()
-            } else {
-                count(number)
-            }
-        }),
+        .map(count),
     );
     cells
 }
@@ -129,9 +125,9 @@ fn inferred(upstream: &UpstreamSummary) -> Vec<String> {
     let mut facts = Vec::new();
     if let Some(timeout) = upstream.idle_timeout {
         facts.push(format!(
-            "closes idle connections after {} (spread {}, {} closes)",
+            "closes idle connections after {} (spread {} ms, {} closes)",
             milliseconds(timeout.ms),
-            milliseconds(timeout.spread_ms),
+            short_ms(timeout.spread_ms),
             count(timeout.samples)
         ));
     }
@@ -144,9 +140,9 @@ fn inferred(upstream: &UpstreamSummary) -> Vec<String> {
     }
     if let Some(timeout) = upstream.work_timeout {
         facts.push(format!(
-            "closes {} into a request (spread {}, {} closes)",
+            "closes {} into a request (spread {} ms, {} closes)",
             milliseconds(timeout.ms),
-            milliseconds(timeout.spread_ms),
+            short_ms(timeout.spread_ms),
             count(timeout.samples)
         ));
     }
@@ -181,8 +177,13 @@ fn table(
         .set_width(u16::try_from(width).unwrap_or(u16::MAX))
         .set_header(header.iter().copied())
         .add_rows(rows);
+    let widths = table.column_max_content_widths();
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 1));
+        // An address is read whole, unless there is no room for it.
+        if index == 0 && widths.first().is_some_and(|width| *width <= UNBROKEN) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
         if index >= left {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -1,7 +1,7 @@
 //! Numbers, times and verdicts in words.
 
 use super::escape::escape;
-use super::model::{Cause, Confidence, Incident, Match, Means, Phase, Side};
+use super::model::{Cause, Incident, Match, Means, Phase, Side};
 
 /// Longest name, address or path shown.
 pub(super) const NAME: usize = 100;
@@ -38,11 +38,11 @@ pub(super) fn milliseconds(ms: f64) -> String {
     }
 }
 
-/// A short duration for tables: `0.21`, `12.3`, `1234`, in milliseconds.
+/// A short duration for tables: `0.21`, `3.4`, `1342`, in milliseconds.
 pub(super) fn short_ms(ms: f64) -> String {
     match ms.abs() {
-        size if size < 10.0 => format!("{ms:.2}"),
-        size if size < 100.0 => format!("{ms:.1}"),
+        size if size < 1.0 => format!("{ms:.2}"),
+        size if size < 10.0 => format!("{ms:.1}"),
         _ => format!("{ms:.0}"),
     }
 }
@@ -90,15 +90,15 @@ pub(super) fn who_and_how(side: Side, means: Means) -> String {
     format!("{who} {how}").trim_end().to_owned()
 }
 
-/// How sure a verdict is, and on what tie, in words.
-pub(super) fn strength(confidence: Confidence, matched: Match) -> String {
-    let tie = match matched {
-        Match::Exact => "its socket was identified exactly",
-        Match::Ordered => "its socket was found by the order of events",
+/// How a line is tied to its connection, in words.
+pub(super) fn tie(matched: Match) -> String {
+    let words = match matched {
+        Match::Exact => "the line was seen being written, its socket identified",
+        Match::Ordered => "lines and sockets of the worker align in order",
         Match::Window => "its socket is one of several candidates",
-        Match::None => "no socket belongs to it",
+        Match::None => "no socket is known for this line",
     };
-    format!("{confidence}; {tie}")
+    format!("{matched}: {words}")
 }
 
 /// Where in the attempt, as the end of a sentence; empty if it adds nothing.
