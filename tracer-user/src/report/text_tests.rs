@@ -231,6 +231,18 @@ fn many_groups_and_incidents_are_cut_short_with_a_hint() {
     assert!(text.contains("10.0.0.0:80 +99"));
 }
 
+#[test]
+fn every_cause_is_documented() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/causes.md");
+    let page = fs::read_to_string(path).unwrap();
+    for cause in Cause::ALL {
+        assert!(
+            page.contains(&format!("## `{cause}`\n")),
+            "docs/causes.md lacks {cause}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
 
