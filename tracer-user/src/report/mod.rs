@@ -1,4 +1,13 @@
 //! What people and programs read: the report as data, as text, as JSON, and one
 //! incident's timeline. Makes no judgement of its own.
 
+pub mod escape;
+pub mod json;
 pub mod model;
+pub mod text;
+pub mod timeline;
+
+mod incidents;
+mod page;
+mod upstreams;
+mod words;

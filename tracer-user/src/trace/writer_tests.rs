@@ -225,3 +225,41 @@ fn kinds_are_the_words_in_the_file() {
         assert_eq!(value["kind"], kind(&record));
     }
 }
+
+#[test]
+fn every_kind_and_every_field_is_documented() {
+    let read =
+        |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let page = read("../docs/trace-format.md");
+    for kind in [
+        "trace",
+        "capture",
+        "anchor",
+        "connection",
+        "logged",
+        "continuation",
+        "line",
+        "process",
+        "upstream",
+        "loss",
+        "end",
+    ] {
+        assert!(
+            page.contains(&format!("### `{kind}`")),
+            "docs/trace-format.md lacks {kind}"
+        );
+    }
+    let records = read("src/trace/record.rs");
+    let fields = records.lines().filter_map(|line| {
+        line.strip_prefix("    pub ")?
+            .split_once(": ")
+            .map(|(name, _)| name)
+    });
+    for field in fields {
+        let named = [format!("`{field}`"), format!("`{field}[]`")];
+        assert!(
+            named.iter().any(|name| page.contains(name)),
+            "docs/trace-format.md lacks {field}"
+        );
+    }
+}

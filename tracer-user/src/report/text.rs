@@ -1,0 +1,280 @@
+//! The report for people: the first screen says what happened, who closed, why
+//! and what to change; incidents and upstreams follow.
+//!
+//! Whatever comes from logs, clients, backends or file names passes
+//! [`escape`](super::escape::escape) on its way out.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+pub use super::page::TextOptions;
+pub use super::words::{one_line, verdict_sentence};
+
+use super::escape::escape;
+use super::incidents;
+use super::model::{Advice, Cause, Confidence, Incident, Means, Report, Side};
+use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING};
+use super::upstreams;
+use super::words::{NAME, clock, count, counted, date_time, who_and_how};
+
+/// Longest sentence of the judge that is shown whole.
+const SENTENCE: usize = 600;
+
+/// Writes a whole report.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn render(report: &Report, options: &TextOptions, out: &mut impl Write) -> fmt::Result {
+    let mut page = Page::new(out, *options);
+    capture(&mut page, report)?;
+    happened(&mut page, report)?;
+    notes(&mut page, report)?;
+    if !report.incidents.is_empty() {
+        causes(&mut page, &report.incidents)?;
+    }
+    if !report.advice.is_empty() {
+        advice(&mut page, &report.advice)?;
+    }
+    if !report.incidents.is_empty() {
+        incidents::render(&mut page, &report.incidents)?;
+    }
+    if !report.upstreams.is_empty() {
+        upstreams::render(&mut page, &report.upstreams)?;
+    }
+    Ok(())
+}
+
+/// Writes one incident in full.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn render_incident(
+    incident: &Incident,
+    options: &TextOptions,
+    out: &mut impl Write,
+) -> fmt::Result {
+    incidents::in_full(&mut Page::new(out, *options), incident, true)
+}
+
+fn capture<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
+    let capture = &report.capture;
+    let nginx: Vec<_> = capture
+        .nginx
+        .iter()
+        .map(|version| escape(version, NAME))
+        .collect();
+    let kernel = escape(&capture.kernel, NAME);
+    let mut text = format!("{}, Linux {kernel}", escape(&capture.host, NAME));
+    if !nginx.is_empty() {
+        text.push_str(&format!(", {}", nginx.join(", ")));
+    }
+    page.labelled(HEADING, "whoclosed  ", PLAIN, &text)?;
+    let start = date_time(&capture.start);
+    let same_day = capture.start.get(..10) == capture.end.get(..10);
+    let end = if same_day {
+        clock(&capture.end)
+    } else {
+        date_time(&capture.end)
+    };
+    page.paragraph("           ", DIM, &format!("{start} to {end} UTC"))
+}
+
+fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
+    page.gap()?;
+    let summary = &report.summary;
+    let seconds = format!("{:.1} s", report.capture.duration_s);
+    let host = escape(&report.capture.host, NAME);
+    if report.incidents.is_empty() {
+        let text = format!("No upstream error was logged in {seconds} on {host}.");
+        page.labelled(PLAIN, "", GOOD, &text)?;
+        return watched(page, report);
+    }
+    let errors = counted(summary.lines, "upstream error", "upstream errors");
+    page.paragraph("", HEADING, &format!("{errors} in {seconds} on {host}."))?;
+    let failed = summary.requests_failed;
+    let unknown = summary
+        .requests
+        .saturating_sub(summary.requests_served + failed);
+    let mut parts = Vec::new();
+    if summary.requests_served > 0 {
+        parts.push(format!(
+            "{} served all the same",
+            count(summary.requests_served)
+        ));
+    }
+    if failed > 0 {
+        parts.push(format!("{} failed", count(failed)));
+    }
+    if unknown > 0 {
+        parts.push(format!("{} with unknown outcome", count(unknown)));
+    }
+    if !parts.is_empty() {
+        let requests = counted(
+            summary.requests,
+            "client request was hit",
+            "client requests were hit",
+        );
+        let style = if failed > 0 { BAD } else { PLAIN };
+        page.paragraph("", style, &format!("{requests}: {}.", parts.join(", ")))?;
+    }
+    page.gap()?;
+
+    let mut sides: Vec<_> = summary
+        .by_side
+        .iter()
+        .filter(|(_, number)| **number > 0)
+        .collect();
+    sides.sort_by_key(|(_, number)| std::cmp::Reverse(**number));
+    let sides: Vec<_> = sides
+        .iter()
+        .map(|(side, number)| format!("{side} {}", count(**number)))
+        .collect();
+    page.paragraph("Who closed  ", PLAIN, &sides.join(", "))?;
+    let matched = &summary.matched;
+    let ties: Vec<_> = [
+        (matched.exact, "exactly"),
+        (matched.ordered, "by order"),
+        (matched.window, "with several candidates"),
+        (matched.none, "without a socket"),
+    ]
+    .iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, how)| format!("{} {how}", count(*number)))
+    .collect();
+    page.paragraph("Matched     ", PLAIN, &ties.join(", "))
+}
+
+/// What was looked at, for a report without incidents.
+fn watched<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
+    let connections = report
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.connections)
+        .sum();
+    let requests = report
+        .upstreams
+        .iter()
+        .map(|upstream| upstream.requests)
+        .sum();
+    let backends = report.upstreams.len() as u64;
+    let text = if backends == 0 {
+        "nginx opened no upstream connection in that time.".to_owned()
+    } else {
+        format!(
+            "Watched: {}, {} to {}.",
+            counted(requests, "request", "requests"),
+            counted(connections, "connection", "connections"),
+            counted(backends, "backend", "backends")
+        )
+    };
+    page.paragraph("", PLAIN, &text)
+}
+
+fn notes<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
+    let lost: Vec<_> = report
+        .capture
+        .lost
+        .iter()
+        .map(|(what, number)| format!("{} {}", escape(what, NAME), count(*number)))
+        .collect();
+    if lost.is_empty() && report.notes.is_empty() && report.capture.complete {
+        return Ok(());
+    }
+    page.gap()?;
+    page.line(&[(WARNING, "What limits this report")])?;
+    if !lost.is_empty() {
+        page.labelled(
+            WARNING,
+            "  ! ",
+            PLAIN,
+            &format!("lost: {}", lost.join(", ")),
+        )?;
+    }
+    if !report.capture.complete {
+        let text = "the trace has no end record: the capture was killed or is still running";
+        page.labelled(WARNING, "  ! ", PLAIN, text)?;
+    }
+    for note in &report.notes {
+        page.labelled(WARNING, "  ! ", PLAIN, &escape(note, SENTENCE))?;
+    }
+    Ok(())
+}
+
+/// A row of the table of causes.
+#[derive(Default)]
+struct Row<'a> {
+    incidents: usize,
+    upstreams: BTreeMap<&'a str, u64>,
+    confidences: BTreeMap<Confidence, u64>,
+}
+
+fn causes<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -> fmt::Result {
+    let mut rows: BTreeMap<(Cause, Side, Means), Row<'_>> = BTreeMap::new();
+    for incident in incidents {
+        let row = rows
+            .entry((incident.cause, incident.side, incident.means))
+            .or_default();
+        row.incidents += 1;
+        *row.upstreams.entry(&incident.upstream).or_default() += 1;
+        *row.confidences.entry(incident.confidence).or_default() += 1;
+    }
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_by_key(|(key, row)| (std::cmp::Reverse(row.incidents), *key));
+    page.heading("Why")?;
+    let header = format!(
+        "{:>7}  {:<21}  {:<19}  {:<8}  upstream",
+        "errors", "cause", "closed by", "sure"
+    );
+    page.line(&[(DIM, &header)])?;
+    for ((cause, side, means), row) in &rows {
+        let sure = match row.confidences.keys().next_back() {
+            // The weakest stands for all, so that none is oversold.
+            Some(weakest) => weakest.word(),
+            None => "",
+        };
+        let mut upstreams: Vec<_> = row.upstreams.iter().collect();
+        upstreams.sort_by_key(|(name, number)| (std::cmp::Reverse(**number), **name));
+        let first = upstreams
+            .first()
+            .map_or_else(String::new, |(name, _)| escape(name, NAME));
+        let upstream = match upstreams.len() {
+            0 | 1 => first,
+            more => format!("{first} +{}", more - 1),
+        };
+        let number = count(row.incidents as u64);
+        page.line(&[
+            (HEADING, &format!("{number:>7}  ")),
+            (incidents::side_style(*side), &format!("{cause:<21}  ")),
+            (
+                PLAIN,
+                &format!("{:<19}  {sure:<8}  {upstream}", who_and_how(*side, *means)),
+            ),
+        ])?;
+    }
+    Ok(())
+}
+
+fn advice<W: Write>(page: &mut Page<'_, W>, advice: &[Advice]) -> fmt::Result {
+    page.heading("What to change")?;
+    let mut sorted: Vec<_> = advice.iter().collect();
+    sorted.sort_by_key(|advice| std::cmp::Reverse(advice.incidents));
+    for (number, advice) in sorted.iter().enumerate() {
+        let label = format!("{:>3}. ", number + 1);
+        let errors = counted(advice.incidents, "error", "errors");
+        let name = escape(&advice.upstream, NAME);
+        page.labelled(HEADING, &label, HEADING, &format!("{name} ({errors})"))?;
+        page.paragraph("     ", PLAIN, &escape(&advice.text, SENTENCE))?;
+        page.paragraph("     Because: ", DIM, &escape(&advice.because, SENTENCE))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "text_samples.rs"]
+pub(super) mod samples;
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

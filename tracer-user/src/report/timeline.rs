@@ -1,0 +1,348 @@
+//! One incident, event by event.
+
+use std::fmt::{self, Write};
+
+use super::escape::escape;
+use super::incidents;
+use super::model::Incident;
+use super::page::{DIM, HEADING, PLAIN, Page, TextOptions};
+use super::words::{NAME, counted, milliseconds};
+use crate::trace::record::{Call, Connection, ConnectionEnd, Continuation, IdleEnd, Logged, Next};
+
+/// Silence that is worth a line of its own, in nanoseconds.
+const GAP_NS: i64 = 100_000_000;
+
+/// Whose doing an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A call of the worker.
+    Nginx,
+    /// This host's TCP.
+    Kernel,
+    /// Something that came from the backend's side.
+    Backend,
+    /// A line in the error log.
+    Log,
+}
+
+impl Whose {
+    /// The word that stands for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Kernel => "kernel",
+            Self::Backend => "backend",
+            Self::Log => "log",
+        }
+    }
+}
+
+/// Something that happened to the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds since the last request began, or since connect() if none did;
+    /// negative before.
+    pub ns: i64,
+    /// Whose doing.
+    pub whose: Whose,
+    /// What, in words.
+    pub what: String,
+}
+
+/// What is known of a connection, in the order of time; of equal times, in the
+/// order in which the events must have come.
+#[must_use]
+pub fn events_of(
+    connection: &Connection,
+    logged: Option<&Logged>,
+    continuation: Option<&Continuation>,
+) -> Vec<Event> {
+    let origin = connection
+        .request_started_ns
+        .unwrap_or(connection.opened_ns);
+    let mut list = Events {
+        origin,
+        list: Vec::new(),
+    };
+    opening(&mut list, connection);
+    exchange(&mut list, connection);
+    ending(&mut list, connection);
+    if let Some(logged) = logged {
+        let errno = match logged.errno {
+            0 => String::new(),
+            number => format!(", {}", errno(number)),
+        };
+        list.add(
+            Some(logged.ns),
+            Whose::Log,
+            format!("writes the error line{errno}"),
+        );
+    }
+    closing(&mut list, connection);
+    if let Some(continuation) = continuation {
+        let what = match continuation.next {
+            Next::Connect => "retries: opens another upstream connection",
+            Next::Reuse => "retries on another kept-alive connection",
+            Next::OtherSend => "sends to its client",
+        };
+        list.add(Some(continuation.next_ns), Whose::Nginx, what);
+    }
+    list.list.sort_by_key(|event| event.ns);
+    list.list
+}
+
+struct Events {
+    origin: u64,
+    list: Vec<Event>,
+}
+
+impl Events {
+    fn add(&mut self, ns: Option<u64>, whose: Whose, what: impl Into<String>) {
+        if let Some(ns) = ns {
+            self.list.push(Event {
+                ns: relative(ns, self.origin),
+                whose,
+                what: what.into(),
+            });
+        }
+    }
+}
+
+fn opening(list: &mut Events, connection: &Connection) {
+    let seen = if connection.first_seen_mid_life {
+        " (first seen then)"
+    } else {
+        ""
+    };
+    list.add(
+        Some(connection.opened_ns),
+        Whose::Nginx,
+        format!(
+            "connects from {} to {}{seen}",
+            connection.local, connection.remote
+        ),
+    );
+    list.add(connection.established_ns, Whose::Kernel, "handshake done");
+    let (Some(started), Some(idle)) = (connection.request_started_ns, connection.idle_before_ns)
+    else {
+        return;
+    };
+    let what = match connection.exchanges {
+        0 | 1 => "last byte before the request".to_owned(),
+        all => format!("last byte of the exchange before (number {})", all - 1),
+    };
+    list.add(Some(started.saturating_sub(idle)), Whose::Backend, what);
+}
+
+fn exchange(list: &mut Events, connection: &Connection) {
+    let bytes = |number| counted(number, "byte", "bytes");
+    let request = match connection.exchanges {
+        0 => "sends a request".to_owned(),
+        number => format!("sends request {number}"),
+    };
+    let size = bytes(connection.request_bytes);
+    list.add(
+        connection.request_started_ns,
+        Whose::Nginx,
+        format!("{request}, {size} in all"),
+    );
+    if connection.last_sent_ns > connection.request_started_ns {
+        list.add(connection.last_sent_ns, Whose::Nginx, "last byte sent");
+    }
+    list.add(
+        connection.first_byte_ns,
+        Whose::Backend,
+        "first byte of the response",
+    );
+    if connection.last_received_ns > connection.first_byte_ns.or(connection.request_started_ns) {
+        let what = format!(
+            "last byte received, {} of response in all",
+            bytes(connection.response_bytes)
+        );
+        list.add(connection.last_received_ns, Whose::Backend, what);
+    }
+}
+
+fn ending(list: &mut Events, connection: &Connection) {
+    let unacknowledged = |bytes: Option<u32>| match bytes {
+        Some(bytes) if bytes > 0 => {
+            format!(
+                ", {} not yet acknowledged",
+                counted(bytes.into(), "byte", "bytes")
+            )
+        }
+        _ => String::new(),
+    };
+    let fin = format!("FIN received{}", unacknowledged(connection.unacked_at_fin));
+    list.add(connection.fin_received_ns, Whose::Backend, fin);
+    let rst = format!("RST received{}", unacknowledged(connection.unacked_at_rst));
+    list.add(connection.rst_received_ns, Whose::Backend, rst);
+    let found = match connection.idle_end {
+        Some(IdleEnd::Eof) => "end of stream",
+        Some(IdleEnd::Error) => "an error",
+        Some(IdleEnd::Bytes) => "bytes that nobody asked for",
+        None => "its end",
+    };
+    let what = format!("looks at the idle connection: {found}");
+    list.add(connection.idle_end_seen_ns, Whose::Nginx, what);
+    list.add(connection.eof_read_ns, Whose::Nginx, "reads end of stream");
+    let call = match connection.failed_call {
+        Some(Call::Send) => "send",
+        Some(Call::Receive) => "receive",
+        None => "call",
+    };
+    let why = connection
+        .failed_call_errno
+        .map_or_else(|| "failed".to_owned(), errno);
+    list.add(
+        connection.failed_call_ns,
+        Whose::Nginx,
+        format!("{call} fails: {why}"),
+    );
+}
+
+fn closing(list: &mut Events, connection: &Connection) {
+    let unread = match connection.unread_at_close {
+        Some(bytes) if bytes > 0 => {
+            format!(" with {} unread", counted(bytes.into(), "byte", "bytes"))
+        }
+        _ => String::new(),
+    };
+    list.add(
+        connection.closed_ns,
+        Whose::Nginx,
+        format!("closes the connection{unread}"),
+    );
+    let reason = connection
+        .rst_sent_reason
+        .map_or_else(String::new, |number| {
+            format!(", the kernel's reason {number}")
+        });
+    list.add(
+        connection.rst_sent_ns,
+        Whose::Kernel,
+        format!("RST sent{reason}"),
+    );
+    match (connection.end, connection.closed_ns) {
+        (ConnectionEnd::Open, None) => {
+            list.add(
+                Some(connection.ended_ns),
+                Whose::Kernel,
+                "still open when the capture ended",
+            );
+        }
+        (_, None) => {
+            let why = connection
+                .socket_error
+                .map_or_else(String::new, |e| format!(": {}", errno(e)));
+            list.add(
+                Some(connection.ended_ns),
+                Whose::Kernel,
+                format!("socket destroyed{why}"),
+            );
+        }
+        _ => {}
+    }
+}
+
+fn relative(ns: u64, origin: u64) -> i64 {
+    let distance = i64::try_from(ns.abs_diff(origin)).unwrap_or(i64::MAX);
+    if ns < origin { -distance } else { distance }
+}
+
+/// Writes one incident in full and the events of its connection.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn render(
+    incident: &Incident,
+    events: &[Event],
+    options: &TextOptions,
+    out: &mut impl Write,
+) -> fmt::Result {
+    let mut page = Page::new(out, *options);
+    incidents::in_full(&mut page, incident, true)?;
+    if events.is_empty() {
+        page.gap()?;
+        return page.paragraph("", PLAIN, "No connection of this incident is in the trace.");
+    }
+    page.heading("Timeline")?;
+    let origin = match incident.connection.as_ref().and_then(|c| c.in_flight_ms) {
+        Some(_) => "ms since the request's first byte",
+        None => "ms; 0 is the request's first byte, or connect() if there was none",
+    };
+    page.line(&[(DIM, &format!("{:>14}  {origin}", "time"))])?;
+    let mut before: Option<i64> = None;
+    for event in events {
+        if let Some(gap) = before.map(|before| event.ns.saturating_sub(before))
+            && gap >= GAP_NS
+        {
+            page.line(&[(
+                DIM,
+                &format!(
+                    "{:>14}  {:<7}  {} of silence",
+                    ":",
+                    "",
+                    milliseconds(ms(gap))
+                ),
+            )])?;
+        }
+        before = Some(event.ns);
+        let label = format!("{:>+14.3}  {:<7}  ", ms(event.ns), event.whose.word());
+        let style = if event.whose == Whose::Log {
+            HEADING
+        } else {
+            PLAIN
+        };
+        page.labelled(DIM, &label, style, &escape(&event.what, 4 * NAME))?;
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "shown to the microsecond; exact for 104 days"
+)]
+fn ms(ns: i64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// An errno as Linux names it on x86-64 and aarch64 (asm-generic/errno.h).
+#[must_use]
+pub fn errno(number: u32) -> String {
+    let name = match number {
+        1 => "EPERM",
+        4 => "EINTR",
+        5 => "EIO",
+        9 => "EBADF",
+        11 => "EAGAIN",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        22 => "EINVAL",
+        23 => "ENFILE",
+        24 => "EMFILE",
+        32 => "EPIPE",
+        71 => "EPROTO",
+        98 => "EADDRINUSE",
+        99 => "EADDRNOTAVAIL",
+        100 => "ENETDOWN",
+        101 => "ENETUNREACH",
+        103 => "ECONNABORTED",
+        104 => "ECONNRESET",
+        105 => "ENOBUFS",
+        107 => "ENOTCONN",
+        110 => "ETIMEDOUT",
+        111 => "ECONNREFUSED",
+        112 => "EHOSTDOWN",
+        113 => "EHOSTUNREACH",
+        115 => "EINPROGRESS",
+        _ => return format!("errno {number}"),
+    };
+    format!("{name} ({number})")
+}
+
+#[cfg(test)]
+#[path = "timeline_tests.rs"]
+mod tests;

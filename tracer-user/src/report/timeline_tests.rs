@@ -1,0 +1,153 @@
+//! Tests of the timeline.
+
+use super::*;
+use crate::report::model::Cause;
+use crate::report::text::samples;
+
+/// Kept alive, idle for a second, used again as the backend closed it.
+fn stale() -> Connection {
+    serde_json::from_value(serde_json::json!({
+        "cookie": 4711, "netns": 1, "local": "127.0.0.1:40312", "remote": "127.0.0.1:9101",
+        "pid": 812, "tid": 812, "comm": "nginx", "cgroup": 1,
+        "opened_ns": 5_000_000_000_u64, "established_ns": 5_000_050_000_u64,
+        "last_sent_ns": 6_003_400_000_u64, "last_received_ns": 5_003_200_000_u64,
+        "request_started_ns": 6_003_400_000_u64, "fin_received_ns": 6_003_500_000_u64,
+        "eof_read_ns": 6_003_590_000_u64, "closed_ns": 6_003_640_000_u64,
+        "ended_ns": 6_003_641_000_u64, "end": "closed", "idle_before_ns": 1_000_200_000,
+        "sent_bytes": 174, "received_bytes": 300, "request_bytes": 87, "response_bytes": 0,
+        "exchanges": 2, "exchanges_at_end": 2, "awaiting_at_end": true, "retransmits": 0,
+        "exchange_retransmits": 0, "unacked_at_fin": 87, "first_seen_mid_life": false
+    }))
+    .unwrap()
+}
+
+fn logged() -> Logged {
+    Logged {
+        ns: 6_003_613_000,
+        pid: 812,
+        tid: 812,
+        level: 4,
+        errno: 104,
+        connection: 55,
+    }
+}
+
+fn continuation() -> Continuation {
+    Continuation {
+        failed_cookie: 4711,
+        tid: 812,
+        closed_ns: 6_003_640_000,
+        next: Next::Connect,
+        next_cookie: Some(4712),
+        next_ns: 6_003_700_000,
+    }
+}
+
+#[test]
+fn events_are_in_order_and_relative_to_the_request() {
+    let events = events_of(&stale(), Some(&logged()), Some(&continuation()));
+    let told: Vec<_> = events
+        .iter()
+        .map(|e| (e.ns / 1000, e.whose.word(), e.what.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                -1_003_400,
+                "nginx",
+                "connects from 127.0.0.1:40312 to 127.0.0.1:9101"
+            ),
+            (-1_003_350, "kernel", "handshake done"),
+            (
+                -1_000_200,
+                "backend",
+                "last byte of the exchange before (number 1)"
+            ),
+            (0, "nginx", "sends request 2, 87 bytes in all"),
+            (
+                100,
+                "backend",
+                "FIN received, 87 bytes not yet acknowledged"
+            ),
+            (190, "nginx", "reads end of stream"),
+            (213, "log", "writes the error line, ECONNRESET (104)"),
+            (240, "nginx", "closes the connection"),
+            (300, "nginx", "retries: opens another upstream connection"),
+        ]
+    );
+}
+
+#[test]
+fn the_timeline_shows_silence_and_reads_well() {
+    let events = events_of(&stale(), Some(&logged()), Some(&continuation()));
+    let mut out = String::new();
+    render(
+        &samples::incident(Cause::StaleKeepalive),
+        &events,
+        &TextOptions::default(),
+        &mut out,
+    )
+    .unwrap();
+    assert!(out.contains("1000.2 ms of silence"));
+    assert!(out.lines().all(|line| line.len() <= 80));
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/expected/report/timeline.txt"
+    );
+    if std::env::var_os("WHOCLOSED_BLESS").is_some() {
+        std::fs::write(path, &out).unwrap();
+    }
+    assert_eq!(out, std::fs::read_to_string(path).unwrap());
+}
+
+#[test]
+fn every_event_of_a_connection_is_told() {
+    let mut connection = stale();
+    connection.first_byte_ns = Some(6_003_410_000);
+    connection.last_received_ns = Some(6_003_420_000);
+    connection.rst_received_ns = Some(6_003_550_000);
+    connection.unacked_at_rst = Some(1);
+    connection.failed_call_ns = Some(6_003_560_000);
+    connection.failed_call = Some(Call::Send);
+    connection.failed_call_errno = Some(32);
+    connection.idle_end_seen_ns = Some(6_003_570_000);
+    connection.idle_end = Some(IdleEnd::Bytes);
+    connection.closed_ns = None;
+    connection.rst_sent_ns = Some(6_003_640_500);
+    connection.rst_sent_reason = Some(3);
+    connection.end = ConnectionEnd::Destroyed;
+    connection.socket_error = Some(104);
+    let told: Vec<_> = events_of(&connection, None, None)
+        .into_iter()
+        .map(|e| e.what)
+        .collect();
+    for what in [
+        "first byte of the response",
+        "last byte received, 0 bytes of response in all",
+        "RST received, 1 byte not yet acknowledged",
+        "send fails: EPIPE (32)",
+        "looks at the idle connection: bytes that nobody asked for",
+        "RST sent, the kernel's reason 3",
+        "socket destroyed: ECONNRESET (104)",
+    ] {
+        assert!(
+            told.iter().any(|line| line == what),
+            "{what} is missing in {told:#?}"
+        );
+    }
+}
+
+#[test]
+fn times_without_sense_do_no_harm() {
+    let mut connection = stale();
+    connection.request_started_ns = Some(u64::MAX);
+    connection.opened_ns = 0;
+    connection.idle_before_ns = Some(u64::MAX);
+    let events = events_of(&connection, Some(&logged()), Some(&continuation()));
+    let mut out = String::new();
+    let incident = samples::incident(Cause::Unexplained);
+    render(&incident, &events, &TextOptions::default(), &mut out).unwrap();
+    render(&incident, &[], &TextOptions::default(), &mut out).unwrap();
+    assert!(out.contains("No connection of this incident"));
+}

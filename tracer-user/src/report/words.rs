@@ -1,0 +1,286 @@
+//! Numbers, times and verdicts in words.
+
+use super::escape::escape;
+use super::model::{Cause, Incident, Match, Means, Phase, Side};
+
+/// Longest name, address or path shown.
+pub(super) const NAME: usize = 100;
+
+/// `1,234,567`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 error`, `2 errors`.
+pub(super) fn counted(number: u64, singular: &str, plural: &str) -> String {
+    format!(
+        "{} {}",
+        count(number),
+        if number == 1 { singular } else { plural }
+    )
+}
+
+/// A duration with a unit that suits it: `0.213 ms`, `1000.2 ms`, `30.00 s`, `12.5 min`.
+pub(super) fn milliseconds(ms: f64) -> String {
+    match ms.abs() {
+        size if size < 10.0 => format!("{ms:.3} ms"),
+        size if size < 10_000.0 => format!("{ms:.1} ms"),
+        size if size < 600_000.0 => format!("{:.2} s", ms / 1e3),
+        _ => format!("{:.1} min", ms / 60e3),
+    }
+}
+
+/// A short duration for tables: `0.21`, `3.4`, `1342`, in milliseconds.
+pub(super) fn short_ms(ms: f64) -> String {
+    match ms.abs() {
+        size if size < 1.0 => format!("{ms:.2}"),
+        size if size < 10.0 => format!("{ms:.1}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
+/// Date and time of an RFC 3339 string, cut to milliseconds. What is no such
+/// string is shown escaped.
+pub(super) fn date_time(time: &str) -> String {
+    match split_time(time) {
+        Some((date, clock)) => format!("{date} {clock}"),
+        None => escape(time, 40),
+    }
+}
+
+/// The time of day alone.
+pub(super) fn clock(time: &str) -> String {
+    split_time(time).map_or_else(|| escape(time, 40), |(_, clock)| clock.to_owned())
+}
+
+fn split_time(time: &str) -> Option<(&str, &str)> {
+    let (date, clock) = time.split_once('T')?;
+    let clock = clock.strip_suffix('Z')?;
+    let digits = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit() || b"-:.".contains(&b))
+    };
+    (digits(date) && digits(clock)).then(|| (date, &clock[..clock.len().min(12)]))
+}
+
+/// `backend FIN`, `nginx close`, `not established`.
+pub(super) fn who_and_how(side: Side, means: Means) -> String {
+    let how = match means {
+        Means::Fin => "FIN",
+        Means::Rst => "RST",
+        Means::Close => "close",
+        Means::Refused => "refused",
+        Means::Timeout => "timeout",
+        Means::Unreachable => "unreachable",
+        Means::None => "",
+    };
+    let who = if side == Side::Unknown {
+        "unknown"
+    } else {
+        side.word()
+    };
+    format!("{who} {how}").trim_end().to_owned()
+}
+
+/// How a line is tied to its connection, in words.
+pub(super) fn tie(matched: Match) -> String {
+    let words = match matched {
+        Match::Exact => "the line was seen being written, its socket identified",
+        Match::Ordered => "lines and sockets of the worker align in order",
+        Match::Window => "its socket is one of several candidates",
+        Match::None => "no socket is known for this line",
+    };
+    format!("{matched}: {words}")
+}
+
+/// Where in the attempt, as the end of a sentence; empty if it adds nothing.
+fn when(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Connect => "while nginx was connecting",
+        Phase::Tls => "in the TLS handshake",
+        Phase::Send => "while the request was being sent",
+        Phase::Wait => "before the first byte of its response",
+        Phase::Header => "in the middle of the response header",
+        Phase::Body => "in the middle of the response body",
+        Phase::Idle => "while it was idle",
+        Phase::Upgraded => "after it was upgraded",
+    }
+}
+
+/// The verdict as one sentence without its full stop.
+#[must_use]
+pub fn verdict_sentence(incident: &Incident) -> String {
+    let peer = escape(&incident.upstream, NAME);
+    let connection = incident.connection.as_ref();
+    let closed = match incident.means {
+        Means::Fin => "closed (FIN)",
+        Means::Rst => "reset (RST)",
+        _ => "closed",
+    };
+    let in_flight = connection.and_then(|c| c.in_flight_ms).map(milliseconds);
+    let after = in_flight
+        .as_ref()
+        .map_or_else(String::new, |time| format!(" after {time}"));
+    let into = in_flight
+        .as_ref()
+        .map_or_else(String::new, |time| format!(", {time} into the request"));
+    match incident.cause {
+        Cause::StaleKeepalive => {
+            let idle = connection.and_then(|c| c.idle_ms).map_or_else(
+                || "nginx then reused".to_owned(),
+                |ms| format!("had been idle for {}", milliseconds(ms)),
+            );
+            format!("backend {peer} {closed} a kept-alive connection that {idle}")
+        }
+        Cause::RequestLimit => {
+            // The failed request counts as one of the connection's.
+            let served = connection.and_then(|c| c.requests).map_or_else(
+                || "its limit of requests".to_owned(),
+                |all| counted(u64::from(all.saturating_sub(1)), "request", "requests"),
+            );
+            format!("backend {peer} {closed} the connection after {served} on it")
+        }
+        Cause::ClosedWithoutAnswer => {
+            format!(
+                "backend {peer} {closed} the connection {}{into}",
+                when(incident.phase)
+            )
+        }
+        Cause::ResponseAborted => {
+            let bytes = connection.map_or_else(String::new, |c| {
+                format!(
+                    ", after {} of it",
+                    counted(c.response_bytes, "byte", "bytes")
+                )
+            });
+            format!(
+                "backend {peer} {closed} the connection {}{bytes}",
+                when(incident.phase)
+            )
+        }
+        Cause::ConnectRefused => {
+            format!("the host of backend {peer} refused the connection: nothing listens there")
+        }
+        Cause::ConnectTimeout => {
+            let age = connection.map_or_else(String::new, |c| {
+                format!(" after {}", milliseconds(c.age_ms))
+            });
+            format!("no answer to the connect came from {peer}; nginx gave up{age}")
+        }
+        Cause::Unreachable => format!("this host found no way to backend {peer}"),
+        Cause::ReadTimeout => format!(
+            "nginx gave up on backend {peer}{after}: its read timeout ran out {}",
+            when(incident.phase)
+        ),
+        Cause::SendTimeout => format!(
+            "nginx gave up on backend {peer}{after}: its send timeout ran out {}",
+            when(incident.phase)
+        ),
+        Cause::ResponseRejected => {
+            format!("nginx refused the response of backend {peer} and closed the connection")
+        }
+        Cause::ClientAbort => {
+            format!(
+                "the client left first; nginx then closed its connection to backend {peer}{after}"
+            )
+        }
+        Cause::NoLiveUpstreams => {
+            format!("nginx tried no backend of {peer}: all of them were disabled after failures")
+        }
+        Cause::Unexplained => match (incident.side, incident.means) {
+            (Side::Unknown, Means::None) => {
+                format!("who ended this attempt at {peer} is not established")
+            }
+            (Side::Unknown, means) => format!(
+                "the connection to {peer} ended ({means}) {}; who ended it is not established",
+                when(incident.phase)
+            ),
+            (side, _) => {
+                let whose = if side == Side::Backend {
+                    ""
+                } else {
+                    " to backend"
+                };
+                let (who, what) = if side == Side::Backend {
+                    (format!("backend {peer}"), "the connection".to_owned())
+                } else {
+                    (
+                        side.word().to_owned(),
+                        format!("the connection{whose} {peer}"),
+                    )
+                };
+                format!(
+                    "{who} {closed} {what} {}; why is not established",
+                    when(incident.phase)
+                )
+            }
+        },
+    }
+}
+
+/// What became of the client's request.
+pub(super) fn outcome(retried: Option<bool>, served: Option<bool>) -> &'static str {
+    match (retried, served) {
+        (Some(true), Some(true)) => "retried, and the client was served",
+        (Some(true), Some(false)) => "retried, but failed for the client",
+        (Some(true), None) => "retried; whether the client was served is not known",
+        (Some(false), Some(true)) => "not retried; the client got an answer",
+        (Some(false), Some(false)) => "not retried: it failed for the client",
+        (Some(false), None) => "not retried; whether the client was served is not known",
+        (None, Some(true)) => "the client was served",
+        (None, Some(false)) => "it failed for the client",
+        (None, None) => "whether it was retried or served is not known",
+    }
+}
+
+/// One line for one incident, as it is printed while a capture runs.
+#[must_use]
+pub fn one_line(incident: &Incident) -> String {
+    let fate = match (incident.retried, incident.served) {
+        (Some(true), Some(true)) => ", served on retry",
+        (_, Some(true)) => ", client served",
+        (_, Some(false)) => ", client failed",
+        (_, None) => "",
+    };
+    format!(
+        "{} #{} {}: {} ({}{fate})",
+        clock(&incident.time),
+        incident.id,
+        incident.cause,
+        verdict_sentence(incident),
+        incident.confidence,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_separators_and_units_that_suit_them() {
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(count),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        let times = [0.2134, 1000.24, 30_000.0, 900_000.0].map(milliseconds);
+        assert_eq!(times, ["0.213 ms", "1000.2 ms", "30.00 s", "15.0 min"]);
+    }
+
+    #[test]
+    fn times_are_cut_to_milliseconds_and_strange_ones_escaped() {
+        assert_eq!(
+            date_time("2026-11-22T18:00:03.123456789Z"),
+            "2026-11-22 18:00:03.123"
+        );
+        assert_eq!(clock("2026-11-22T18:00:03Z"), "18:00:03");
+        assert_eq!(clock("T\u{1b}Z"), r"T\u{1b}Z");
+    }
+}
