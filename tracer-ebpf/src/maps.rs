@@ -45,6 +45,9 @@ static LOSS: PerCpuArray<u64, { loss::COUNT as usize }> = PerCpuArray::new();
 
 /// `BPF_SK_STORAGE_GET_F_CREATE`
 const CREATE: u64 = 1;
+/// `BPF_RB_NO_WAKEUP`: user space looks on its own some times a second, which costs
+/// nginx nothing.
+const NO_WAKEUP: u64 = 1;
 /// `BPF_NOEXIST`
 const NO_EXIST: u64 = 1;
 
@@ -89,7 +92,7 @@ fn output<T>(record: &T, counter: u32) {
     let data = core::ptr::from_ref(record).cast_mut().cast::<c_void>();
     // SAFETY: the map is a ring buffer; the record is a map value or a stack slot
     // of exactly the size given.
-    let result = unsafe { bpf_ringbuf_output(map, data, size_of::<T>() as u64, 0) };
+    let result = unsafe { bpf_ringbuf_output(map, data, size_of::<T>() as u64, NO_WAKEUP) };
     if result < 0 {
         lost(counter);
     }

@@ -1,7 +1,10 @@
 //! whoclosed's user half: captures what the kernel and nginx's error log say of
-//! upstream connections, writes a trace, judges it and reports.
+//! upstream connections, writes a trace, judges it and reports. The command is the
+//! interface; this library is its parts, for its tests.
 
 pub mod capture;
+pub mod cli;
+pub mod commands;
 pub mod judge;
 pub mod nginx;
 pub mod report;

@@ -1,6 +1,202 @@
-//! Capture.
+//! Captures: loads and attaches the kernel programs, follows the error logs, and
+//! writes all that they give to a trace. Judges nothing; the verdicts shown on the way
+//! come from [`crate::judge`], fed with the very records that are written.
+
 pub mod btf;
+pub mod checks;
+pub mod clock;
 pub mod convert;
 pub mod counters;
-pub mod open_connections;
+mod diagnostics;
+pub mod host;
+mod open_connections;
 pub mod programs;
+mod progress;
+mod session;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use self::host::Host;
+use self::programs::{Options, Programs};
+use self::progress::Progress;
+use self::session::Session;
+use crate::trace::record::{Capture, ErrorLog, Hook, Record};
+use crate::trace::writer::Writer;
+
+/// What to capture.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How long.
+    pub duration: Duration,
+    /// The trace file.
+    pub output: PathBuf,
+    /// Replace it if it exists.
+    pub force: bool,
+    /// Error logs to follow instead of those in force.
+    pub error_logs: Vec<PathBuf>,
+    /// Names of nginx processes.
+    pub names: Vec<String>,
+    /// Only the instance that this process belongs to.
+    pub nginx: Option<u32>,
+    /// Show nothing on stderr but errors.
+    pub quiet: bool,
+    /// Show the kernel programs' own diagnostics.
+    pub diagnostics: bool,
+}
+
+/// Runs a capture from start to end. The trace is at [`Request::output`] afterwards.
+///
+/// # Errors
+/// If something that a capture cannot do without is missing, or the trace cannot be
+/// written; what was written before stays readable.
+pub fn run(request: &Request) -> Result<()> {
+    checks::before_capture()?;
+    let mut host = host::find(&request.names, request.nginx)?;
+    let mut writer = Writer::create(&request.output, request.force)?;
+    let prepared = prepare(request, &mut host, &mut writer);
+    let (programs, progress) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            // Nothing was captured: leave no empty trace behind.
+            drop(writer);
+            if let Err(problem) = std::fs::remove_file(&request.output) {
+                eprintln!(
+                    "whoclosed: cannot remove {}: {problem}",
+                    request.output.display()
+                );
+            }
+            return Err(error);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(Session::new(host, programs, writer, progress)?.run(request))
+}
+
+fn prepare(
+    request: &Request,
+    host: &mut Host,
+    writer: &mut Writer,
+) -> Result<(Programs, Progress)> {
+    let mut programs = Programs::load(&Options {
+        names: request.names.clone(),
+        master: match request.nginx {
+            Some(_) => host
+                .watched
+                .first()
+                .map(|watched| watched.instance.master_pid),
+            None => None,
+        },
+        log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
+        diagnostics: request.diagnostics,
+    })?;
+    let sees_log_calls = attach_log_calls(host, &mut programs)?;
+    let start_ns = clock::monotonic_ns();
+    let followed = host.follow(&request.error_logs)?;
+
+    let capture = Capture {
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        kernel: kernel(),
+        start_ns,
+        duration_ns: u64::try_from(request.duration.as_nanos()).unwrap_or(u64::MAX),
+        nginx: host
+            .watched
+            .iter()
+            .zip(followed.iter().zip(sees_log_calls))
+            .map(|(watched, (logs, seen))| watched.record(logs, seen))
+            .collect(),
+        hooks: programs.hooks.clone(),
+    };
+    writer.write(&Record::Capture(Box::new(capture)))?;
+    writer.write(&Record::Anchor(clock::anchor()))?;
+    writer.flush()?;
+
+    let progress = Progress::new(request.duration, request.quiet);
+    for warning in std::mem::take(&mut host.warnings) {
+        progress.say(&format!("warning: {warning}"));
+    }
+    for hook in programs.hooks.iter().filter(|hook| !hook.attached) {
+        let reason = hook.reason.as_deref().unwrap_or_default();
+        progress.say(&format!("warning: {} is not attached: {reason}", hook.name));
+    }
+    progress.say(&announcement(request, host, &followed));
+    Ok((programs, progress))
+}
+
+/// One uprobe a binary. Tells for each instance whether its log calls are seen.
+fn attach_log_calls(host: &Host, programs: &mut Programs) -> Result<Vec<bool>> {
+    let mut attached = std::collections::HashMap::new();
+    let mut seen = Vec::new();
+    for watched in &host.watched {
+        let identity = watched.binary_identity()?;
+        if let Some(known) = attached.get(&identity) {
+            seen.push(*known);
+            continue;
+        }
+        let result = programs.attach_log_call(&watched.instance.exe);
+        let reason = result.err().map(|error| {
+            let why = if watched.binary.exports_log_function {
+                format!("{error:#}")
+            } else {
+                format!("the binary exports no {}", programs::LOG_FUNCTION)
+            };
+            format!("{why}; without it lines cannot be tied to their connections")
+        });
+        attached.insert(identity, reason.is_none());
+        seen.push(reason.is_none());
+        programs.hooks.push(Hook {
+            name: format!("{} in {}", programs::LOG_FUNCTION, watched.instance.binary),
+            attached: reason.is_none(),
+            reason,
+        });
+    }
+    Ok(seen)
+}
+
+fn kernel() -> String {
+    let uname = rustix::system::uname();
+    format!(
+        "{} {} {}",
+        uname.sysname().to_string_lossy(),
+        uname.release().to_string_lossy(),
+        uname.machine().to_string_lossy()
+    )
+}
+
+fn announcement(request: &Request, host: &Host, followed: &[Vec<ErrorLog>]) -> String {
+    let instances: Vec<String> = host
+        .watched
+        .iter()
+        .map(|watched| {
+            format!(
+                "{} (master {}, {} workers)",
+                watched
+                    .binary
+                    .version
+                    .as_deref()
+                    .unwrap_or(&watched.instance.binary),
+                watched.instance.master_pid,
+                watched.instance.workers.len()
+            )
+        })
+        .collect();
+    let logs: Vec<&str> = followed
+        .iter()
+        .flatten()
+        .map(|log| log.path.as_str())
+        .collect();
+    format!(
+        "capturing for {:?}: {}; error log {}; Ctrl-C ends it early",
+        request.duration,
+        instances.join(", "),
+        logs.join(", ")
+    )
+}

@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
@@ -52,7 +51,7 @@ fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
             libc::SYS_bpf,
             command,
             pointer,
-            libc::c_long::try_from(mem::size_of::<T>())?,
+            libc::c_long::try_from(size_of::<T>())?,
         )
     };
     if result < 0 {
@@ -93,7 +92,7 @@ pub(super) fn read(program: &ProgramFd, map: BorrowedFd<'_>) -> Result<Vec<Conne
             attach_type: BPF_TRACE_ITER,
             flags: 0,
             iter_info: info.expose_provenance() as u64,
-            iter_info_len: u32::try_from(mem::size_of::<IteratorTarget>())?,
+            iter_info_len: u32::try_from(size_of::<IteratorTarget>())?,
             reserved: 0,
         },
     )

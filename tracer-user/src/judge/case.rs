@@ -15,7 +15,6 @@ pub(super) const NS_PER_MS: f64 = 1e6;
 /// Errnos that nginx's lines and sockets give.
 pub(super) mod errno {
     pub(in crate::judge) const EPIPE: u32 = 32;
-    pub(in crate::judge) const EADDRNOTAVAIL: u32 = 99;
     pub(in crate::judge) const ENETUNREACH: u32 = 101;
     pub(in crate::judge) const ECONNRESET: u32 = 104;
     pub(in crate::judge) const ETIMEDOUT: u32 = 110;

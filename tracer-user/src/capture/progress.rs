@@ -1,0 +1,122 @@
+//! What a capture shows while it runs: on a terminal a bar with the time left and the
+//! counts so far, and each verdict as it comes. All on stderr; stdout is the report's.
+
+use std::io::{IsTerminal as _, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::report::model::Incident;
+use crate::report::text;
+
+/// Verdicts shown in one second; the rest is counted.
+const VERDICTS_A_SECOND: u32 = 10;
+
+/// Counts so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// Connections that ended.
+    pub(super) connections: u64,
+    /// Log lines read.
+    pub(super) lines: u64,
+    /// Upstream errors among them with their connection.
+    pub(super) incidents: u64,
+    /// Records lost.
+    pub(super) lost: u64,
+}
+
+/// The display.
+#[derive(Debug)]
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    started: Instant,
+    duration: Duration,
+    second: u64,
+    shown: u32,
+    held_back: u64,
+}
+
+impl Progress {
+    /// A display for a capture of this length; silent if `quiet`.
+    #[must_use]
+    pub(super) fn new(duration: Duration, quiet: bool) -> Self {
+        let bar = (!quiet && stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(
+                Some(duration.as_secs()),
+                ProgressDrawTarget::stderr_with_hz(8),
+            );
+            let style = ProgressStyle::with_template("{bar:24} {msg}")
+                .unwrap_or_else(|_no_template| ProgressStyle::default_bar());
+            bar.set_style(style);
+            bar
+        });
+        Self {
+            bar,
+            quiet,
+            started: Instant::now(),
+            duration,
+            second: 0,
+            shown: 0,
+            held_back: 0,
+        }
+    }
+
+    /// Prints a line above the bar.
+    pub(super) fn say(&self, line: &str) {
+        if self.quiet {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Shows a verdict, unless there were too many in this second.
+    pub(super) fn verdict(&mut self, incident: &Incident) {
+        let second = self.started.elapsed().as_secs();
+        if second != self.second {
+            self.second = second;
+            self.shown = 0;
+            self.tell_held_back();
+        }
+        if self.shown < VERDICTS_A_SECOND {
+            self.shown += 1;
+            self.say(&text::one_line(incident));
+        } else {
+            self.held_back += 1;
+        }
+    }
+
+    fn tell_held_back(&mut self) {
+        if self.held_back > 0 {
+            self.say(&format!(
+                "... and {} more; the report has them all",
+                self.held_back
+            ));
+            self.held_back = 0;
+        }
+    }
+
+    /// Shows the counts.
+    pub(super) fn update(&self, counts: Counts) {
+        if let Some(bar) = &self.bar {
+            let elapsed = self.started.elapsed().min(self.duration);
+            let left = (self.duration - elapsed).as_secs();
+            bar.set_position(elapsed.as_secs());
+            bar.set_message(format!(
+                "{left}s left, {} connections, {} lines, {} errors, {} lost",
+                counts.connections, counts.lines, counts.incidents, counts.lost
+            ));
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&mut self) {
+        self.tell_held_back();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

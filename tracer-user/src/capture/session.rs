@@ -1,0 +1,330 @@
+//! A capture while it runs: a few times a second it takes the records out of the ring
+//! buffer and the new lines out of the logs, once a second the counters, and writes
+//! them all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracer_ebpf::Kind;
+use tracer_ebpf::connection::Connection as WireConnection;
+use tracer_ebpf::continuation::Continuation as WireContinuation;
+use tracer_ebpf::logged::Logged as WireLogged;
+
+use super::counters::Readings;
+use super::diagnostics::Diagnostics;
+use super::host::Host;
+use super::programs::Programs;
+use super::progress::{Counts, Progress};
+use super::{Request, clock, convert};
+use crate::judge::Judge;
+use crate::trace::record::{Continuation, End, EndReason, Line, Loss, Record};
+use crate::trace::writer::Writer;
+
+/// How often the ring buffer and the logs are looked at: the ring holds far more than
+/// comes in this time, and a verdict is shown this soon.
+const TICK: Duration = Duration::from_millis(50);
+/// Logs are looked at every so many ticks.
+const TICKS_A_LOG_POLL: u32 = 2;
+/// Counters, losses, workers and the trace's frame: every so many ticks.
+const TICKS_A_SECOND: u32 = 20;
+/// Both clocks are read every so many ticks.
+const TICKS_AN_ANCHOR: u32 = 200;
+/// After the bell a line and its socket may still end.
+const DRAIN: Duration = Duration::from_millis(1000);
+
+/// A running capture.
+pub(super) struct Session {
+    host: Host,
+    programs: Programs,
+    records: RingBuf<MapData>,
+    diagnostics: Option<Diagnostics>,
+    writer: Writer,
+    judge: Judge,
+    progress: Progress,
+    counts: Counts,
+    readings: Readings,
+    lines: Vec<Line>,
+    /// The last continuation recorded of each worker thread.
+    continuations: HashMap<u32, u64>,
+    log_losses: HashMap<&'static str, u64>,
+    undecodable: u64,
+    ticks: u32,
+}
+
+impl Session {
+    pub(super) fn new(
+        host: Host,
+        mut programs: Programs,
+        writer: Writer,
+        progress: Progress,
+    ) -> Result<Self> {
+        let records = programs.take_records()?;
+        Ok(Self {
+            host,
+            programs,
+            records,
+            diagnostics: None,
+            writer,
+            judge: Judge::default(),
+            progress,
+            counts: Counts::default(),
+            readings: Readings::default(),
+            lines: Vec::new(),
+            continuations: HashMap::new(),
+            log_losses: HashMap::new(),
+            undecodable: 0,
+            ticks: 0,
+        })
+    }
+
+    /// Runs to its end.
+    pub(super) async fn run(mut self, request: &Request) -> Result<()> {
+        if request.diagnostics {
+            self.diagnostics = Some(Diagnostics::start(&mut self.programs)?);
+        }
+        let reason = match self.watch(request.duration).await {
+            Ok(reason) => reason,
+            Err(error) => {
+                self.progress.finish();
+                return Err(self.abandon(error));
+            }
+        };
+        let ended = self.end(reason).await;
+        self.progress.finish();
+        ended
+    }
+
+    /// Until the time is over or a signal comes.
+    async fn watch(&mut self, duration: Duration) -> Result<EndReason> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let bell = sleep_until(Instant::now() + duration);
+        tokio::pin!(bell);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick()?,
+                () = &mut bell => return Ok(EndReason::Duration),
+                _ = interrupt.recv() => return Ok(EndReason::Signal),
+                _ = terminate.recv() => return Ok(EndReason::Signal),
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.take_records()?;
+        if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) {
+            self.host.poll_logs(clock::monotonic_ns(), &mut self.lines);
+            self.write_lines()?;
+        }
+        if self.ticks.is_multiple_of(TICKS_A_SECOND) {
+            self.every_second()?;
+            self.writer.flush()?;
+        }
+        if self.ticks.is_multiple_of(TICKS_AN_ANCHOR) {
+            self.record(&Record::Anchor(clock::anchor()))?;
+        }
+        for incident in self.judge.fresh() {
+            self.counts.incidents += 1;
+            self.progress.verdict(&incident);
+        }
+        self.progress.update(self.counts);
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.print();
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.judge.push(record);
+        self.writer.write(record)?;
+        Ok(())
+    }
+
+    fn take_records(&mut self) -> Result<()> {
+        while let Some(bytes) = self.records.next() {
+            let Some(record) = decode(&bytes) else {
+                self.undecodable += 1;
+                continue;
+            };
+            drop(bytes);
+            match &record {
+                Record::Connection(_) => self.counts.connections += 1,
+                Record::Continuation(continuation) => {
+                    let known = self
+                        .continuations
+                        .insert(continuation.tid, continuation.failed_cookie);
+                    if known == Some(continuation.failed_cookie) {
+                        // Read from the thread's slot before.
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            self.judge.push(&record);
+            self.writer.write(&record)?;
+        }
+        Ok(())
+    }
+
+    fn write_lines(&mut self) -> Result<()> {
+        for line in std::mem::take(&mut self.lines) {
+            self.counts.lines += 1;
+            self.record(&Record::Line(line))?;
+        }
+        Ok(())
+    }
+
+    fn every_second(&mut self) -> Result<()> {
+        let ns = clock::monotonic_ns();
+        for process in self.host.worker_changes(ns) {
+            self.record(&Record::Process(process))?;
+        }
+        for (key, counters) in self.programs.upstreams()? {
+            if let Some(change) = self.readings.since_last(ns, &key, &counters) {
+                self.record(&Record::Upstream(change))?;
+            }
+        }
+        for continuation in self.finished_continuations() {
+            self.record(&Record::Continuation(continuation))?;
+        }
+        self.losses(ns)
+    }
+
+    /// What workers did after their last failure, as far as it has happened and was
+    /// not sent by the kernel yet.
+    fn finished_continuations(&mut self) -> Vec<Continuation> {
+        let workers = self
+            .host
+            .watched
+            .iter()
+            .flat_map(|watched| &watched.instance.workers);
+        let tids: Vec<u32> = workers.map(|worker| worker.pid).collect();
+        let mut found = Vec::new();
+        for tid in tids {
+            let Some(continuation) = self
+                .programs
+                .continuation(tid)
+                .as_ref()
+                .and_then(convert::continuation)
+            else {
+                continue;
+            };
+            let cookie = continuation.failed_cookie;
+            if self.continuations.insert(tid, cookie) != Some(cookie) {
+                found.push(continuation);
+            }
+        }
+        found
+    }
+
+    fn losses(&mut self, ns: u64) -> Result<()> {
+        let mut losses = self.programs.new_losses()?;
+        if self.undecodable > 0 {
+            losses.push((
+                "undecodable_records".to_owned(),
+                std::mem::take(&mut self.undecodable),
+            ));
+        }
+        for (what, total) in self.host.log_losses() {
+            let told = self.log_losses.insert(what, total).unwrap_or(0);
+            if total > told {
+                losses.push((what.to_owned(), total - told));
+            }
+        }
+        for (what, count) in losses {
+            self.counts.lost += count;
+            self.record(&Record::Loss(Loss { ns, what, count }))?;
+        }
+        Ok(())
+    }
+
+    /// Drains, detaches and closes the trace.
+    async fn end(&mut self, reason: EndReason) -> Result<()> {
+        let bell_ns = clock::monotonic_ns();
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let over = Instant::now() + DRAIN;
+        let mut ticks = interval(TICK);
+        while Instant::now() < over {
+            tokio::select! {
+                _ = ticks.tick() => self.tick()?,
+                // A second Ctrl-C: no more waiting.
+                _ = interrupt.recv() => break,
+            }
+        }
+        self.host
+            .finish_logs(clock::monotonic_ns(), &mut self.lines);
+        self.take_records()?;
+        self.write_lines()?;
+        self.every_second()?;
+        match self.programs.open_connections() {
+            Ok(open) => {
+                let now = clock::monotonic_ns();
+                for connection in open {
+                    let connection = convert::connection(&connection, now);
+                    self.record(&Record::Connection(Box::new(connection)))?;
+                }
+            }
+            Err(error) => self.progress.say(&format!("warning: {error:#}")),
+        }
+        for incident in self.judge.fresh() {
+            self.progress.verdict(&incident);
+        }
+        for warning in std::mem::take(&mut self.host.warnings) {
+            self.progress.say(&format!("warning: {warning}"));
+        }
+        self.record(&Record::Anchor(clock::anchor()))?;
+        let records = self.writer.counts();
+        self.record(&Record::End(End {
+            ns: bell_ns,
+            reason,
+            records,
+        }))?;
+        self.writer.flush().context("cannot finish the trace")
+    }
+
+    /// The trace cannot be written any more: says what is left of it.
+    fn abandon(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let records = self.writer.counts();
+        let end = End {
+            ns: clock::monotonic_ns(),
+            reason: EndReason::Failure,
+            records,
+        };
+        let closed = self
+            .writer
+            .write(&Record::End(end))
+            .and_then(|()| self.writer.flush())
+            .is_ok();
+        let path = self.writer.path().display().to_string();
+        let state = if closed {
+            "is closed in order"
+        } else {
+            "lacks its end record"
+        };
+        error.context(format!(
+            "the capture had to stop; the trace {path} {state} and can be read with \
+             `whoclosed report`"
+        ))
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<Record> {
+    Some(match Kind::of(bytes).ok()? {
+        Kind::Connection => {
+            let wire = WireConnection::decode(bytes).ok()?;
+            Record::Connection(Box::new(convert::connection(&wire, 0)))
+        }
+        Kind::Logged => Record::Logged(convert::logged(&WireLogged::decode(bytes).ok()?)),
+        Kind::Continuation => {
+            let wire = WireContinuation::decode(bytes).ok()?;
+            Record::Continuation(convert::continuation(&wire)?)
+        }
+    })
+}

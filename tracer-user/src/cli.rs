@@ -1,0 +1,156 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::nginx::processes::DEFAULT_NAMES;
+use crate::report::model::Cause;
+
+/// The longest capture: it is bounded by intention.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Says for every nginx upstream error line who closed the connection, how and why.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "whoclosed", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What the command can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Watch this host's nginx for a while, write a trace, print the report (as root)
+    Capture(Capture),
+    /// Print the report of a trace, anywhere
+    Report(Report),
+    /// Print one incident's timeline, event by event
+    Show(Show),
+}
+
+/// Form of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: schema whoclosed.report/1.
+    Json,
+}
+
+/// `whoclosed capture`
+#[derive(Clone, Debug, clap::Args)]
+pub struct Capture {
+    /// How long to watch: 60s, 5m, 1h30m
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    pub duration: Duration,
+    /// Trace file to write [default: whoclosed-DATE-TIME.trace in this directory]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the trace file if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Error log to follow instead of those that nginx writes; can be repeated
+    #[arg(long, value_name = "PATH")]
+    pub error_log: Vec<PathBuf>,
+    /// Watch only this nginx: pid of its master or of one of its workers
+    #[arg(long, value_name = "PID")]
+    pub nginx: Option<u32>,
+    /// Names of nginx processes to look for
+    #[arg(long, value_name = "NAME", value_delimiter = ',',
+          default_values_t = DEFAULT_NAMES.map(str::to_owned))]
+    pub process_name: Vec<String>,
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Show no progress and no verdicts on the way
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Show the kernel programs' own diagnostics
+    #[arg(long)]
+    pub log: bool,
+}
+
+/// `whoclosed report`
+#[derive(Clone, Debug, clap::Args)]
+pub struct Report {
+    /// Traces that captures wrote; each gets a report of its own
+    #[arg(required = true, value_name = "TRACE")]
+    pub traces: Vec<PathBuf>,
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// File to write it to instead of the terminal
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Exit with status 1 if there is an incident of this cause; can be repeated
+    #[arg(long, value_name = "CAUSE", value_parser = cause)]
+    pub fail_on: Vec<Cause>,
+}
+
+/// `whoclosed show`
+#[derive(Clone, Debug, clap::Args)]
+pub struct Show {
+    /// Trace that a capture wrote
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+    /// Number of the incident in the report
+    #[arg(value_name = "INCIDENT")]
+    pub incident: u64,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_range| ()),
+        Err(_no_number) => text
+            .parse::<jiff::SignedDuration>()
+            .map_err(|_syntax| ())
+            .and_then(|found| Duration::try_from(found).map_err(|_negative| ())),
+    };
+    match parsed {
+        Err(()) => Err("give a time above zero such as 60s, 5m or 1h30m".to_owned()),
+        Ok(found) if found < SHORTEST => Err("the shortest capture is 100ms".to_owned()),
+        Ok(found) if found > LONGEST => {
+            Err("the longest capture is 24h; start another one afterwards".to_owned())
+        }
+        Ok(found) => Ok(found),
+    }
+}
+
+fn cause(text: &str) -> Result<Cause, String> {
+    Cause::ALL
+        .iter()
+        .copied()
+        .find(|cause| cause.word() == text)
+        .ok_or_else(|| {
+            let words: Vec<&str> = Cause::ALL.iter().map(|cause| cause.word()).collect();
+            format!("one of {}", words.join(", "))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_and_bounded() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("15"), Ok(Duration::from_secs(15)));
+        for wrong in [
+            "0", "0s", "-5s", "-5", "25h", "1e30", "NaN", "inf", "soon", "",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

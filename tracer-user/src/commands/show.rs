@@ -1,0 +1,55 @@
+//! `whoclosed show`
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use super::judged;
+use crate::cli::Show;
+use crate::report::timeline;
+
+pub(super) fn run(arguments: &Show) -> Result<ExitCode> {
+    let judged = judged::judge(&arguments.trace)?;
+    let incidents = judged.report.incidents.len();
+    let found = arguments
+        .incident
+        .checked_sub(1)
+        .and_then(|index| usize::try_from(index).ok())
+        .and_then(|index| {
+            judged
+                .report
+                .incidents
+                .get(index)
+                .zip(judged.details.get(index))
+        });
+    let (incident, details) = found.with_context(|| match incidents {
+        0 => "this trace has no incidents".to_owned(),
+        _ => format!(
+            "there is no incident {}: they are 1 to {incidents}",
+            arguments.incident
+        ),
+    })?;
+    let events = details
+        .connection
+        .as_ref()
+        .map_or_else(Vec::new, |connection| {
+            timeline::events_of(
+                connection,
+                details.logged.as_ref(),
+                details.continuation.as_ref(),
+            )
+        });
+    let mut page = String::new();
+    let stdout = io::stdout();
+    timeline::render(
+        incident,
+        &events,
+        &judged::text_options(stdout.is_terminal()),
+        &mut page,
+    )?;
+    let mut out = stdout.lock();
+    out.write_all(page.as_bytes())?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
