@@ -190,9 +190,13 @@ fn compiles_c() -> bool {
 }
 
 fn by_hand_message() -> String {
+    let reason = if apt::is_here() {
+        "apt knows no Rust compiler that is new enough (`apt-get update` may be due)"
+    } else {
+        "this system's packages are not ours to install"
+    };
     format!(
-        "this system's packages are not ours to install; run what fits it, then this command \
-         again\n  \
+        "{reason}; run what fits, then this command again\n  \
          Fedora, RHEL:  sudo dnf install gcc gcc-c++ llvm-devel libzstd-devel zlib-devel nginx \
          bpftool iproute\n  \
          Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2\n  \
