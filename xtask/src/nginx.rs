@@ -74,10 +74,11 @@ fn unpack() -> Result<PathBuf> {
 fn download(folder: &Path) -> Result<()> {
     let temporary = folder.with_extension(format!("download.{}", std::process::id()));
     let outcome = download_into(&temporary).and_then(|unpacked| {
-        // What an interrupted run may have left.
-        let _ = fs::remove_dir_all(folder);
-        fs::rename(&unpacked, folder)
-            .with_context(|| format!("cannot move nginx to {}", folder.display()))
+        match fs::rename(&unpacked, folder) {
+            // Another run was quicker.
+            Err(_) if folder.join(PROGRAM).is_file() => Ok(()),
+            moved => moved.with_context(|| format!("cannot move nginx to {}", folder.display())),
+        }
     });
     let _ = fs::remove_dir_all(&temporary);
     outcome

@@ -78,15 +78,16 @@ pub(crate) fn build() -> Result<ForBuild> {
 /// Sees to it that the programs and the agent can be built and tested.
 pub(crate) fn test() -> Result<ForTest> {
     let host = compiler::host()?;
-    let missing: Vec<(&str, &[&str])> = TOOLS
-        .into_iter()
-        .filter(|(program, _)| workspace::find_program(program).is_none())
-        .collect();
     let unpacked = nginx::unpacked()?;
+    let mut tools: Vec<(&str, &[&str])> = TOOLS.to_vec();
+    if unpacked.is_none() && !apt::is_here() {
+        tools.push(("nginx", &["nginx"]));
+    }
+    tools.retain(|(program, _)| workspace::find_program(program).is_none());
     if unpacked.is_none() {
         println!("setup: nginx for the tests is missing");
     }
-    install_base(&missing)?;
+    install_base(&tools)?;
     let nginx = match unpacked {
         Some(program) => program,
         None => nginx::install()?,
@@ -189,9 +190,13 @@ fn compiles_c() -> bool {
 }
 
 fn by_hand_message() -> String {
+    let reason = if apt::is_here() {
+        "apt knows no Rust compiler that is new enough (`apt-get update` may be due)"
+    } else {
+        "this system's packages are not ours to install"
+    };
     format!(
-        "this system's packages are not ours to install; run what fits it, then this command \
-         again\n  \
+        "{reason}; run what fits, then this command again\n  \
          Fedora, RHEL:  sudo dnf install gcc gcc-c++ llvm-devel libzstd-devel zlib-devel nginx \
          bpftool iproute\n  \
          Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2\n  \

@@ -1,12 +1,12 @@
 //! Runs other programs: names each step, keeps the caller's cargo out of their
 //! environment, and carries the first failure's exit status to the end.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
-use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -137,12 +137,7 @@ fn selects_toolchain(name: &str) -> bool {
 
 /// Whether we run as root, by the effective user id.
 pub(crate) fn is_root() -> bool {
-    fs::read_to_string("/proc/self/status").is_ok_and(|status| effective_user(&status) == Some(0))
-}
-
-fn effective_user(status: &str) -> Option<u32> {
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_whitespace().nth(1)?.parse().ok()
+    ask(Command::new("id").arg("-u")).is_some_and(|user| user.trim() == "0")
 }
 
 /// Refuses to go on without root, saying what it is for and how to get it.
@@ -159,12 +154,6 @@ pub(crate) fn require_root(purpose: &str, verb: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_effective_user_is_the_second_id() {
-        let status = "Name:\txtask\nUid:\t1000\t0\t0\t0\nGid:\t1000\t0\t0\t0\n";
-        assert_eq!(effective_user(status), Some(0));
-    }
 
     #[test]
     fn a_signal_ends_us_as_a_shell_would_report_it() {

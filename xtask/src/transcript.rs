@@ -166,8 +166,8 @@ mod tests {
             .map(|line| (line.line, line.text))
             .collect();
         let expected = [
-            (24, "12 lines,  3 matched".to_owned()),
-            (27, "last 5 ms".to_owned()),
+            (25, "12 lines,  3 matched".to_owned()),
+            (28, "last 5 ms".to_owned()),
         ];
         assert_eq!(found, expected);
     }
