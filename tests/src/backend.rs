@@ -53,7 +53,11 @@ pub struct Habits {
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { behaviour: Behaviour::ANSWER, idle: None, request_limit: None }
+        Self {
+            behaviour: Behaviour::ANSWER,
+            idle: None,
+            request_limit: None,
+        }
     }
 }
 
@@ -127,11 +131,18 @@ impl Backend {
             threads: AtomicUsize::new(0),
             stopped,
         });
-        let listening = thread::Builder::new().name(format!("backend {address}")).spawn({
-            let shared = Arc::clone(&shared);
-            move || accept(&listener, &shared)
-        })?;
-        Ok(Self { address, shared, stop: Some(stop), listening: Some(listening) })
+        let listening = thread::Builder::new()
+            .name(format!("backend {address}"))
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || accept(&listener, &shared)
+            })?;
+        Ok(Self {
+            address,
+            shared,
+            stop: Some(stop),
+            listening: Some(listening),
+        })
     }
 
     /// Where it listens.
@@ -170,7 +181,10 @@ impl Backend {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("backend {}: waited {patience:?} in vain for {what}", self.address);
+                bail!(
+                    "backend {}: waited {patience:?} in vain for {what}",
+                    self.address
+                );
             }
             let woken = self.shared.changed.wait_timeout(records, left);
             records = woken.unwrap_or_else(PoisonError::into_inner).0;
@@ -189,7 +203,9 @@ impl Backend {
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backend").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,7 +213,8 @@ impl Drop for Backend {
     fn drop(&mut self) {
         drop(self.stop.take());
         self.shared.release();
-        self.shared.next_generation(&mut lock(&self.shared.gathering));
+        self.shared
+            .next_generation(&mut lock(&self.shared.gathering));
         if let Some(listening) = self.listening.take() {
             // A panic of that thread has already been printed; there is none to tell.
             let _ = listening.join();
@@ -232,12 +249,19 @@ impl Refusing {
     /// # Errors
     /// If it cannot be bound.
     pub fn start(address: SocketAddr) -> Result<Self> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let family = if address.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
         let bound = rustix::net::socket(family, SocketType::STREAM, None).context("socket()")?;
         rustix::net::bind(&bound, &address).with_context(|| format!("cannot bind {address}"))?;
         let address = SocketAddr::try_from(rustix::net::getsockname(&bound)?)
             .context("getsockname() gave no internet address")?;
-        Ok(Self { address, _bound: bound })
+        Ok(Self {
+            address,
+            _bound: bound,
+        })
     }
 
     /// Where connects are refused.
@@ -279,13 +303,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             }
         };
         shared.threads.fetch_add(1, Ordering::AcqRel);
-        let spawned = thread::Builder::new().name(format!("from {remote}")).spawn({
-            let shared = Arc::clone(shared);
-            move || {
-                let _alive = Alive(&shared);
-                connection::serve(stream, &shared);
-            }
-        });
+        let spawned = thread::Builder::new()
+            .name(format!("from {remote}"))
+            .spawn({
+                let shared = Arc::clone(shared);
+                move || {
+                    let _alive = Alive(&shared);
+                    connection::serve(stream, &shared);
+                }
+            });
         if let Err(error) = spawned {
             shared.threads.fetch_sub(1, Ordering::AcqRel);
             eprintln!("backend: no thread for {remote}: {error}");

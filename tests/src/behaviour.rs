@@ -85,12 +85,19 @@ pub struct Behaviour {
 
 impl Behaviour {
     /// An ordinary answer.
-    pub const ANSWER: Self = Self::of(Kind::Answer { body: 64, framing: Framing::Length });
+    pub const ANSWER: Self = Self::of(Kind::Answer {
+        body: 64,
+        framing: Framing::Length,
+    });
 
     /// This kind, at once and every time.
     #[must_use]
     pub const fn of(kind: Kind) -> Self {
-        Self { kind, after: Duration::ZERO, once: false }
+        Self {
+            kind,
+            after: Duration::ZERO,
+            once: false,
+        }
     }
 
     /// The same after working on the request for this long.
@@ -123,7 +130,11 @@ impl fmt::Display for Behaviour {
             Kind::AnswerThenClose => f.write_str("answer-then-close")?,
             Kind::AnswerTogether { requests } => write!(f, "together={requests}")?,
             Kind::CloseWithoutAnswer(how) => f.write_str(means(how))?,
-            Kind::CloseInBody { body, framing, means: how } => {
+            Kind::CloseInBody {
+                body,
+                framing,
+                means: how,
+            } => {
                 write!(f, "{}-in-body={body}{}", means(how), chunked(framing))?;
             }
             Kind::CloseInHeader(how) => write!(f, "{}-in-header", means(how))?,
@@ -163,7 +174,9 @@ impl FromStr for Behaviour {
                 None if word == "chunked" => framing = Framing::Chunked,
                 None if word == "once" => once = true,
                 Some(("after", ms)) => {
-                    let ms = ms.parse().with_context(|| format!("{word}: not milliseconds"))?;
+                    let ms = ms
+                        .parse()
+                        .with_context(|| format!("{word}: not milliseconds"))?;
                     after = Duration::from_millis(ms);
                 }
                 _ => bail!("unknown word {word:?} in behaviour {text:?}"),
@@ -173,14 +186,26 @@ impl FromStr for Behaviour {
         let kind = match name {
             "answer" => Kind::Answer { body, framing },
             "answer-then-close" => Kind::AnswerThenClose,
-            "together" => Kind::AnswerTogether { requests: number.context("together=how many?")? },
+            "together" => Kind::AnswerTogether {
+                requests: number.context("together=how many?")?,
+            },
             "close" => Kind::CloseWithoutAnswer(Means::Fin),
             "reset" => Kind::CloseWithoutAnswer(Means::Rst),
-            "close-in-body" => Kind::CloseInBody { body, framing, means: Means::Fin },
-            "reset-in-body" => Kind::CloseInBody { body, framing, means: Means::Rst },
+            "close-in-body" => Kind::CloseInBody {
+                body,
+                framing,
+                means: Means::Fin,
+            },
+            "reset-in-body" => Kind::CloseInBody {
+                body,
+                framing,
+                means: Means::Rst,
+            },
             "close-in-header" => Kind::CloseInHeader(Means::Fin),
             "reset-in-header" => Kind::CloseInHeader(Means::Rst),
-            "big-header" => Kind::BigHeader { bytes: number.context("big-header=how many bytes?")? },
+            "big-header" => Kind::BigHeader {
+                bytes: number.context("big-header=how many bytes?")?,
+            },
             "leave-body-unread" => Kind::LeaveBodyUnread,
             _ => bail!("unknown behaviour {name:?}"),
         };
@@ -196,7 +221,10 @@ mod tests {
     fn a_behaviour_is_read_back_as_it_was_written() {
         for behaviour in [
             Behaviour::ANSWER,
-            Behaviour::of(Kind::Answer { body: 5, framing: Framing::Chunked }),
+            Behaviour::of(Kind::Answer {
+                body: 5,
+                framing: Framing::Chunked,
+            }),
             Behaviour::of(Kind::AnswerThenClose).once(),
             Behaviour::of(Kind::AnswerTogether { requests: 4 }),
             Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).after(Duration::from_millis(50)),
@@ -210,13 +238,23 @@ mod tests {
             Behaviour::of(Kind::BigHeader { bytes: 20_000 }),
             Behaviour::of(Kind::LeaveBodyUnread),
         ] {
-            assert_eq!(behaviour.to_string().parse::<Behaviour>().unwrap(), behaviour);
+            assert_eq!(
+                behaviour.to_string().parse::<Behaviour>().unwrap(),
+                behaviour
+            );
         }
     }
 
     #[test]
     fn an_unknown_behaviour_is_named_and_not_guessed() {
-        for text in ["", "explode", "close twice", "together", "answer=x", "close after=soon"] {
+        for text in [
+            "",
+            "explode",
+            "close twice",
+            "together",
+            "answer=x",
+            "close after=soon",
+        ] {
             assert!(text.parse::<Behaviour>().is_err(), "{text:?} was accepted");
         }
     }

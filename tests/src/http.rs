@@ -22,14 +22,21 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes).context("head is not UTF-8")?;
         let mut lines = text.split("\r\n");
-        let first_line = lines.next().filter(|line| !line.is_empty()).context("empty head")?;
+        let first_line = lines
+            .next()
+            .filter(|line| !line.is_empty())
+            .context("empty head")?;
         let mut headers = Vec::new();
         for line in lines.filter(|line| !line.is_empty()) {
-            let (name, value) =
-                line.split_once(':').with_context(|| format!("header without colon: {line:?}"))?;
+            let (name, value) = line
+                .split_once(':')
+                .with_context(|| format!("header without colon: {line:?}"))?;
             headers.push((name.to_owned(), value.trim().to_owned()));
         }
-        Ok(Self { first_line: first_line.to_owned(), headers })
+        Ok(Self {
+            first_line: first_line.to_owned(),
+            headers,
+        })
     }
 
     /// Value of the first header of this name.
@@ -47,7 +54,11 @@ impl Head {
     /// If there is one that is not a number.
     pub fn content_length(&self) -> Result<Option<usize>> {
         self.header("content-length")
-            .map(|value| value.parse().with_context(|| format!("Content-Length {value:?}")))
+            .map(|value| {
+                value
+                    .parse()
+                    .with_context(|| format!("Content-Length {value:?}"))
+            })
             .transpose()
     }
 
@@ -55,13 +66,16 @@ impl Head {
     #[must_use]
     pub fn closes(&self) -> bool {
         self.first_line.contains("HTTP/1.0")
-            || self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
+            || self
+                .header("connection")
+                .is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 
     /// Whether the body comes in chunks.
     #[must_use]
     pub fn chunked(&self) -> bool {
-        self.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+        self.header("transfer-encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
     }
 }
 
@@ -70,7 +84,10 @@ impl Head {
 /// # Errors
 /// If there is still no end after [`HEAD_LIMIT`] bytes.
 pub fn head_length(bytes: &[u8]) -> Result<Option<usize>> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+    let end = bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|at| at + 4);
     if end.is_none() && bytes.len() > HEAD_LIMIT {
         bail!("no end of the head in {} bytes", bytes.len());
     }
@@ -100,7 +117,10 @@ pub fn chunks(mut bytes: &[u8]) -> Result<Chunks> {
             usize::from_str_radix(size, 16).with_context(|| format!("chunk size {size:?}"))?;
         let rest = &bytes[line_end + 2..];
         if size == 0 {
-            return Ok(Chunks { payload, complete: rest.starts_with(b"\r\n") });
+            return Ok(Chunks {
+                payload,
+                complete: rest.starts_with(b"\r\n"),
+            });
         }
         payload += size.min(rest.len());
         match rest.get(size + 2..) {
@@ -108,7 +128,10 @@ pub fn chunks(mut bytes: &[u8]) -> Result<Chunks> {
             None => break,
         }
     }
-    Ok(Chunks { payload, complete: false })
+    Ok(Chunks {
+        payload,
+        complete: false,
+    })
 }
 
 #[cfg(test)]
@@ -136,9 +159,18 @@ mod tests {
     #[test]
     fn a_cut_chunked_body_is_not_complete() {
         let whole = b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n";
-        assert_eq!(chunks(whole).unwrap(), Chunks { payload: 7, complete: true });
+        assert_eq!(
+            chunks(whole).unwrap(),
+            Chunks {
+                payload: 7,
+                complete: true
+            }
+        );
         for cut in 0..whole.len() {
-            assert!(!chunks(&whole[..cut]).unwrap().complete, "complete at {cut} bytes");
+            assert!(
+                !chunks(&whole[..cut]).unwrap().complete,
+                "complete at {cut} bytes"
+            );
         }
         assert_eq!(chunks(b"3\r\nabc\r\n4\r\nde").unwrap().payload, 5);
         assert!(chunks(b"zz\r\n").is_err());

@@ -17,3 +17,6 @@ pub mod nginx;
 pub mod processes;
 pub mod sockets;
 pub mod stale;
+pub mod tool;
+pub mod truth;
+pub mod verdicts;

@@ -49,13 +49,23 @@ impl Request {
     /// A GET of this target.
     #[must_use]
     pub fn get(target: impl Into<String>) -> Self {
-        Self { method: Method::Get, target: target.into(), behaviour: None, body: 0 }
+        Self {
+            method: Method::Get,
+            target: target.into(),
+            behaviour: None,
+            body: 0,
+        }
     }
 
     /// A POST to this target with a body of so many bytes.
     #[must_use]
     pub fn post(target: impl Into<String>, body: usize) -> Self {
-        Self { method: Method::Post, target: target.into(), behaviour: None, body }
+        Self {
+            method: Method::Post,
+            target: target.into(),
+            behaviour: None,
+            body,
+        }
     }
 
     /// The same, telling the backend what to do.
@@ -66,7 +76,10 @@ impl Request {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut text = format!("{} {} HTTP/1.1\r\nHost: lab.test\r\n", self.method, self.target);
+        let mut text = format!(
+            "{} {} HTTP/1.1\r\nHost: lab.test\r\n",
+            self.method, self.target
+        );
         if let Some(behaviour) = self.behaviour {
             text += &format!("{HEADER}: {behaviour}\r\n");
         }
@@ -112,7 +125,11 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let local = stream.local_addr()?;
-        Ok(Self { stream, address, local })
+        Ok(Self {
+            stream,
+            address,
+            local,
+        })
     }
 
     /// The client's own end.
@@ -152,7 +169,11 @@ impl Client {
             }
         };
         let head = Head::parse(&bytes[..head_end])?;
-        let status = head.first_line.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = head
+            .first_line
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok());
         let status = status.with_context(|| format!("no status in {:?}", head.first_line))?;
         let length = head.content_length()?;
         let (body, complete) = loop {
@@ -167,11 +188,20 @@ impl Client {
             }
             if self.read(&mut bytes)? == 0 {
                 let body = &bytes[head_end..];
-                let payload = if head.chunked() { chunks(body)?.payload } else { body.len() };
+                let payload = if head.chunked() {
+                    chunks(body)?.payload
+                } else {
+                    body.len()
+                };
                 break (payload, length.is_none() && !head.chunked());
             }
         };
-        Ok(Response { status, body, complete, kept: complete && !head.closes() })
+        Ok(Response {
+            status,
+            body,
+            complete,
+            kept: complete && !head.closes(),
+        })
     }
 
     /// Sends a request and reads its response.
@@ -232,7 +262,9 @@ impl Outcome {
     /// The client got a whole answer of status 200.
     #[must_use]
     pub fn served(&self) -> bool {
-        self.response.as_ref().is_ok_and(|response| response.status == 200 && response.complete)
+        self.response
+            .as_ref()
+            .is_ok_and(|response| response.status == 200 && response.complete)
     }
 }
 
@@ -254,7 +286,9 @@ pub fn run(
                 let mut client = None;
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(request) = requests.get(at) else { break };
+                    let Some(request) = requests.get(at) else {
+                        break;
+                    };
                     let outcome = one(&mut client, address, request);
                     if !reuse {
                         client = None;
@@ -264,7 +298,12 @@ pub fn run(
             });
         }
     });
-    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+    outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn one(client: &mut Option<Client>, address: SocketAddr, request: &Request) -> Outcome {
@@ -281,7 +320,12 @@ fn one(client: &mut Option<Client>, address: SocketAddr, request: &Request) -> O
         anyhow::Ok(response)
     })()
     .map_err(|error| format!("{error:#}"));
-    Outcome { request: request.clone(), sent_ns, finished_ns: now_ns(), response }
+    Outcome {
+        request: request.clone(),
+        sent_ns,
+        finished_ns: now_ns(),
+        response,
+    }
 }
 
 #[cfg(test)]
@@ -302,12 +346,18 @@ mod tests {
             let mut client = Client::connect(backend.address()).unwrap();
             for target in ["/a", "/b"] {
                 let response = client.ask(&Request::post(target, 10)).unwrap();
-                assert_eq!((response.status, response.body, response.kept), (200, 64, true));
+                assert_eq!(
+                    (response.status, response.body, response.kept),
+                    (200, 64, true)
+                );
             }
-            let connection = backend.connections().pop().unwrap();
+            let answered = |records: &[crate::backend::Connection]| records[0].answered() == 2;
+            let records = backend
+                .wait_until("the answers", PATIENCE, answered)
+                .unwrap();
+            let connection = &records[0];
             assert_eq!(connection.remote, client.local());
             assert_eq!(connection.local, backend.address());
-            assert_eq!(connection.answered(), 2);
             assert_eq!(connection.requests[1].target, "/b");
             assert_eq!(connection.requests[1].body_bytes, 10);
             assert!(connection.is_open());
@@ -318,19 +368,57 @@ mod tests {
     fn every_fault_reaches_the_client_as_told_and_stands_in_the_record() {
         let backend = Backend::start(IPV4, Habits::default()).unwrap();
         let body = 10_000;
-        let cut = |framing, means| Behaviour::of(Kind::CloseInBody { body, framing, means });
+        let cut = |framing, means| {
+            Behaviour::of(Kind::CloseInBody {
+                body,
+                framing,
+                means,
+            })
+        };
         for (behaviour, status, why, means) in [
-            (Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)), None, Why::BeforeAnswer, Means::Fin),
-            (Behaviour::of(Kind::CloseWithoutAnswer(Means::Rst)), None, Why::BeforeAnswer, Means::Rst),
-            (Behaviour::of(Kind::CloseInHeader(Means::Fin)), None, Why::InHeader, Means::Fin),
-            (cut(Framing::Length, Means::Fin), Some(200), Why::InBody, Means::Fin),
-            (cut(Framing::Chunked, Means::Fin), Some(200), Why::InBody, Means::Fin),
+            (
+                Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)),
+                None,
+                Why::BeforeAnswer,
+                Means::Fin,
+            ),
+            (
+                Behaviour::of(Kind::CloseWithoutAnswer(Means::Rst)),
+                None,
+                Why::BeforeAnswer,
+                Means::Rst,
+            ),
+            (
+                Behaviour::of(Kind::CloseInHeader(Means::Fin)),
+                None,
+                Why::InHeader,
+                Means::Fin,
+            ),
+            (
+                cut(Framing::Length, Means::Fin),
+                Some(200),
+                Why::InBody,
+                Means::Fin,
+            ),
+            (
+                cut(Framing::Chunked, Means::Fin),
+                Some(200),
+                Why::InBody,
+                Means::Fin,
+            ),
         ] {
             let response = ask(&backend, behaviour);
-            assert_eq!(response.as_ref().ok().map(|response| response.status), status);
+            assert_eq!(
+                response.as_ref().ok().map(|response| response.status),
+                status
+            );
             assert!(response.is_err() || response.is_ok_and(|response| !response.complete));
             let end = backend.connections().last().unwrap().end.unwrap();
-            assert_eq!((end.how, end.why), (Ended::Closed(means), why), "{behaviour}");
+            assert_eq!(
+                (end.how, end.why),
+                (Ended::Closed(means), why),
+                "{behaviour}"
+            );
         }
         let once = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
         assert!(ask(&backend, once).is_err());
@@ -342,7 +430,9 @@ mod tests {
         let backend = Backend::start(IPV4, Habits::default()).unwrap();
         let mut client = Client::connect(backend.address()).unwrap();
         let leave = Behaviour::of(Kind::LeaveBodyUnread);
-        client.send(&Request::post("/x", 1000).asking(leave)).unwrap();
+        client
+            .send(&Request::post("/x", 1000).asking(leave))
+            .unwrap();
         assert_eq!(client.receive().unwrap().status, 413);
         let mut buffer = [0];
         let error = client.stream.read(&mut buffer).unwrap_err();
@@ -352,15 +442,34 @@ mod tests {
     #[test]
     fn an_idle_close_is_never_early_and_waits_while_it_is_held() {
         let after = Duration::from_millis(60);
-        let idle = Some(Idle { after, means: Means::Fin });
-        let backend = Backend::start(IPV4, Habits { idle, ..Habits::default() }).unwrap();
+        let idle = Some(Idle {
+            after,
+            means: Means::Fin,
+        });
+        let backend = Backend::start(
+            IPV4,
+            Habits {
+                idle,
+                ..Habits::default()
+            },
+        )
+        .unwrap();
         let mut client = Client::connect(backend.address()).unwrap();
         client.ask(&Request::get("/x")).unwrap();
         let closed = |records: &[crate::backend::Connection]| {
-            records.iter().all(|record| record.closed_because(Why::Idle))
+            records
+                .iter()
+                .all(|record| record.closed_because(Why::Idle))
         };
-        let record = backend.wait_until("the idle close", PATIENCE, closed).unwrap().pop().unwrap();
-        let silence = between(record.last_answered_ns().unwrap(), record.end.unwrap().at_ns);
+        let record = backend
+            .wait_until("the idle close", PATIENCE, closed)
+            .unwrap()
+            .pop()
+            .unwrap();
+        let silence = between(
+            record.last_answered_ns().unwrap(),
+            record.end.unwrap().at_ns,
+        );
         assert!(silence >= after, "closed after {silence:?}");
 
         let hold = backend.hold_idle_closes();
@@ -370,13 +479,20 @@ mod tests {
         thread::sleep(Duration::from_millis(100));
         assert!(backend.connections()[1].is_open());
         drop(hold);
-        let record = backend.wait_until("the held close", PATIENCE, closed).unwrap().pop().unwrap();
+        let record = backend
+            .wait_until("the held close", PATIENCE, closed)
+            .unwrap()
+            .pop()
+            .unwrap();
         assert!(record.end.unwrap().at_ns >= held_until);
     }
 
     #[test]
     fn a_request_limit_closes_unannounced() {
-        let habits = Habits { request_limit: Some(3), ..Habits::default() };
+        let habits = Habits {
+            request_limit: Some(3),
+            ..Habits::default()
+        };
         let backend = Backend::start(IPV4, habits).unwrap();
         let requests: Vec<_> = (0..3).map(|n| Request::get(format!("/{n}"))).collect();
         let outcomes = run(backend.address(), &requests, 1, true);

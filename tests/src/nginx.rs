@@ -69,7 +69,9 @@ impl Nginx {
     /// If it does not start; the message carries what it said.
     pub fn start(configuration: &Configuration) -> Result<Self> {
         let binary = binary()?;
-        let prefix = tempfile::Builder::new().prefix("whoclosed-lab-").tempdir()?;
+        let prefix = tempfile::Builder::new()
+            .prefix("whoclosed-lab-")
+            .tempdir()?;
         // Workers run as another user and write their temporary files below it.
         fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755))?;
         for folder in ["logs", "temp"] {
@@ -77,7 +79,10 @@ impl Nginx {
         }
         for attempt in 0..PORT_ATTEMPTS {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(attempt)?));
-            fs::write(prefix.path().join("nginx.conf"), configuration.text(address))?;
+            fs::write(
+                prefix.path().join("nginx.conf"),
+                configuration.text(address),
+            )?;
             let said = prefix.path().join("logs/stderr");
             let child = processes::bound_to_us(&binary)
                 .arg("-p")
@@ -93,7 +98,12 @@ impl Nginx {
             let mut master = Master(child);
             let workers = usize::from(configuration.workers);
             if master.serves(address, workers, &said)? {
-                return Ok(Self { master, address, workers, prefix });
+                return Ok(Self {
+                    master,
+                    address,
+                    workers,
+                    prefix,
+                });
             }
         }
         bail!("found no free port for nginx in {PORT_ATTEMPTS} attempts")
@@ -168,7 +178,11 @@ impl Nginx {
         let old = self.workers()?;
         processes::signal(self.master_pid(), Signal::HUP)?;
         wait_for("nginx's new workers", PATIENCE, || {
-            let new = self.workers()?.into_iter().filter(|pid| !old.contains(pid)).count();
+            let new = self
+                .workers()?
+                .into_iter()
+                .filter(|pid| !old.contains(pid))
+                .count();
             Ok((new >= self.workers).then_some(()))
         })?;
         Ok(old)

@@ -33,7 +33,10 @@ pub fn status(pid: u32) -> Option<Status> {
 fn parse(stat: &str) -> Option<Status> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
-    Some(Status { state: fields.next()?.chars().next()?, parent: fields.next()?.parse().ok()? })
+    Some(Status {
+        state: fields.next()?.chars().next()?,
+        parent: fields.next()?.parse().ok()?,
+    })
 }
 
 /// Whether the process runs (a zombie does not).
@@ -49,7 +52,11 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn children(parent: u32) -> Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot list /proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let is_child = status(pid)
@@ -67,7 +74,10 @@ pub fn children(parent: u32) -> Result<Vec<u32>> {
 /// # Errors
 /// If there is no such process.
 pub fn signal(pid: u32, signal: Signal) -> Result<()> {
-    let id = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a pid")?;
+    let id = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("not a pid")?;
     kill_process(id, signal).with_context(|| format!("cannot signal process {pid}"))
 }
 
@@ -129,7 +139,9 @@ impl Stopped {
     /// If one of them has gone or does not stop.
     pub fn stop(pids: &[u32]) -> Result<Self> {
         // Made first: whatever fails below, what was stopped continues.
-        let stopped = Self { pids: pids.to_vec() };
+        let stopped = Self {
+            pids: pids.to_vec(),
+        };
         for &pid in pids {
             signal(pid, Signal::STOP)?;
         }
@@ -159,13 +171,22 @@ mod tests {
     #[test]
     fn a_process_name_with_brackets_does_not_shift_the_fields() {
         let status = parse("12 (a) (b)) T 7 1 2 3").unwrap();
-        assert_eq!(status, Status { state: 'T', parent: 7 });
+        assert_eq!(
+            status,
+            Status {
+                state: 'T',
+                parent: 7
+            }
+        );
         assert!(parse("").is_none());
     }
 
     #[test]
     fn a_child_is_found_stopped_continued_and_ended() {
-        let mut child = bound_to_us(Path::new("/bin/sleep")).arg("600").spawn().unwrap();
+        let mut child = bound_to_us(Path::new("/bin/sleep"))
+            .arg("600")
+            .spawn()
+            .unwrap();
         let pid = child.id();
         assert!(children(std::process::id()).unwrap().contains(&pid));
         let stopped = Stopped::stop(&[pid]).unwrap();

@@ -68,7 +68,12 @@ fn parse(line: &str) -> Option<Socket> {
     let remote = address(fields.next()?)?;
     let state = State(u8::from_str_radix(fields.next()?, 16).ok()?);
     let (_, unread) = fields.next()?.split_once(':')?;
-    Some(Socket { local, remote, state, unread: u32::from_str_radix(unread, 16).ok()? })
+    Some(Socket {
+        local,
+        remote,
+        state,
+        unread: u32::from_str_radix(unread, 16).ok()?,
+    })
 }
 
 /// `0100007F:1F90`: the address as 32-bit words in the machine's own order

@@ -55,7 +55,7 @@ pub struct Stale {
 /// What a race gave.
 #[derive(Clone, Debug)]
 pub struct Raced {
-    /// The connections that failed, one for each request.
+    /// The connections that failed, as many as requests.
     pub stale: Vec<Stale>,
     /// What the clients got, and for which target.
     pub responses: Vec<(String, Response)>,
@@ -63,14 +63,21 @@ pub struct Raced {
     pub stopped: Duration,
 }
 
-/// Runs one race. Before it, waits until the backend has no open connection, so that
+/// Runs one race. After a FIN each request meets one dead connection; a reset is found
+/// before anything is sent, so that one request may find several in turn, and others
+/// none. Either way each connection gives one line.
+///
+/// Before it, waits until the backend has no open connection, so that
 /// every connection in nginx's pools is one of the race's.
 ///
 /// # Errors
 /// If a step's fact does not come about; no failure has been made then, unless the
 /// message says so.
 pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
-    let idle = backend.habits().idle.context("the backend has no idle time")?;
+    let idle = backend
+        .habits()
+        .idle
+        .context("the backend has no idle time")?;
     if race.requests == 0 || race.served_before == 0 {
         bail!("a stale connection needs a request, and one before it");
     }
@@ -81,16 +88,26 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
     let earlier = backend.connections().len();
     let hold = backend.hold_idle_closes();
     let mut clients = clients(nginx, race)?;
-    let pooled = backend.connections().split_off(earlier);
-    if pooled.len() != race.requests
-        || pooled.iter().any(|record| !record.is_open() || record.answered() != race.served_before)
-    {
-        bail!("nginx did not pool {} connections as expected: {pooled:?}", race.requests);
+    // The clients may have their answers a moment before that is written down.
+    let pooled = backend.wait_until("the answers before the race", PATIENCE, |records| {
+        records[earlier..]
+            .iter()
+            .all(|record| record.answered() == race.served_before)
+    })?;
+    let pooled = &pooled[earlier..];
+    if pooled.len() != race.requests || pooled.iter().any(|record| !record.is_open()) {
+        bail!(
+            "nginx did not pool {} connections as expected: {pooled:?}",
+            race.requests
+        );
     }
 
     // Stop the workers shortly before the first idle time runs out.
-    let first_answer =
-        pooled.iter().filter_map(Connection::last_answered_ns).min().context("no answer")?;
+    let first_answer = pooled
+        .iter()
+        .filter_map(Connection::last_answered_ns)
+        .min()
+        .context("no answer")?;
     let silence = between(first_answer, now_ns());
     let lead = (idle.after / 4).min(Duration::from_millis(25));
     sleep_until(Instant::now() + idle.after.saturating_sub(lead + silence));
@@ -101,10 +118,18 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
     for (index, client) in clients.iter_mut().enumerate() {
         let target = format!("{}raced-{stopped_ns}-{index}", race.location);
         let body = if race.method == Method::Post { 10 } else { 0 };
-        client.send(&Request { method: race.method, target: target.clone(), behaviour: None, body })?;
+        client.send(&Request {
+            method: race.method,
+            target: target.clone(),
+            behaviour: None,
+            body,
+        })?;
         targets.push(target);
     }
-    let ends: Vec<_> = clients.iter().map(|client| (client.remote(), client.local())).collect();
+    let ends: Vec<_> = clients
+        .iter()
+        .map(|client| (client.remote(), client.local()))
+        .collect();
     wait_for("the requests to arrive at nginx", PATIENCE, || {
         let arrived = |socket: &Option<Socket>| socket.is_some_and(|socket| socket.unread > 0);
         Ok(sockets::find(&ends)?.iter().all(arrived).then_some(()))
@@ -136,7 +161,11 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
             connection,
         })
     });
-    Ok(Raced { stale: stale.collect(), responses, stopped: between(stopped_ns, continued_ns) })
+    Ok(Raced {
+        stale: stale.collect(),
+        responses,
+        stopped: between(stopped_ns, continued_ns),
+    })
 }
 
 /// Clients on connections of their own, whose requests so far were all in nginx's
@@ -146,7 +175,9 @@ fn clients(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
     let mut clients = (0..race.requests)
         .map(|_| Client::connect(nginx.address()))
         .collect::<Result<Vec<_>>>()?;
-    let together = Behaviour::of(Kind::AnswerTogether { requests: race.requests });
+    let together = Behaviour::of(Kind::AnswerTogether {
+        requests: race.requests,
+    });
     for round in 0..race.served_before {
         let request = Request::get(format!("{}before-{round}", race.location)).asking(together);
         for client in &mut clients {
@@ -164,7 +195,10 @@ fn clients(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
 
 /// Waits until the backend's closes have reached nginx's ends of the connections.
 fn await_arrival(closed: &[Connection], means: Means) -> Result<()> {
-    let ends: Vec<_> = closed.iter().map(|record| (record.remote, record.local)).collect();
+    let ends: Vec<_> = closed
+        .iter()
+        .map(|record| (record.remote, record.local))
+        .collect();
     wait_for("the closes to arrive at nginx", PATIENCE, || {
         let arrived = |socket: &Option<Socket>| match means {
             Means::Fin => socket.is_some_and(|socket| socket.state == State::CLOSE_WAIT),

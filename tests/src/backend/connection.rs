@@ -33,7 +33,11 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
         records.len() - 1
     };
     shared.changed.notify_all();
-    let mut server = Server { stream, shared, index };
+    let mut server = Server {
+        stream,
+        shared,
+        index,
+    };
     let ending = server.run();
     server.end(ending);
 }
@@ -46,7 +50,10 @@ struct Ending {
 
 impl Ending {
     fn close(means: Means, why: Why) -> Self {
-        Self { how: Ended::Closed(means), why }
+        Self {
+            how: Ended::Closed(means),
+            why,
+        }
     }
 
     fn peer(error: &std::io::Error, why: Why) -> Self {
@@ -89,7 +96,11 @@ impl Server<'_> {
 
     /// Records the end, then commits it.
     fn end(self, ending: Ending) {
-        let end = End { at_ns: now_ns(), how: ending.how, why: ending.why };
+        let end = End {
+            at_ns: now_ns(),
+            how: ending.how,
+            why: ending.why,
+        };
         lock(&self.shared.records)[self.index].end = Some(end);
         // With bytes unread the kernel sends the RST by itself, and for that reason.
         if ending.how == Ended::Closed(Means::Rst) && ending.why != Why::BodyUnread {
@@ -113,7 +124,10 @@ impl Server<'_> {
         }
         let mut held = lock(&self.shared.held);
         if *held {
-            let released = self.shared.released.wait_timeout_while(held, PATIENCE, |held| *held);
+            let released = self
+                .shared
+                .released
+                .wait_timeout_while(held, PATIENCE, |held| *held);
             held = released.unwrap_or_else(PoisonError::into_inner).0;
             drop(held);
             // Like any server: what arrived before the close is served after all.
@@ -121,7 +135,10 @@ impl Server<'_> {
                 return Ok(());
             }
         }
-        Err(Ending::close(idle.map_or(Means::Fin, |idle| idle.means), Why::Idle))
+        Err(Ending::close(
+            idle.map_or(Means::Fin, |idle| idle.means),
+            Why::Idle,
+        ))
     }
 
     /// Reads one request and does with it as told.
@@ -191,7 +208,11 @@ impl Server<'_> {
             Kind::CloseWithoutAnswer(means) => {
                 return Err(Ending::close(means, Why::BeforeAnswer));
             }
-            Kind::CloseInBody { body, framing, means } => {
+            Kind::CloseInBody {
+                body,
+                framing,
+                means,
+            } => {
                 let response = response(body, framing);
                 let head = head_length(&response).ok().flatten().unwrap_or(0);
                 self.begin(&response[..head + (response.len() - head) / 2])?;
@@ -206,12 +227,15 @@ impl Server<'_> {
                 let response =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Filler: {filler}\r\n\r\n");
                 self.answer(response.as_bytes())?;
+                // Asked to close or not: who refuses such a header is to be the first to go.
+                return Ok(());
             }
             Kind::LeaveBodyUnread => {
                 let response = "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\
                                 Connection: close\r\n\r\n";
                 self.answer(response.as_bytes())?;
-                self.await_bytes().map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
+                self.await_bytes()
+                    .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
                 return Err(Ending::close(Means::Rst, Why::BodyUnread));
             }
         }
@@ -265,7 +289,10 @@ impl Server<'_> {
                 .and_then(|()| self.stream.read(&mut buffer[..room]))
                 .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
             if read == 0 {
-                return Err(Ending { how: Ended::PeerClosed, why: Why::PeerInFlight });
+                return Err(Ending {
+                    how: Ended::PeerClosed,
+                    why: Why::PeerInFlight,
+                });
             }
             left -= read;
             self.record_request(|request| request.body_bytes += read);
@@ -287,11 +314,14 @@ impl Server<'_> {
     /// Writes the beginning of an answer.
     fn begin(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         self.record_request(|request| {
-            request.answer = Some(Answer { began_ns: now_ns(), finished_ns: None });
+            request.answer = Some(Answer {
+                began_ns: now_ns(),
+                finished_ns: None,
+            });
         });
         self.stream
             .write_all(bytes)
-            .map_err(|_| Ending { how: Ended::PeerReset, why: Why::PeerInFlight })
+            .map_err(|error| Ending::peer(&error, Why::PeerInFlight))
     }
 
     /// Waits until so many requests are here at once.
@@ -303,8 +333,10 @@ impl Server<'_> {
             return;
         }
         let generation = gathering.generation;
-        let gathered =
-            self.shared.gathered.wait_timeout_while(gathering, PATIENCE, |gathering| {
+        let gathered = self
+            .shared
+            .gathered
+            .wait_timeout_while(gathering, PATIENCE, |gathering| {
                 gathering.generation == generation
             });
         let mut gathering = gathered.unwrap_or_else(PoisonError::into_inner).0;
@@ -319,7 +351,10 @@ impl Server<'_> {
             Ok(_) => Ended::PeerClosed,
             Err(_) => Ended::PeerReset,
         };
-        Ending { how, why: Why::PeerInFlight }
+        Ending {
+            how,
+            why: Why::PeerInFlight,
+        }
     }
 
     fn await_bytes(&self) -> std::io::Result<()> {
@@ -399,6 +434,12 @@ mod tests {
     fn a_chunked_response_carries_its_whole_body() {
         let response = response(2500, Framing::Chunked);
         let head = head_length(&response).unwrap().unwrap();
-        assert_eq!(chunks(&response[head..]).unwrap(), Chunks { payload: 2500, complete: true });
+        assert_eq!(
+            chunks(&response[head..]).unwrap(),
+            Chunks {
+                payload: 2500,
+                complete: true
+            }
+        );
     }
 }

@@ -29,7 +29,10 @@ impl Connection {
     /// Requests that were answered in full.
     #[must_use]
     pub fn answered(&self) -> usize {
-        self.requests.iter().filter(|request| request.answered_ns().is_some()).count()
+        self.requests
+            .iter()
+            .filter(|request| request.answered_ns().is_some())
+            .count()
     }
 
     /// When its last byte of response was handed to the kernel.
@@ -41,7 +44,8 @@ impl Connection {
     /// Whether the backend itself ended it, for this reason.
     #[must_use]
     pub fn closed_because(&self, why: Why) -> bool {
-        self.end.is_some_and(|end| matches!(end.how, Ended::Closed(_)) && end.why == why)
+        self.end
+            .is_some_and(|end| matches!(end.how, Ended::Closed(_)) && end.why == why)
     }
 }
 

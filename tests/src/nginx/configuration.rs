@@ -58,7 +58,11 @@ impl Configuration {
     /// Two workers before these upstreams, at nginx's own log level.
     #[must_use]
     pub fn new(upstreams: Vec<Upstream>) -> Self {
-        Self { workers: 2, log_level: None, upstreams }
+        Self {
+            workers: 2,
+            log_level: None,
+            upstreams,
+        }
     }
 
     /// The whole text, for a server on `address`. The error log's path is relative
@@ -97,7 +101,10 @@ http {{
 }}
 ",
             workers = self.workers,
-            level = self.log_level.map(|level| format!(" {level}")).unwrap_or_default(),
+            level = self
+                .log_level
+                .map(|level| format!(" {level}"))
+                .unwrap_or_default(),
         )
     }
 }
@@ -115,7 +122,11 @@ fn block(upstream: &Upstream) -> String {
 }
 
 fn location(upstream: &Upstream) -> String {
-    let connection = if upstream.keepalive.is_some() { "\"\"" } else { "close" };
+    let connection = if upstream.keepalive.is_some() {
+        "\"\""
+    } else {
+        "close"
+    };
     format!(
         "        location /{name}/ {{
             proxy_pass http://{name};
