@@ -2,13 +2,14 @@
 //!
 //! nginx closes a pooled connection as soon as it reads the backend's FIN, so a
 //! request meets a dead connection only if both wait for the worker at once, the
-//! request first. On a busy host that happens by itself, a few times in a thousand
-//! closes. Here the lab's own workers are stopped (SIGSTOP) for some milliseconds,
-//! standing in for busy ones: the clients' requests arrive, the backend's idle time
-//! runs out as it always would, and the workers continue. epoll hands out events in
-//! the order of their arrival (fs/eventpoll.c `ep_send_events` walks `rdllist`), so
-//! nginx reads the request, takes the connection from its pool and sends, and only
-//! then sees the FIN. Nothing but the moment is arranged: the failure is nginx's.
+//! request first. Requests aimed within a millisecond of the close meet it by
+//! themselves about once in a hundred times; on a busy host more often. Here the
+//! lab's own workers are stopped (SIGSTOP) for some ten milliseconds, standing in for
+//! busy ones: the clients' requests arrive, the backend's idle time runs out as it
+//! always would, and the workers continue. epoll hands out events in the order of
+//! their arrival (fs/eventpoll.c `ep_send_events` walks `rdllist`), so nginx reads the
+//! request, takes the connection from its pool and sends, and only then sees the FIN.
+//! Nothing but the moment is arranged: the failure is nginx's.
 //!
 //! Each step waits for a fact, so that the outcome does not depend on the machine's
 //! speed: stopped workers (`/proc`), requests and FINs that arrived (the kernel's

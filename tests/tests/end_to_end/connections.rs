@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lab::backend::{Backend, Habits, IPV4, IPV6, Idle, Why};
+use lab::backend::{Backend, Connection, Habits, IPV4, IPV6, Idle, Why};
 use lab::behaviour::{Behaviour, Framing, Kind, Means};
 use lab::clock::{PATIENCE, between, sleep_until};
-use lab::load::{self, Client, Method, Request};
+use lab::load::{self, Client, Method, Outcome, Request};
 use lab::nginx::{Configuration, Upstream};
 use lab::stale::{Race, race};
 use lab::truth;
@@ -172,19 +172,29 @@ fn behaviour(n: usize) -> Behaviour {
     .once()
 }
 
+/// A thousand requests, eight at a time.
+pub(crate) fn a_thousand_requests(address: SocketAddr) -> Vec<Outcome> {
+    let requests: Vec<_> = (0..1000)
+        .map(|n| Request::get(format!("/app/{n}")).asking(behaviour(n)))
+        .collect();
+    load::run(address, &requests, 8, true)
+}
+
+/// The connections that the backend closed on a request, by that request's target.
+pub(crate) fn failed(backend: &Backend) -> BTreeMap<String, Connection> {
+    let failures = [Why::BeforeAnswer, Why::InBody, Why::InHeader];
+    backend
+        .connections()
+        .into_iter()
+        .filter(|record| failures.iter().any(|&why| record.closed_because(why)))
+        .map(|record| (record.requests.last().unwrap().target.clone(), record))
+        .collect()
+}
+
 /// Each line's connection is the one that the backend closed on that very request.
 #[track_caller]
 fn every_line_has_its_own_connection(report: &Report, backend: &Backend) {
-    let closed: BTreeMap<_, _> = backend
-        .connections()
-        .into_iter()
-        .filter(|record| {
-            [Why::BeforeAnswer, Why::InBody, Why::InHeader]
-                .iter()
-                .any(|&why| record.closed_because(why))
-        })
-        .map(|record| (record.requests.last().unwrap().target.clone(), record))
-        .collect();
+    let closed = failed(backend);
     let mut connections = BTreeSet::new();
     for incident in &report.incidents {
         assert_eq!(incident.matched, "exact", "{incident:?}");
@@ -211,10 +221,7 @@ fn a_hundred_failures_in_a_thousand_requests_each_have_the_right_connection() {
     let backend = Backend::start(IPV4, Habits::default()).unwrap();
     let upstream = Upstream::new("app", backend.address()).keepalive(16);
     let mut bench = Bench::start(&Configuration::new(vec![upstream]), &[]);
-    let requests: Vec<_> = (0..1000)
-        .map(|n| Request::get(format!("/app/{n}")).asking(behaviour(n)))
-        .collect();
-    let outcomes = load::run(bench.nginx.address(), &requests, 8, true);
+    let outcomes = a_thousand_requests(bench.nginx.address());
     assert_eq!(outcomes.len(), 1000);
     let lines = bench.nginx.upstream_lines().unwrap();
     let report = bench.report();

@@ -11,6 +11,7 @@ use lab::stale::{Race, race};
 use lab::{processes, truth};
 
 use crate::bench::alone;
+use crate::connections;
 
 #[test]
 fn a_race_makes_as_many_stale_failures_as_it_was_asked_for() {
@@ -184,4 +185,33 @@ fn a_reload_replaces_the_workers_and_the_end_leaves_no_process() {
     std::mem::forget(stopped);
     drop(nginx);
     assert!(all.iter().all(|&pid| !processes::is_alive(pid)));
+}
+
+#[test]
+fn every_tenth_of_a_thousand_requests_fails_once_on_a_connection_of_its_own() {
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address()).keepalive(16);
+    let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
+    let outcomes = connections::a_thousand_requests(nginx.address());
+    assert_eq!(outcomes.len(), 1000);
+    let lines = nginx.upstream_lines().unwrap();
+    let failed = connections::failed(&backend);
+    assert_eq!((lines.len(), failed.len()), (100, 100));
+    let reused = failed
+        .values()
+        .filter(|record| record.requests.len() > 1)
+        .count();
+    assert!(
+        reused > 50,
+        "only {reused} failures on a connection that had served before"
+    );
+    for target in failed.keys() {
+        let request = format!("\"GET {target} HTTP/1.1\"");
+        assert_eq!(
+            lines.iter().filter(|line| line.contains(&request)).count(),
+            1,
+            "{target}"
+        );
+    }
 }

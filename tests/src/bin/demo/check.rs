@@ -6,7 +6,7 @@ use anyhow::Result;
 use lab::truth::{Fault, Happened};
 use lab::verdicts::{Report, compare};
 
-use crate::scene::{IDLE, Scene};
+use crate::scene::Scene;
 
 /// Every kind of fault that the demo promises.
 const PROMISED: [Fault; 7] = [
@@ -47,22 +47,30 @@ pub(crate) fn check(scene: &Scene, truth: &[Happened], json: &[u8]) -> Result<bo
     {
         problems.push(format!("the good upstream {good} is blamed"));
     }
-    let true_ms = IDLE.as_secs_f64() * 1000.0;
+    // The median of what the backend recorded: 1.00 s, or what a machine with too much
+    // to do made of it.
+    let mut closes = scene.idle_closes();
+    closes.sort_unstable();
+    let true_ms = closes
+        .get(closes.len() / 2)
+        .map_or(0.0, |close| close.as_secs_f64() * 1000.0);
     match report
         .upstream(scene.stale())
         .and_then(|upstream| upstream.idle_timeout)
     {
         None => problems.push("no idle timeout was inferred for the stale upstream".into()),
-        Some(found) if (found.ms - true_ms).abs() > true_ms * 0.05 => {
-            problems.push(format!(
-                "the stale upstream's idle timeout is {true_ms} ms, not {}",
-                found.ms
-            ));
+        Some(found) => {
+            println!(
+                "idle timeout of the stale upstream: {:.1} ms from {} closes; in truth {true_ms:.1} \
+                 ms, {} closes",
+                found.ms,
+                found.samples,
+                closes.len()
+            );
+            if (found.ms - true_ms).abs() > true_ms * 0.05 {
+                problems.push("the idle timeout is not within 5 % of the truth".into());
+            }
         }
-        Some(found) => println!(
-            "idle timeout of the stale upstream: {} ms from {} closes, in truth {true_ms} ms",
-            found.ms, found.samples
-        ),
     }
     if !report.capture.lost.is_empty() {
         problems.push(format!("records were lost: {:?}", report.capture.lost));

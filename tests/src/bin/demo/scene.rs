@@ -8,16 +8,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lab::backend::{Backend, Connection, Habits, IPV4, IPV6, Idle, Refusing};
+use lab::backend::{Backend, Connection, Habits, IPV4, IPV6, Idle, Refusing, Why};
 use lab::behaviour::{Behaviour, Framing, Kind, Means};
-use lab::clock::PATIENCE;
+use lab::clock::{PATIENCE, between};
 use lab::load::{Client, Method, Request};
 use lab::nginx::{Configuration, Nginx, Upstream};
 use lab::stale::{Race, race};
 use lab::truth::{self, Happened};
 
 /// The stale upstream's idle timeout: what a capture has to find out.
-pub(crate) const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(1);
 /// Time between two faults of the same kind.
 const PAUSE: Duration = Duration::from_millis(1400);
 
@@ -172,6 +172,19 @@ impl Scene {
     /// The upstream that closes idle connections after [`IDLE`].
     pub(crate) fn stale(&self) -> SocketAddr {
         self.stale.address()
+    }
+
+    /// The stale upstream's idle closes as its backend recorded them: silence before each.
+    pub(crate) fn idle_closes(&self) -> Vec<Duration> {
+        let silence = |record: Connection| {
+            let end = record.end.filter(|end| end.why == Why::Idle)?;
+            Some(between(record.last_answered_ns()?, end.at_ns))
+        };
+        self.stale
+            .connections()
+            .into_iter()
+            .filter_map(silence)
+            .collect()
     }
 
     /// Makes faults for so long, or until the bell; returns what happened.
