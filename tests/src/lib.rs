@@ -1,1 +1,22 @@
-//! lab
+//! The lab: a real nginx before backends that misbehave on purpose and write down
+//! what they did, so that a verdict can be held against the truth.
+//!
+//! Data flows one way. [`load`] sends requests to [`nginx`], nginx asks the
+//! [`backend`]s, each backend records every act before it commits it. [`truth`]
+//! turns those records into the faults that a capture has to explain, [`tool`]
+//! runs the command under test from outside, and [`verdicts`] compares both. No
+//! part of the tool is linked in: what it says is read from its output alone.
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod behaviour;
+pub mod clock;
+pub mod http;
+pub mod load;
+pub mod nginx;
+pub mod processes;
+pub mod sockets;
+pub mod stale;
+pub mod tool;
+pub mod truth;
+pub mod verdicts;

@@ -1,0 +1,329 @@
+//! Backends that misbehave on purpose, as threads of this process on loopback.
+//!
+//! Each connection has a record, and every act stands in it before it is committed:
+//! these records are the truth that a capture is held against. What to do with a
+//! request is in [`crate::behaviour`]; this module serves and remembers.
+
+mod connection;
+mod record;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketType};
+
+pub use record::{Answer, Connection, End, Ended, Request, Why};
+
+use crate::behaviour::{Behaviour, Means};
+use crate::clock::PATIENCE;
+
+/// IPv4 loopback, port left to the kernel.
+pub const IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// IPv6 loopback, port left to the kernel.
+pub const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+
+/// How a backend treats idle connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    /// Silence after the last answer (or the accept) before it closes.
+    pub after: Duration,
+    /// How it closes.
+    pub means: Means,
+}
+
+/// A backend's habits.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// What it does with requests that ask for nothing else.
+    pub behaviour: Behaviour,
+    /// When it closes idle connections; never without.
+    pub idle: Option<Idle>,
+    /// Closes, unannounced, after so many answers on a connection.
+    pub request_limit: Option<usize>,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            behaviour: Behaviour::ANSWER,
+            idle: None,
+            request_limit: None,
+        }
+    }
+}
+
+/// A running backend; dropping it ends its connections and threads.
+pub struct Backend {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    /// Dropping this end makes the other readable: every thread polls that.
+    stop: Option<UnixStream>,
+    listening: Option<JoinHandle<()>>,
+}
+
+/// What a backend's threads share.
+struct Shared {
+    habits: Habits,
+    records: Mutex<Vec<Connection>>,
+    /// Told of every change to `records`.
+    changed: Condvar,
+    held: Mutex<bool>,
+    /// Told when `held` becomes false.
+    released: Condvar,
+    gathering: Mutex<Gathering>,
+    /// Told when a new generation begins.
+    gathered: Condvar,
+    seen: Mutex<HashSet<String>>,
+    threads: AtomicUsize,
+    stopped: UnixStream,
+}
+
+impl Shared {
+    /// Lets idle closes happen.
+    fn release(&self) {
+        *lock(&self.held) = false;
+        self.released.notify_all();
+    }
+
+    /// Lets all requests go that wait for each other.
+    fn next_generation(&self, gathering: &mut Gathering) {
+        gathering.waiting = 0;
+        gathering.generation += 1;
+        self.gathered.notify_all();
+    }
+}
+
+/// Requests that wait for each other.
+#[derive(Default)]
+struct Gathering {
+    waiting: usize,
+    generation: u64,
+}
+
+impl Backend {
+    /// Listens on `address` (port 0: any) and serves.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = UnixStream::pair().context("socketpair() for stopping")?;
+        let shared = Arc::new(Shared {
+            habits,
+            records: Mutex::default(),
+            changed: Condvar::new(),
+            held: Mutex::default(),
+            released: Condvar::new(),
+            gathering: Mutex::default(),
+            gathered: Condvar::new(),
+            seen: Mutex::default(),
+            threads: AtomicUsize::new(0),
+            stopped,
+        });
+        let listening = thread::Builder::new()
+            .name(format!("backend {address}"))
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || accept(&listener, &shared)
+            })?;
+        Ok(Self {
+            address,
+            shared,
+            stop: Some(stop),
+            listening: Some(listening),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its habits.
+    #[must_use]
+    pub fn habits(&self) -> Habits {
+        self.shared.habits
+    }
+
+    /// The records of all connections so far, in the order of their acceptance.
+    #[must_use]
+    pub fn connections(&self) -> Vec<Connection> {
+        lock(&self.shared.records).clone()
+    }
+
+    /// Waits until the records satisfy `fact`, and returns them as they were then.
+    ///
+    /// # Errors
+    /// If they still do not after `patience`: the message names `what`.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut fact: impl FnMut(&[Connection]) -> bool,
+    ) -> Result<Vec<Connection>> {
+        let deadline = Instant::now() + patience;
+        let mut records = lock(&self.shared.records);
+        loop {
+            if fact(&records) {
+                return Ok(records.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!(
+                    "backend {}: waited {patience:?} in vain for {what}",
+                    self.address
+                );
+            }
+            let woken = self.shared.changed.wait_timeout(records, left);
+            records = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Puts off idle closes from now until the guard is dropped: those that fell due
+    /// meanwhile happen then. Without a fault of the machine's own timing a close
+    /// that is not yet due is not moved.
+    #[must_use]
+    pub fn hold_idle_closes(&self) -> Hold<'_> {
+        *lock(&self.shared.held) = true;
+        Hold(self)
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.shared.release();
+        self.shared
+            .next_generation(&mut lock(&self.shared.gathering));
+        if let Some(listening) = self.listening.take() {
+            // A panic of that thread has already been printed; there is none to tell.
+            let _ = listening.join();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while self.shared.threads.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// While it lives, no idle close happens. See [`Backend::hold_idle_closes`].
+#[derive(Debug)]
+pub struct Hold<'a>(&'a Backend);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.shared.release();
+    }
+}
+
+/// A port on which nobody listens, and nobody else can: bound, never listening.
+#[derive(Debug)]
+pub struct Refusing {
+    address: SocketAddr,
+    _bound: OwnedFd,
+}
+
+impl Refusing {
+    /// Reserves such a port on `address` (port 0: any).
+    ///
+    /// # Errors
+    /// If it cannot be bound.
+    pub fn start(address: SocketAddr) -> Result<Self> {
+        let family = if address.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let bound = rustix::net::socket(family, SocketType::STREAM, None).context("socket()")?;
+        rustix::net::bind(&bound, &address).with_context(|| format!("cannot bind {address}"))?;
+        let address = SocketAddr::try_from(rustix::net::getsockname(&bound)?)
+            .context("getsockname() gave no internet address")?;
+        Ok(Self {
+            address,
+            _bound: bound,
+        })
+    }
+
+    /// Where connects are refused.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A panic in one thread must not hide the records from the others.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Accepts until the backend is dropped.
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        let mut sources = [
+            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(&shared.stopped, PollFlags::IN),
+        ];
+        match poll(&mut sources, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => {
+                eprintln!("backend: poll() failed: {error}");
+                return;
+            }
+            Ok(_) => {}
+        }
+        if !sources[1].revents().is_empty() {
+            return;
+        }
+        let (stream, remote) = match listener.accept() {
+            Ok(accepted) => accepted,
+            // The peer may have gone again before it was accepted.
+            Err(error) => {
+                eprintln!("backend: accept() failed: {error}");
+                continue;
+            }
+        };
+        shared.threads.fetch_add(1, Ordering::AcqRel);
+        let spawned = thread::Builder::new()
+            .name(format!("from {remote}"))
+            .spawn({
+                let shared = Arc::clone(shared);
+                move || {
+                    let _alive = Alive(&shared);
+                    connection::serve(stream, &shared);
+                }
+            });
+        if let Err(error) = spawned {
+            shared.threads.fetch_sub(1, Ordering::AcqRel);
+            eprintln!("backend: no thread for {remote}: {error}");
+        }
+    }
+}
+
+/// Counts a connection's thread out, even if it panics.
+struct Alive<'a>(&'a Shared);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.0.threads.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,445 @@
+//! One connection of a backend: read, do as told, close; each act is recorded first.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
+use crate::behaviour::{Behaviour, Framing, HEADER, Kind, Means};
+use crate::clock::{PATIENCE, now_ns, timespec};
+use crate::http::{Head, head_length};
+
+/// Serves one connection to its end.
+pub(super) fn serve(stream: TcpStream, shared: &Shared) {
+    let accepted_ns = now_ns();
+    let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else {
+        // Reset before it could be looked at: there is nothing to record.
+        return;
+    };
+    // Answers are written in one piece; without this the second waits for an ACK.
+    let _ = stream.set_nodelay(true);
+    let index = {
+        let mut records = lock(&shared.records);
+        records.push(Connection {
+            local,
+            remote,
+            accepted_ns,
+            requests: Vec::new(),
+            end: None,
+        });
+        records.len() - 1
+    };
+    shared.changed.notify_all();
+    let mut server = Server {
+        stream,
+        shared,
+        index,
+    };
+    let ending = server.run();
+    server.end(ending);
+}
+
+/// How a connection is to end.
+struct Ending {
+    how: Ended,
+    why: Why,
+}
+
+impl Ending {
+    fn close(means: Means, why: Why) -> Self {
+        Self {
+            how: Ended::Closed(means),
+            why,
+        }
+    }
+
+    fn peer(error: &std::io::Error, why: Why) -> Self {
+        let how = match error.kind() {
+            ErrorKind::UnexpectedEof => Ended::PeerClosed,
+            _ => Ended::PeerReset,
+        };
+        Self { how, why }
+    }
+}
+
+/// What a wait ended with.
+enum Woken {
+    Ready,
+    Deadline,
+    Stopped,
+}
+
+struct Server<'a> {
+    stream: TcpStream,
+    shared: &'a Shared,
+    index: usize,
+}
+
+impl Server<'_> {
+    fn run(&mut self) -> Ending {
+        let mut served = 0;
+        let mut idle_since = Instant::now();
+        loop {
+            if let Err(ending) = self.await_request(idle_since) {
+                return ending;
+            }
+            match self.request(served) {
+                Ok(()) => idle_since = Instant::now(),
+                Err(ending) => return ending,
+            }
+            served += 1;
+        }
+    }
+
+    /// Records the end, then commits it.
+    fn end(self, ending: Ending) {
+        let end = End {
+            at_ns: now_ns(),
+            how: ending.how,
+            why: ending.why,
+        };
+        lock(&self.shared.records)[self.index].end = Some(end);
+        // With bytes unread the kernel sends the RST by itself, and for that reason.
+        if ending.how == Ended::Closed(Means::Rst) && ending.why != Why::BodyUnread {
+            let linger = Some(Duration::ZERO);
+            if let Err(error) = rustix::net::sockopt::set_socket_linger(&self.stream, linger) {
+                eprintln!("backend: SO_LINGER failed, a FIN goes out instead of an RST: {error}");
+            }
+        }
+        drop(self.stream);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for the next request's first byte, or ends the connection as idle.
+    fn await_request(&self, since: Instant) -> Result<(), Ending> {
+        let idle = self.shared.habits.idle;
+        let deadline = idle.map(|idle| since + idle.after);
+        match self.wait(PollFlags::IN, deadline) {
+            Woken::Ready => return Ok(()),
+            Woken::Stopped => return Err(Ending::close(Means::Fin, Why::Stopped)),
+            Woken::Deadline => {}
+        }
+        let mut held = lock(&self.shared.held);
+        if *held {
+            let released = self
+                .shared
+                .released
+                .wait_timeout_while(held, PATIENCE, |held| *held);
+            held = released.unwrap_or_else(PoisonError::into_inner).0;
+            drop(held);
+            // Like any server: what arrived before the close is served after all.
+            if let Woken::Ready = self.wait(PollFlags::IN, Some(Instant::now())) {
+                return Ok(());
+            }
+        }
+        Err(Ending::close(
+            idle.map_or(Means::Fin, |idle| idle.means),
+            Why::Idle,
+        ))
+    }
+
+    /// Reads one request and does with it as told.
+    fn request(&mut self, served: usize) -> Result<(), Ending> {
+        let arrived_ns = now_ns();
+        let head = match self.read_head() {
+            Ok(head) => head,
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                return Err(Ending::close(Means::Fin, Why::NotHttp));
+            }
+            Err(error) => return Err(Ending::peer(&error, Why::PeerWhileIdle)),
+        };
+        let read_ns = now_ns();
+        let mut words = head.first_line.split(' ');
+        let method = words.next().unwrap_or_default().to_owned();
+        let target = words.next().unwrap_or_default().to_owned();
+        let Ok(behaviour) = self.behaviour(&head, &target) else {
+            return Err(Ending::close(Means::Fin, Why::NotHttp));
+        };
+        let Ok(body_length) = head.content_length() else {
+            return Err(Ending::close(Means::Fin, Why::NotHttp));
+        };
+        let body_length = body_length.unwrap_or(0);
+        let leave_body = behaviour.kind == Kind::LeaveBodyUnread;
+        self.record(|connection| {
+            connection.requests.push(Request {
+                arrived_ns,
+                read_ns,
+                method,
+                target,
+                body_bytes: 0,
+                behaviour,
+                answer: None,
+            });
+        });
+        if !leave_body {
+            self.read_body(body_length)?;
+        }
+        if !behaviour.after.is_zero() {
+            // nginx may tire of waiting: its close shows as RDHUP, an RST as ERR.
+            match self.wait(PollFlags::RDHUP, Some(Instant::now() + behaviour.after)) {
+                Woken::Deadline => {}
+                Woken::Stopped => return Err(Ending::close(Means::Fin, Why::Stopped)),
+                Woken::Ready => return Err(self.peer_left()),
+            }
+        }
+        self.act(behaviour, head.closes())?;
+        let limit = self.shared.habits.request_limit;
+        if limit.is_some_and(|limit| served + 1 >= limit) {
+            return Err(Ending::close(Means::Fin, Why::RequestLimit));
+        }
+        Ok(())
+    }
+
+    /// Does as told; fails if that ends the connection.
+    fn act(&mut self, behaviour: Behaviour, asked: bool) -> Result<(), Ending> {
+        match behaviour.kind {
+            Kind::Answer { body, framing } => self.answer(&response(body, framing))?,
+            Kind::AnswerTogether { requests } => {
+                self.gather(requests);
+                self.answer(&response(64, Framing::Length))?;
+            }
+            Kind::AnswerThenClose => {
+                self.answer(&response(64, Framing::Length))?;
+                return Err(Ending::close(Means::Fin, Why::AfterAnswer));
+            }
+            Kind::CloseWithoutAnswer(means) => {
+                return Err(Ending::close(means, Why::BeforeAnswer));
+            }
+            Kind::CloseInBody {
+                body,
+                framing,
+                means,
+            } => {
+                let response = response(body, framing);
+                let head = head_length(&response).ok().flatten().unwrap_or(0);
+                self.begin(&response[..head + (response.len() - head) / 2])?;
+                return Err(Ending::close(means, Why::InBody));
+            }
+            Kind::CloseInHeader(means) => {
+                self.begin(b"HTTP/1.1 200 OK\r\nContent-Le")?;
+                return Err(Ending::close(means, Why::InHeader));
+            }
+            Kind::BigHeader { bytes } => {
+                let filler = "b".repeat(bytes);
+                let response =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Filler: {filler}\r\n\r\n");
+                self.answer(response.as_bytes())?;
+                // Asked to close or not: who refuses such a header is to be the first to go.
+                return Ok(());
+            }
+            Kind::LeaveBodyUnread => {
+                let response = "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\
+                                Connection: close\r\n\r\n";
+                self.answer(response.as_bytes())?;
+                self.await_bytes()
+                    .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
+                return Err(Ending::close(Means::Rst, Why::BodyUnread));
+            }
+        }
+        if asked {
+            return Err(Ending::close(Means::Fin, Why::Asked));
+        }
+        Ok(())
+    }
+
+    /// The behaviour that the head asks for; an ordinary answer where `once` is over.
+    fn behaviour(&self, head: &Head, target: &str) -> anyhow::Result<Behaviour> {
+        let behaviour = match head.header(HEADER) {
+            Some(text) => text.parse()?,
+            None => self.shared.habits.behaviour,
+        };
+        if behaviour.once && !lock(&self.shared.seen).insert(target.to_owned()) {
+            return Ok(Behaviour::ANSWER);
+        }
+        Ok(behaviour)
+    }
+
+    /// Reads a head and not a byte more, so that a body can be left unread.
+    fn read_head(&mut self) -> std::io::Result<Head> {
+        let invalid = |error: anyhow::Error| std::io::Error::new(ErrorKind::InvalidData, error);
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            self.await_bytes()?;
+            let peeked = self.stream.peek(&mut buffer)?;
+            if peeked == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            let before = bytes.len();
+            bytes.extend_from_slice(&buffer[..peeked]);
+            let length = head_length(&bytes).map_err(invalid)?;
+            let take = length.unwrap_or(bytes.len()) - before;
+            self.stream.read_exact(&mut buffer[..take])?;
+            if let Some(length) = length {
+                return Head::parse(&bytes[..length]).map_err(invalid);
+            }
+        }
+    }
+
+    fn read_body(&mut self, length: usize) -> Result<(), Ending> {
+        let mut left = length;
+        let mut buffer = [0; 64 * 1024];
+        while left > 0 {
+            let room = left.min(buffer.len());
+            let read = self
+                .await_bytes()
+                .and_then(|()| self.stream.read(&mut buffer[..room]))
+                .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
+            if read == 0 {
+                return Err(Ending {
+                    how: Ended::PeerClosed,
+                    why: Why::PeerInFlight,
+                });
+            }
+            left -= read;
+            self.record_request(|request| request.body_bytes += read);
+        }
+        Ok(())
+    }
+
+    /// Writes a whole answer; an answer that the peer did not take has no end.
+    fn answer(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        self.begin(bytes)?;
+        self.record_request(|request| {
+            if let Some(answer) = &mut request.answer {
+                answer.finished_ns = Some(now_ns());
+            }
+        });
+        Ok(())
+    }
+
+    /// Writes the beginning of an answer.
+    fn begin(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        self.record_request(|request| {
+            request.answer = Some(Answer {
+                began_ns: now_ns(),
+                finished_ns: None,
+            });
+        });
+        self.stream
+            .write_all(bytes)
+            .map_err(|error| Ending::peer(&error, Why::PeerInFlight))
+    }
+
+    /// Waits until so many requests are here at once.
+    fn gather(&self, requests: usize) {
+        let mut gathering = lock(&self.shared.gathering);
+        gathering.waiting += 1;
+        if gathering.waiting >= requests {
+            self.shared.next_generation(&mut gathering);
+            return;
+        }
+        let generation = gathering.generation;
+        let gathered = self
+            .shared
+            .gathered
+            .wait_timeout_while(gathering, PATIENCE, |gathering| {
+                gathering.generation == generation
+            });
+        let mut gathering = gathered.unwrap_or_else(PoisonError::into_inner).0;
+        if gathering.generation == generation {
+            gathering.waiting -= 1;
+        }
+    }
+
+    /// How nginx left, once a wait said that it did.
+    fn peer_left(&self) -> Ending {
+        let how = match self.stream.peek(&mut [0]) {
+            Ok(_) => Ended::PeerClosed,
+            Err(_) => Ended::PeerReset,
+        };
+        Ending {
+            how,
+            why: Why::PeerInFlight,
+        }
+    }
+
+    fn await_bytes(&self) -> std::io::Result<()> {
+        match self.wait(PollFlags::IN, Some(Instant::now() + PATIENCE)) {
+            Woken::Ready => Ok(()),
+            Woken::Deadline => Err(ErrorKind::TimedOut.into()),
+            Woken::Stopped => Err(ErrorKind::Interrupted.into()),
+        }
+    }
+
+    /// Waits for `events` on the socket, the deadline (ppoll: to the timer's own
+    /// precision, not to a millisecond) or the backend's end.
+    fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Woken {
+        loop {
+            let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            let mut sources = [
+                PollFd::new(&self.stream, events),
+                PollFd::new(&self.shared.stopped, PollFlags::IN),
+            ];
+            match poll(&mut sources, left.as_ref()) {
+                Ok(0) => return Woken::Deadline,
+                Ok(_) if !sources[0].revents().is_empty() => return Woken::Ready,
+                Ok(_) => return Woken::Stopped,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    eprintln!("backend: poll() failed: {error}");
+                    return Woken::Stopped;
+                }
+            }
+        }
+    }
+
+    fn record(&self, change: impl FnOnce(&mut Connection)) {
+        change(&mut lock(&self.shared.records)[self.index]);
+        self.shared.changed.notify_all();
+    }
+
+    fn record_request(&self, change: impl FnOnce(&mut Request)) {
+        self.record(|connection| {
+            if let Some(request) = connection.requests.last_mut() {
+                change(request);
+            }
+        });
+    }
+}
+
+/// A whole response.
+fn response(body: usize, framing: Framing) -> Vec<u8> {
+    let mut response = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n".to_vec();
+    match framing {
+        Framing::Length => {
+            response.extend_from_slice(format!("Content-Length: {body}\r\n\r\n").as_bytes());
+            response.resize(response.len() + body, b'a');
+        }
+        Framing::Chunked => {
+            response.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            let mut left = body;
+            while left > 0 {
+                let chunk = left.min(1000);
+                response.extend_from_slice(format!("{chunk:x}\r\n").as_bytes());
+                response.resize(response.len() + chunk, b'c');
+                response.extend_from_slice(b"\r\n");
+                left -= chunk;
+            }
+            response.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Chunks, chunks};
+
+    #[test]
+    fn a_chunked_response_carries_its_whole_body() {
+        let response = response(2500, Framing::Chunked);
+        let head = head_length(&response).unwrap().unwrap();
+        assert_eq!(
+            chunks(&response[head..]).unwrap(),
+            Chunks {
+                payload: 2500,
+                complete: true
+            }
+        );
+    }
+}

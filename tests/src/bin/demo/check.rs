@@ -1,0 +1,89 @@
+//! `--check`: the report against what the backends recorded.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use lab::truth::{Fault, Happened};
+use lab::verdicts::{Report, compare};
+
+use crate::scene::Scene;
+
+/// Every kind of fault that the demo promises.
+const PROMISED: [Fault; 7] = [
+    Fault::Stale,
+    Fault::ClosedBeforeAnswer,
+    Fault::ResetBeforeAnswer,
+    Fault::Cut,
+    Fault::Refused,
+    Fault::TooSlow,
+    Fault::BigHeader,
+];
+
+/// Prints the comparison; true if everything is right.
+pub(crate) fn check(scene: &Scene, truth: &[Happened], json: &[u8]) -> Result<bool> {
+    let report = Report::parse(json)?;
+    let comparison = compare(truth, &report);
+    println!("{comparison}");
+    let mut problems = Vec::new();
+    if report.schema != "whoclosed.report/1" {
+        problems.push(format!("the report's schema is {:?}", report.schema));
+    }
+    let made: BTreeSet<_> = truth.iter().map(|happened| happened.fault).collect();
+    for fault in PROMISED.iter().filter(|fault| !made.contains(fault)) {
+        problems.push(format!("no fault of the kind {fault:?} was made"));
+    }
+    let lines = scene.nginx().upstream_lines()?.len();
+    if lines != truth.len() {
+        problems.push(format!(
+            "nginx logged {lines} upstream lines for {} faults",
+            truth.len()
+        ));
+    }
+    let good = scene.good().to_string();
+    if report
+        .incidents
+        .iter()
+        .any(|incident| incident.upstream == good)
+    {
+        problems.push(format!("the good upstream {good} is blamed"));
+    }
+    // The median of what the backend recorded: 1.00 s, or what a machine with too much
+    // to do made of it.
+    let mut closes = scene.idle_closes();
+    closes.sort_unstable();
+    let true_ms = closes
+        .get(closes.len() / 2)
+        .map_or(0.0, |close| close.as_secs_f64() * 1000.0);
+    match report
+        .upstream(scene.stale())
+        .and_then(|upstream| upstream.idle_timeout)
+    {
+        None => problems.push("no idle timeout was inferred for the stale upstream".into()),
+        Some(found) => {
+            println!(
+                "idle timeout of the stale upstream: {:.1} ms from {} closes; in truth {true_ms:.1} \
+                 ms, {} closes",
+                found.ms,
+                found.samples,
+                closes.len()
+            );
+            if (found.ms - true_ms).abs() > true_ms * 0.05 {
+                problems.push("the idle timeout is not within 5 % of the truth".into());
+            }
+        }
+    }
+    if !report.capture.lost.is_empty() {
+        problems.push(format!("records were lost: {:?}", report.capture.lost));
+    }
+    for problem in &problems {
+        println!("WRONG: {problem}");
+    }
+    let right = comparison.holds() && problems.is_empty();
+    let verdict = if right { "all right" } else { "NOT all right" };
+    println!(
+        "{} faults, {} incidents: {verdict}",
+        truth.len(),
+        report.incidents.len()
+    );
+    Ok(right)
+}

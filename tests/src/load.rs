@@ -1,0 +1,527 @@
+//! Clients of nginx: single connections that a test steers, and many requests at once.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::behaviour::{Behaviour, HEADER, Means};
+use crate::clock::{PATIENCE, now_ns};
+use crate::http::{Head, chunks, head_length};
+
+/// A request's method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// nginx may try another connection when it fails.
+    Get,
+    /// nginx may not, once it was sent.
+    Post,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        })
+    }
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query.
+    pub target: String,
+    /// What the backend is to do with it; none: the backend's habit.
+    pub behaviour: Option<Behaviour>,
+    /// Bytes of body.
+    pub body: usize,
+}
+
+impl Request {
+    /// A GET of this target.
+    #[must_use]
+    pub fn get(target: impl Into<String>) -> Self {
+        Self {
+            method: Method::Get,
+            target: target.into(),
+            behaviour: None,
+            body: 0,
+        }
+    }
+
+    /// A POST to this target with a body of so many bytes.
+    #[must_use]
+    pub fn post(target: impl Into<String>, body: usize) -> Self {
+        Self {
+            method: Method::Post,
+            target: target.into(),
+            behaviour: None,
+            body,
+        }
+    }
+
+    /// The same, telling the backend what to do.
+    #[must_use]
+    pub fn asking(mut self, behaviour: Behaviour) -> Self {
+        self.behaviour = Some(behaviour);
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut text = format!(
+            "{} {} HTTP/1.1\r\nHost: lab.test\r\n",
+            self.method, self.target
+        );
+        if let Some(behaviour) = self.behaviour {
+            text += &format!("{HEADER}: {behaviour}\r\n");
+        }
+        if self.body > 0 || self.method == Method::Post {
+            text += &format!("Content-Length: {}\r\n", self.body);
+        }
+        text += "\r\n";
+        let mut bytes = text.into_bytes();
+        bytes.resize(bytes.len() + self.body, b'p');
+        bytes
+    }
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Status code.
+    pub status: u16,
+    /// Bytes of body that came.
+    pub body: usize,
+    /// The body came to its announced end.
+    pub complete: bool,
+    /// nginx keeps the connection.
+    pub kept: bool,
+}
+
+/// One connection to nginx.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    address: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If nginx does not accept.
+    pub fn connect(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)
+            .with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let local = stream.local_addr()?;
+        Ok(Self {
+            stream,
+            address,
+            local,
+        })
+    }
+
+    /// The client's own end.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// nginx's end.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends a request and waits for nothing.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub fn send(&mut self, request: &Request) -> Result<()> {
+        self.stream
+            .write_all(&request.bytes())
+            .with_context(|| format!("cannot send {} {}", request.method, request.target))
+    }
+
+    /// Reads the response to what was sent.
+    ///
+    /// # Errors
+    /// If not even a whole head comes.
+    pub fn receive(&mut self) -> Result<Response> {
+        let mut bytes = Vec::new();
+        let head_end = loop {
+            if let Some(end) = head_length(&bytes)? {
+                break end;
+            }
+            if self.read(&mut bytes)? == 0 {
+                anyhow::bail!("{} closed before a whole response head", self.address);
+            }
+        };
+        let head = Head::parse(&bytes[..head_end])?;
+        let status = head
+            .first_line
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok());
+        let status = status.with_context(|| format!("no status in {:?}", head.first_line))?;
+        let length = head.content_length()?;
+        let (body, complete) = loop {
+            let body = &bytes[head_end..];
+            if head.chunked() {
+                let chunks = chunks(body)?;
+                if chunks.complete {
+                    break (chunks.payload, true);
+                }
+            } else if length.is_some_and(|length| body.len() >= length) {
+                break (body.len(), true);
+            }
+            if self.read(&mut bytes)? == 0 {
+                let body = &bytes[head_end..];
+                let payload = if head.chunked() {
+                    chunks(body)?.payload
+                } else {
+                    body.len()
+                };
+                break (payload, length.is_none() && !head.chunked());
+            }
+        };
+        Ok(Response {
+            status,
+            body,
+            complete,
+            kept: complete && !head.closes(),
+        })
+    }
+
+    /// Sends a request and reads its response.
+    ///
+    /// # Errors
+    /// As [`Client::send`] and [`Client::receive`].
+    pub fn ask(&mut self, request: &Request) -> Result<Response> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// Leaves, with a FIN or an RST.
+    ///
+    /// # Errors
+    /// If SO_LINGER cannot be set.
+    pub fn abort(self, means: Means) -> Result<()> {
+        if means == Means::Rst {
+            let linger = Some(Duration::ZERO);
+            rustix::net::sockopt::set_socket_linger(&self.stream, linger).context("SO_LINGER")?;
+        }
+        Ok(())
+    }
+
+    /// Bytes read; 0 at the end, be it a FIN or an RST.
+    fn read(&mut self, bytes: &mut Vec<u8>) -> Result<usize> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(read) => {
+                    bytes.extend_from_slice(&buffer[..read]);
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("no response from {} in time", self.address));
+                }
+            }
+        }
+    }
+}
+
+/// What became of one of many requests.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// It.
+    pub request: Request,
+    /// Just before it was sent, CLOCK_MONOTONIC.
+    pub sent_ns: u64,
+    /// When its response had been read.
+    pub finished_ns: u64,
+    /// Its response, or why there is none.
+    pub response: Result<Response, String>,
+}
+
+impl Outcome {
+    /// The client got a whole answer of status 200.
+    #[must_use]
+    pub fn served(&self) -> bool {
+        self.response
+            .as_ref()
+            .is_ok_and(|response| response.status == 200 && response.complete)
+    }
+}
+
+/// Sends all requests over `concurrency` clients, each on one connection that it
+/// keeps as long as nginx does, or on one a request. Outcomes are in the order of
+/// the requests.
+#[must_use]
+pub fn run(
+    address: SocketAddr,
+    requests: &[Request],
+    concurrency: usize,
+    reuse: bool,
+) -> Vec<Outcome> {
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(vec![None; requests.len()]);
+    thread::scope(|scope| {
+        for _ in 0..concurrency.max(1) {
+            scope.spawn(|| {
+                let mut client = None;
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(request) = requests.get(at) else {
+                        break;
+                    };
+                    let outcome = one(&mut client, address, request);
+                    if !reuse {
+                        client = None;
+                    }
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(outcome);
+                }
+            });
+        }
+    });
+    outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn one(client: &mut Option<Client>, address: SocketAddr, request: &Request) -> Outcome {
+    let sent_ns = now_ns();
+    let response = (|| {
+        let mut connected = match client.take() {
+            Some(connected) => connected,
+            None => Client::connect(address)?,
+        };
+        let response = connected.ask(request)?;
+        if response.kept {
+            *client = Some(connected);
+        }
+        anyhow::Ok(response)
+    })()
+    .map_err(|error| format!("{error:#}"));
+    Outcome {
+        request: request.clone(),
+        sent_ns,
+        finished_ns: now_ns(),
+        response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, Ended, Habits, IPV4, IPV6, Idle, Refusing, Why};
+    use crate::behaviour::{Framing, Kind};
+    use crate::clock::between;
+
+    fn ask(backend: &Backend, behaviour: Behaviour) -> Result<Response> {
+        Client::connect(backend.address())?.ask(&Request::get("/x").asking(behaviour))
+    }
+
+    #[test]
+    fn a_backend_answers_keeps_and_records_in_both_families() {
+        for address in [IPV4, IPV6] {
+            let backend = Backend::start(address, Habits::default()).unwrap();
+            let mut client = Client::connect(backend.address()).unwrap();
+            for target in ["/a", "/b"] {
+                let response = client.ask(&Request::post(target, 10)).unwrap();
+                assert_eq!(
+                    (response.status, response.body, response.kept),
+                    (200, 64, true)
+                );
+            }
+            let answered = |records: &[crate::backend::Connection]| records[0].answered() == 2;
+            let records = backend
+                .wait_until("the answers", PATIENCE, answered)
+                .unwrap();
+            let connection = &records[0];
+            assert_eq!(connection.remote, client.local());
+            assert_eq!(connection.local, backend.address());
+            assert_eq!(connection.requests[1].target, "/b");
+            assert_eq!(connection.requests[1].body_bytes, 10);
+            assert!(connection.is_open());
+        }
+    }
+
+    #[test]
+    fn every_fault_reaches_the_client_as_told_and_stands_in_the_record() {
+        let backend = Backend::start(IPV4, Habits::default()).unwrap();
+        let body = 10_000;
+        let cut = |framing, means| {
+            Behaviour::of(Kind::CloseInBody {
+                body,
+                framing,
+                means,
+            })
+        };
+        for (behaviour, status, why, means) in [
+            (
+                Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)),
+                None,
+                Why::BeforeAnswer,
+                Means::Fin,
+            ),
+            (
+                Behaviour::of(Kind::CloseWithoutAnswer(Means::Rst)),
+                None,
+                Why::BeforeAnswer,
+                Means::Rst,
+            ),
+            (
+                Behaviour::of(Kind::CloseInHeader(Means::Fin)),
+                None,
+                Why::InHeader,
+                Means::Fin,
+            ),
+            (
+                cut(Framing::Length, Means::Fin),
+                Some(200),
+                Why::InBody,
+                Means::Fin,
+            ),
+            (
+                cut(Framing::Chunked, Means::Fin),
+                Some(200),
+                Why::InBody,
+                Means::Fin,
+            ),
+        ] {
+            let response = ask(&backend, behaviour);
+            assert_eq!(
+                response.as_ref().ok().map(|response| response.status),
+                status
+            );
+            assert!(response.is_err() || response.is_ok_and(|response| !response.complete));
+            let end = backend.connections().last().unwrap().end.unwrap();
+            assert_eq!(
+                (end.how, end.why),
+                (Ended::Closed(means), why),
+                "{behaviour}"
+            );
+        }
+        let once = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
+        assert!(ask(&backend, once).is_err());
+        assert_eq!(ask(&backend, once).unwrap().status, 200);
+    }
+
+    #[test]
+    fn an_unread_body_makes_the_kernel_reset() {
+        let backend = Backend::start(IPV4, Habits::default()).unwrap();
+        let mut client = Client::connect(backend.address()).unwrap();
+        let leave = Behaviour::of(Kind::LeaveBodyUnread);
+        client
+            .send(&Request::post("/x", 1000).asking(leave))
+            .unwrap();
+        assert_eq!(client.receive().unwrap().status, 413);
+        let mut buffer = [0];
+        let error = client.stream.read(&mut buffer).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn an_idle_close_is_never_early_and_waits_while_it_is_held() {
+        let after = Duration::from_millis(60);
+        let idle = Some(Idle {
+            after,
+            means: Means::Fin,
+        });
+        let backend = Backend::start(
+            IPV4,
+            Habits {
+                idle,
+                ..Habits::default()
+            },
+        )
+        .unwrap();
+        let mut client = Client::connect(backend.address()).unwrap();
+        client.ask(&Request::get("/x")).unwrap();
+        let closed = |records: &[crate::backend::Connection]| {
+            records
+                .iter()
+                .all(|record| record.closed_because(Why::Idle))
+        };
+        let record = backend
+            .wait_until("the idle close", PATIENCE, closed)
+            .unwrap()
+            .pop()
+            .unwrap();
+        let silence = between(
+            record.last_answered_ns().unwrap(),
+            record.end.unwrap().at_ns,
+        );
+        assert!(silence >= after, "closed after {silence:?}");
+
+        let hold = backend.hold_idle_closes();
+        let mut client = Client::connect(backend.address()).unwrap();
+        client.ask(&Request::get("/x")).unwrap();
+        let held_until = now_ns() + 100_000_000;
+        thread::sleep(Duration::from_millis(100));
+        assert!(backend.connections()[1].is_open());
+        drop(hold);
+        let record = backend
+            .wait_until("the held close", PATIENCE, closed)
+            .unwrap()
+            .pop()
+            .unwrap();
+        assert!(record.end.unwrap().at_ns >= held_until);
+    }
+
+    #[test]
+    fn a_request_limit_closes_unannounced() {
+        let habits = Habits {
+            request_limit: Some(3),
+            ..Habits::default()
+        };
+        let backend = Backend::start(IPV4, habits).unwrap();
+        let requests: Vec<_> = (0..3).map(|n| Request::get(format!("/{n}"))).collect();
+        let outcomes = run(backend.address(), &requests, 1, true);
+        assert!(outcomes.iter().all(|outcome| outcome.served()));
+        let records = backend
+            .wait_until("the close", PATIENCE, |records| !records[0].is_open())
+            .unwrap();
+        assert!(records[0].closed_because(Why::RequestLimit));
+        assert_eq!(records[0].answered(), 3);
+    }
+
+    #[test]
+    fn requests_that_wait_for_each_other_are_on_as_many_connections() {
+        let backend = Backend::start(IPV4, Habits::default()).unwrap();
+        let together = Behaviour::of(Kind::AnswerTogether { requests: 4 });
+        let requests = vec![Request::get("/t").asking(together); 4];
+        let outcomes = run(backend.address(), &requests, 4, true);
+        assert!(outcomes.iter().all(|outcome| outcome.served()));
+        assert_eq!(backend.connections().len(), 4);
+    }
+
+    #[test]
+    fn a_refusing_port_refuses_for_as_long_as_it_is_held() {
+        for address in [IPV4, IPV6] {
+            let refusing = Refusing::start(address).unwrap();
+            for _ in 0..3 {
+                let error = TcpStream::connect(refusing.address()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A real nginx of the lab's own: own prefix, own configuration, own ports, and no
+//! process of it left when it is dropped.
+
+mod configuration;
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+pub use configuration::{Configuration, Upstream};
+
+use crate::clock::{PATIENCE, wait_for};
+use crate::processes::{self, Stopped};
+
+/// How often another port is tried if somebody took the chosen one.
+const PORT_ATTEMPTS: u16 = 20;
+/// Ports to choose from: above the usual services, below the range that the kernel
+/// gives to outgoing connections (net.ipv4.ip_local_port_range begins at 32768).
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A running nginx; dropping it ends master and workers.
+#[derive(Debug)]
+pub struct Nginx {
+    // Dropped in this order: the processes before their files.
+    master: Master,
+    address: SocketAddr,
+    workers: usize,
+    prefix: TempDir,
+}
+
+/// The nginx to run: `WHOCLOSED_NGINX`, else the one that `cargo xtask setup`
+/// unpacked, else the system's binary (never its configuration).
+///
+/// # Errors
+/// If there is none.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("WHOCLOSED_NGINX") {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!("WHOCLOSED_NGINX names {}, which is no file", path.display());
+        }
+        return Ok(path);
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    if let Some(cache) = cache {
+        let unpacked = cache.join("whoclosed/tools/nginx/usr/sbin/nginx");
+        if unpacked.is_file() {
+            return Ok(unpacked);
+        }
+    }
+    processes::which("nginx").context(
+        "no nginx: run `cargo xtask setup`, or name a binary in the environment variable WHOCLOSED_NGINX",
+    )
+}
+
+impl Nginx {
+    /// Starts it and waits until it accepts and its workers run.
+    ///
+    /// # Errors
+    /// If it does not start; the message carries what it said.
+    pub fn start(configuration: &Configuration) -> Result<Self> {
+        let binary = binary()?;
+        let prefix = tempfile::Builder::new()
+            .prefix("whoclosed-lab-")
+            .tempdir()?;
+        // Workers run as another user and write their temporary files below it.
+        fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755))?;
+        for folder in ["logs", "temp"] {
+            fs::create_dir(prefix.path().join(folder))?;
+        }
+        for attempt in 0..PORT_ATTEMPTS {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(attempt)?));
+            fs::write(
+                prefix.path().join("nginx.conf"),
+                configuration.text(address),
+            )?;
+            let said = prefix.path().join("logs/stderr");
+            let child = processes::bound_to_us(&binary)
+                .arg("-p")
+                .arg(prefix.path())
+                .args(["-e", "logs/error.log", "-c", "nginx.conf"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(File::create(&said)?)
+                // Ctrl-C at a terminal is for whoever started the lab, who then ends nginx.
+                .process_group(0)
+                .spawn()
+                .with_context(|| format!("cannot run {}", binary.display()))?;
+            let mut master = Master(child);
+            let workers = usize::from(configuration.workers);
+            if master.serves(address, workers, &said)? {
+                return Ok(Self {
+                    master,
+                    address,
+                    workers,
+                    prefix,
+                });
+            }
+        }
+        bail!("found no free port for nginx in {PORT_ATTEMPTS} attempts")
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The master's pid.
+    #[must_use]
+    pub fn master_pid(&self) -> u32 {
+        self.master.0.id()
+    }
+
+    /// The workers' pids.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn workers(&self) -> Result<Vec<u32>> {
+        processes::children(self.master_pid())
+    }
+
+    /// Its error log.
+    #[must_use]
+    pub fn error_log(&self) -> PathBuf {
+        self.prefix.path().join("logs/error.log")
+    }
+
+    /// Its access log: `lab` format of [`Configuration`].
+    #[must_use]
+    pub fn access_log(&self) -> PathBuf {
+        self.prefix.path().join("logs/access.log")
+    }
+
+    /// Its prefix.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        self.prefix.path()
+    }
+
+    /// Lines of the error log that name an upstream: what a capture has to explain.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn upstream_lines(&self) -> Result<Vec<String>> {
+        let log = self.error_log();
+        let bytes = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        Ok(String::from_utf8_lossy(&bytes)
+            .lines()
+            .filter(|line| line.contains(", upstream: \""))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Stops all workers, as a busy host may, until the guard is dropped.
+    ///
+    /// # Errors
+    /// If one does not stop.
+    pub fn stop_workers(&self) -> Result<Stopped> {
+        Stopped::stop(&self.workers()?)
+    }
+
+    /// Reloads, and waits until new workers are there; returns the old ones, which
+    /// may still be finishing.
+    ///
+    /// # Errors
+    /// If no new workers come.
+    pub fn reload(&self) -> Result<Vec<u32>> {
+        let old = self.workers()?;
+        processes::signal(self.master_pid(), Signal::HUP)?;
+        wait_for("nginx's new workers", PATIENCE, || {
+            let new = self
+                .workers()?
+                .into_iter()
+                .filter(|pid| !old.contains(pid))
+                .count();
+            Ok((new >= self.workers).then_some(()))
+        })?;
+        Ok(old)
+    }
+}
+
+/// The master process; dropping it ends it and its workers.
+#[derive(Debug)]
+struct Master(Child);
+
+impl Master {
+    /// Waits until it serves; false if its port was taken.
+    fn serves(&mut self, address: SocketAddr, workers: usize, said: &Path) -> Result<bool> {
+        wait_for("nginx to serve", PATIENCE, || {
+            if let Some(status) = self.0.try_wait()? {
+                let mut text = fs::read_to_string(said).unwrap_or_default();
+                let log = said.with_file_name("error.log");
+                text += &fs::read_to_string(log).unwrap_or_default();
+                if text.contains("Address already in use") {
+                    return Ok(Some(false));
+                }
+                bail!("nginx ended at once ({status}): {}", text.trim());
+            }
+            let running = processes::children(self.0.id())?.len() >= workers;
+            Ok((running && TcpStream::connect(address).is_ok()).then_some(true))
+        })
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        let workers = processes::children(self.0.id()).unwrap_or_default();
+        for &pid in &workers {
+            // One that a test left stopped would not hear the master.
+            let _ = processes::signal(pid, Signal::CONT);
+        }
+        processes::end(&mut self.0, Signal::TERM, PATIENCE);
+        for pid in workers {
+            // The master has waited for them, unless it was killed.
+            if processes::status(pid).is_some_and(|status| status.parent == 1) {
+                let _ = processes::signal(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// A port that nobody has at the moment.
+fn free_port(attempt: u16) -> Result<u16> {
+    // Different processes begin at different places, so that they seldom meet.
+    let id = u16::try_from(std::process::id() % 10_000).unwrap_or(0);
+    let time = u16::try_from(crate::clock::now_ns() / 1000 % 10_000).unwrap_or(0);
+    let count = PORTS.end - PORTS.start;
+    let begin = (id.wrapping_add(time).wrapping_add(attempt * 101)) % count;
+    (0..count)
+        .map(|step| PORTS.start + (begin + step) % count)
+        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        .context("no free port for nginx")
+}

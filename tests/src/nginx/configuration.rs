@@ -1,0 +1,163 @@
+//! The text of nginx's configuration.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+/// One `upstream` block, reached below the location of the same name.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Name of the block and of the location (`/name/`).
+    pub name: String,
+    /// Its servers.
+    pub servers: Vec<SocketAddr>,
+    /// Size of its pool of idle connections; none: every connection serves one request.
+    pub keepalive: Option<u16>,
+    /// More directives for its location, e.g. `proxy_read_timeout 1s;`.
+    pub directives: String,
+}
+
+impl Upstream {
+    /// One server, a connection for each request.
+    #[must_use]
+    pub fn new(name: impl Into<String>, server: SocketAddr) -> Self {
+        Self {
+            name: name.into(),
+            servers: vec![server],
+            keepalive: None,
+            directives: String::new(),
+        }
+    }
+
+    /// The same, keeping so many idle connections in each worker.
+    #[must_use]
+    pub fn keepalive(mut self, connections: u16) -> Self {
+        self.keepalive = Some(connections);
+        self
+    }
+
+    /// The same, with one more directive in its location.
+    #[must_use]
+    pub fn with(mut self, directive: &str) -> Self {
+        self.directives.push_str(directive);
+        self
+    }
+}
+
+/// An nginx's configuration.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// Worker processes.
+    pub workers: u16,
+    /// Level of the error log; none: nginx's own, `error`. Client aborts need `info`.
+    pub log_level: Option<&'static str>,
+    /// Its upstreams.
+    pub upstreams: Vec<Upstream>,
+}
+
+impl Configuration {
+    /// Two workers before these upstreams, at nginx's own log level.
+    #[must_use]
+    pub fn new(upstreams: Vec<Upstream>) -> Self {
+        Self {
+            workers: 2,
+            log_level: None,
+            upstreams,
+        }
+    }
+
+    /// The whole text, for a server on `address`. The error log's path is relative
+    /// to the prefix, as in most packages.
+    pub(super) fn text(&self, address: SocketAddr) -> String {
+        let mut upstreams = String::new();
+        let mut locations = String::new();
+        for upstream in &self.upstreams {
+            upstreams += &block(upstream);
+            locations += &location(upstream);
+        }
+        format!(
+            "daemon off;
+worker_processes {workers};
+worker_shutdown_timeout 5s;
+pid nginx.pid;
+error_log logs/error.log{level};
+events {{
+    worker_connections 4096;
+}}
+http {{
+    log_format lab '$msec $pid $connection \"$request\" $status '
+                   '\"$upstream_addr\" \"$upstream_status\" \"$upstream_response_time\"';
+    access_log logs/access.log lab;
+    client_body_temp_path temp/client;
+    proxy_temp_path temp/proxy;
+    fastcgi_temp_path temp/fastcgi;
+    uwsgi_temp_path temp/uwsgi;
+    scgi_temp_path temp/scgi;
+    keepalive_requests 100000;
+{upstreams}    server {{
+        listen {address};
+        server_name lab.test;
+        proxy_http_version 1.1;
+{locations}    }}
+}}
+",
+            workers = self.workers,
+            level = self
+                .log_level
+                .map(|level| format!(" {level}"))
+                .unwrap_or_default(),
+        )
+    }
+}
+
+fn block(upstream: &Upstream) -> String {
+    let mut text = format!("    upstream {} {{\n", upstream.name);
+    for server in &upstream.servers {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "        server {server};");
+    }
+    if let Some(connections) = upstream.keepalive {
+        let _ = writeln!(text, "        keepalive {connections};");
+    }
+    text + "    }\n"
+}
+
+fn location(upstream: &Upstream) -> String {
+    let connection = if upstream.keepalive.is_some() {
+        "\"\""
+    } else {
+        "close"
+    };
+    format!(
+        "        location /{name}/ {{
+            proxy_pass http://{name};
+            proxy_set_header Connection {connection};
+            {directives}
+        }}
+",
+        name = upstream.name,
+        directives = upstream.directives,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_becomes_a_block_and_a_location() {
+        let upstream = Upstream::new("six", "[::1]:9000".parse().unwrap())
+            .keepalive(8)
+            .with("proxy_read_timeout 1s;");
+        let text = Configuration::new(vec![upstream]).text("127.0.0.1:20000".parse().unwrap());
+        for part in [
+            "listen 127.0.0.1:20000;",
+            "upstream six {\n        server [::1]:9000;\n        keepalive 8;\n    }",
+            "location /six/ {\n            proxy_pass http://six;",
+            "proxy_set_header Connection \"\";\n            proxy_read_timeout 1s;",
+            "error_log logs/error.log;",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+        assert_eq!(text.matches('{').count(), text.matches('}').count());
+    }
+}

@@ -1,0 +1,211 @@
+//! Makes stale keep-alive failures on demand.
+//!
+//! nginx closes a pooled connection as soon as it reads the backend's FIN, so a
+//! request meets a dead connection only if both wait for the worker at once, the
+//! request first. Requests aimed within a millisecond of the close meet it by
+//! themselves about once in a hundred times; on a busy host more often. Here the
+//! lab's own workers are stopped (SIGSTOP) for some ten milliseconds, standing in for
+//! busy ones: the clients' requests arrive, the backend's idle time runs out as it
+//! always would, and the workers continue. epoll hands out events in the order of
+//! their arrival (fs/eventpoll.c `ep_send_events` walks `rdllist`), so nginx reads the
+//! request, takes the connection from its pool and sends, and only then sees the FIN.
+//! Nothing but the moment is arranged: the failure is nginx's.
+//!
+//! Each step waits for a fact, so that the outcome does not depend on the machine's
+//! speed: stopped workers (`/proc`), requests and FINs that arrived (the kernel's
+//! socket table), closes that the backend recorded. Idle closes are held until the
+//! requests have arrived; on a machine that is not overloaded that delays none.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::backend::{Backend, Connection, Why};
+use crate::behaviour::{Behaviour, Kind, Means};
+use crate::clock::{PATIENCE, between, now_ns, sleep_until, wait_for};
+use crate::load::{Client, Method, Request, Response};
+use crate::nginx::Nginx;
+use crate::sockets::{self, Socket, State};
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct Race {
+    /// Location whose only upstream server is the backend: `/name/`.
+    pub location: String,
+    /// How many requests, each on its own connection.
+    pub requests: usize,
+    /// Their method.
+    pub method: Method,
+    /// Requests that each connection has served before.
+    pub served_before: usize,
+}
+
+/// One request that met a connection that the backend had closed.
+#[derive(Clone, Debug)]
+pub struct Stale {
+    /// Backend's record of the connection.
+    pub connection: Connection,
+    /// How the backend closed it.
+    pub means: Means,
+    /// Silence from the last answer to the backend's close.
+    pub idle: Duration,
+    /// At least so long was it silent before nginx could send: until the workers continued.
+    pub idle_before_request: Duration,
+}
+
+/// What a race gave.
+#[derive(Clone, Debug)]
+pub struct Raced {
+    /// The connections that failed, as many as requests.
+    pub stale: Vec<Stale>,
+    /// What the clients got, and for which target.
+    pub responses: Vec<(String, Response)>,
+    /// How long the workers were stopped.
+    pub stopped: Duration,
+}
+
+/// Runs one race. After a FIN each request meets one dead connection; a reset is found
+/// before anything is sent, so that one request may find several in turn, and others
+/// none. Either way each connection gives one line.
+///
+/// Before it, waits until the backend has no open connection, so that
+/// every connection in nginx's pools is one of the race's.
+///
+/// # Errors
+/// If a step's fact does not come about; no failure has been made then, unless the
+/// message says so.
+pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
+    let idle = backend
+        .habits()
+        .idle
+        .context("the backend has no idle time")?;
+    if race.requests == 0 || race.served_before == 0 {
+        bail!("a stale connection needs a request, and one before it");
+    }
+    let patience = PATIENCE + idle.after;
+    backend.wait_until("all connections to end", patience, |records| {
+        records.iter().all(|record| !record.is_open())
+    })?;
+    let earlier = backend.connections().len();
+    let hold = backend.hold_idle_closes();
+    let mut clients = clients(nginx, race)?;
+    // The clients may have their answers a moment before that is written down.
+    let pooled = backend.wait_until("the answers before the race", PATIENCE, |records| {
+        records[earlier..]
+            .iter()
+            .all(|record| record.answered() == race.served_before)
+    })?;
+    let pooled = &pooled[earlier..];
+    if pooled.len() != race.requests || pooled.iter().any(|record| !record.is_open()) {
+        bail!(
+            "nginx did not pool {} connections as expected: {pooled:?}",
+            race.requests
+        );
+    }
+
+    // Stop the workers shortly before the first idle time runs out.
+    let first_answer = pooled
+        .iter()
+        .filter_map(Connection::last_answered_ns)
+        .min()
+        .context("no answer")?;
+    let silence = between(first_answer, now_ns());
+    let lead = (idle.after / 4).min(Duration::from_millis(25));
+    sleep_until(Instant::now() + idle.after.saturating_sub(lead + silence));
+    let stopped_ns = now_ns();
+    let stopped = nginx.stop_workers()?;
+
+    let mut targets = Vec::new();
+    for (index, client) in clients.iter_mut().enumerate() {
+        let target = format!("{}raced-{stopped_ns}-{index}", race.location);
+        let body = if race.method == Method::Post { 10 } else { 0 };
+        client.send(&Request {
+            method: race.method,
+            target: target.clone(),
+            behaviour: None,
+            body,
+        })?;
+        targets.push(target);
+    }
+    let ends: Vec<_> = clients
+        .iter()
+        .map(|client| (client.remote(), client.local()))
+        .collect();
+    wait_for("the requests to arrive at nginx", PATIENCE, || {
+        let arrived = |socket: &Option<Socket>| socket.is_some_and(|socket| socket.unread > 0);
+        Ok(sockets::find(&ends)?.iter().all(arrived).then_some(()))
+    })?;
+    drop(hold);
+    let closed = backend.wait_until("the idle closes", patience, |records| {
+        records[earlier..].iter().all(|record| !record.is_open())
+    })?;
+    let closed = closed[earlier..].to_vec();
+    for record in &closed {
+        if !record.closed_because(Why::Idle) {
+            bail!("a connection of the race ended otherwise: {record:?}");
+        }
+    }
+    await_arrival(&closed, idle.means)?;
+    let continued_ns = now_ns();
+    drop(stopped);
+
+    let mut responses = Vec::new();
+    for (client, target) in clients.iter_mut().zip(targets) {
+        responses.push((target, client.receive()?));
+    }
+    let stale = closed.into_iter().filter_map(|connection| {
+        let answered_ns = connection.last_answered_ns()?;
+        Some(Stale {
+            means: idle.means,
+            idle: between(answered_ns, connection.end?.at_ns),
+            idle_before_request: between(answered_ns, continued_ns),
+            connection,
+        })
+    });
+    Ok(Raced {
+        stale: stale.collect(),
+        responses,
+        stopped: between(stopped_ns, continued_ns),
+    })
+}
+
+/// Clients on connections of their own, whose requests so far were all in nginx's
+/// hands at the same time: as many upstream connections are now in the pools of the
+/// workers that these clients are connected to.
+fn clients(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
+    let mut clients = (0..race.requests)
+        .map(|_| Client::connect(nginx.address()))
+        .collect::<Result<Vec<_>>>()?;
+    let together = Behaviour::of(Kind::AnswerTogether {
+        requests: race.requests,
+    });
+    for round in 0..race.served_before {
+        let request = Request::get(format!("{}before-{round}", race.location)).asking(together);
+        for client in &mut clients {
+            client.send(&request)?;
+        }
+        for client in &mut clients {
+            let response = client.receive()?;
+            if response.status != 200 || !response.kept {
+                bail!("a request before the race got {response:?}");
+            }
+        }
+    }
+    Ok(clients)
+}
+
+/// Waits until the backend's closes have reached nginx's ends of the connections.
+fn await_arrival(closed: &[Connection], means: Means) -> Result<()> {
+    let ends: Vec<_> = closed
+        .iter()
+        .map(|record| (record.remote, record.local))
+        .collect();
+    wait_for("the closes to arrive at nginx", PATIENCE, || {
+        let arrived = |socket: &Option<Socket>| match means {
+            Means::Fin => socket.is_some_and(|socket| socket.state == State::CLOSE_WAIT),
+            // An RST takes the socket out of the table at once.
+            Means::Rst => socket.is_none(),
+        };
+        Ok(sockets::find(&ends)?.iter().all(arrived).then_some(()))
+    })
+}

@@ -1,0 +1,99 @@
+//! What the tests share: one at a time, an nginx with a capture, and a second opinion
+//! for everything that has to hold.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lab::nginx::{Configuration, Nginx};
+use lab::tool::{self, Capture, Finished};
+use lab::verdicts::Report;
+use tempfile::TempDir;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits for the other tests to end.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed says nothing about this one.
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An nginx that is being captured.
+pub(crate) struct Bench {
+    // Dropped in this order: the capture before what it watches.
+    capture: Option<Capture>,
+    pub(crate) nginx: Nginx,
+    folder: TempDir,
+}
+
+impl Bench {
+    #[track_caller]
+    pub(crate) fn start(configuration: &Configuration, more: &[&str]) -> Self {
+        let nginx = Nginx::start(configuration).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("trace");
+        let capture = Capture::start(nginx.master_pid(), &output, more).unwrap();
+        Self {
+            capture: Some(capture),
+            nginx,
+            folder,
+        }
+    }
+
+    pub(crate) fn trace(&self) -> PathBuf {
+        self.folder.path().join("trace")
+    }
+
+    pub(crate) fn folder(&self) -> &TempDir {
+        &self.folder
+    }
+
+    #[track_caller]
+    pub(crate) fn capture(&self) -> &Capture {
+        self.capture.as_ref().unwrap()
+    }
+
+    /// Ends the capture as Ctrl-C does; what it printed.
+    #[track_caller]
+    pub(crate) fn finish(&mut self) -> Finished {
+        self.capture
+            .take()
+            .unwrap()
+            .finish()
+            .unwrap()
+            .succeeded()
+            .unwrap()
+    }
+
+    /// Kills the capture.
+    #[track_caller]
+    pub(crate) fn kill(&mut self) -> Finished {
+        self.capture.take().unwrap().kill().unwrap()
+    }
+
+    /// Ends the capture and reads its report; nothing may have been lost.
+    #[track_caller]
+    pub(crate) fn report(&mut self) -> Report {
+        self.finish();
+        let report = report(&self.trace());
+        assert!(
+            report.capture.lost.is_empty(),
+            "lost: {:?}",
+            report.capture.lost
+        );
+        assert!(report.capture.complete, "the trace has no end");
+        report
+    }
+}
+
+/// The report of a trace.
+#[track_caller]
+pub(crate) fn report(trace: &std::path::Path) -> Report {
+    let trace = trace.to_str().unwrap();
+    let finished = tool::run(["report", trace, "--format", "json"])
+        .unwrap()
+        .succeeded()
+        .unwrap();
+    let report = Report::parse(&finished.stdout).unwrap();
+    assert_eq!(report.schema, "whoclosed.report/1");
+    report
+}

@@ -1,0 +1,19 @@
+//! The command against a real nginx, from outside, as root.
+//!
+//! Each test has its own nginx, backends and capture; the truth is what the backends
+//! recorded. The tests run one at a time: stopped workers and a capture's probes are
+//! the whole machine's.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test panics where something is not as it must be"
+)]
+
+mod bad_input;
+mod bench;
+mod connections;
+mod interrupted;
+mod laboratory;
+mod retries;
+mod trace_files;
+mod unprivileged;
