@@ -25,8 +25,9 @@ pub(super) fn judge(path: &Path) -> Result<Judged> {
     for record in &mut trace {
         judge.push(&record?);
     }
-    let mut notes = Vec::new();
-    notes.extend(trace.cut_off());
+    let cut_off = trace.cut_off();
+    let whole = cut_off.is_none();
+    let mut notes = Vec::from_iter(cut_off);
     if trace.undecodable() > 0 {
         notes.push(format!(
             "{} records of the trace could not be read",
@@ -39,7 +40,9 @@ pub(super) fn judge(path: &Path) -> Result<Judged> {
             trace.unknown()
         ));
     }
-    Ok(judge.finish(notes))
+    let mut judged = judge.finish(notes);
+    judged.report.capture.complete &= whole;
+    Ok(judged)
 }
 
 /// How text goes to this output.

@@ -272,13 +272,12 @@ fn remarks(judge: &Judge) -> Vec<String> {
             step / 1_000_000
         ));
     }
-    match &judge.end {
-        None => notes
-            .push("the capture did not end in order; what was written before is judged".to_owned()),
-        Some(end) if end.reason == EndReason::Failure => {
-            notes.push("the capture ended early because the trace could not be written".to_owned());
-        }
-        Some(_) => {}
+    if judge
+        .end
+        .as_ref()
+        .is_some_and(|end| end.reason == EndReason::Failure)
+    {
+        notes.push("the capture ended early because the trace could not be written".to_owned());
     }
     notes
 }

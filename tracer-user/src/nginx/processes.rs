@@ -46,7 +46,7 @@ pub struct Instance {
 #[non_exhaustive]
 pub enum FindError {
     /// No such process.
-    #[error("there is no process {0}")]
+    #[error("there is no process {0}; give the pid of an nginx master or worker")]
     NoProcess(u32),
     /// A process, but not nginx.
     #[error("process {pid} is {comm}, not nginx; give the pid of an nginx master or worker")]

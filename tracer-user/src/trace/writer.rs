@@ -17,7 +17,7 @@ use super::reader::MAX_LINE;
 use super::record::{FORMAT, Header, Record, VERSION};
 
 /// Bytes of JSON at which a frame is written without waiting for a flush.
-pub const FRAME_BYTES: usize = 1 << 20;
+pub const FRAME_BYTES: usize = 128 << 10;
 
 /// The level at which compressing 20,000 connections a second costs a few per
 /// cent of a processor.
