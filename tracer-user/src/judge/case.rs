@@ -3,11 +3,12 @@
 
 use std::rc::Rc;
 
+use super::end::{ended_before_request, ended_by_reset, idle_age_ns, peer_end_ns, unacked_at_end};
 use super::line::UpstreamLine;
-use super::upstreams::{ended_while_idle, peer_end_ns};
 use super::workers::Socket;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{InferredLimit, InferredTimeout, Match, Means, Phase, Side};
+use crate::report::words::milliseconds;
 use crate::trace::record::{Connection, Logged};
 
 pub(super) const NS_PER_MS: f64 = 1e6;
@@ -32,6 +33,8 @@ pub(super) struct Settings {
     pub(super) keepalive_timeout_ms: Option<u64>,
     /// The block says so itself.
     pub(super) keepalive_timeout_set: bool,
+    /// This nginx has no `keepalive_timeout` for upstreams (before 1.15.3).
+    pub(super) keepalive_timeout_unknown: bool,
     pub(super) keepalive_requests: Option<u64>,
     pub(super) connect_timeout: Option<String>,
     pub(super) read_timeout: Option<String>,
@@ -84,57 +87,111 @@ impl<'a> Case<'a> {
     /// least without having received any of it.
     pub(super) fn was_stale(&self) -> Option<Stale> {
         let connection = self.connection()?;
-        if !self.reused()? || connection.response_bytes_of_last() > 0 {
+        connection.established_ns?;
+        peer_end_ns(connection)?;
+        if !self.reused().unwrap_or_else(|| self.reused_by_silence()) {
             return None;
         }
-        if ended_while_idle(connection) {
+        if self.sent_nothing() {
             return Some(Stale::Idle);
         }
-        if !connection.awaiting_at_end {
+        if self.answered() != Some(false) {
             return None;
         }
-        if connection.fin_received_ns.is_some() {
-            let unacked = u64::from(connection.unacked_at_fin?);
-            let crossed = connection.request_bytes > 0 && unacked >= connection.request_bytes;
-            return crossed.then_some(Stale::Crossed);
+        if ended_before_request(connection) {
+            return Some(Stale::Idle);
+        }
+        let unacked = u64::from(unacked_at_end(connection)?);
+        if unacked == 0 || unacked < connection.request_bytes {
+            return None;
+        }
+        if !ended_by_reset(connection) {
+            return Some(Stale::Crossed);
         }
         // An RST instead of an acknowledgement: the backend's kernel had no such
         // connection any more when the request came.
-        let unacked = u64::from(connection.unacked_at_rst?);
-        let answered_by_rst = unacked > 0
-            && unacked >= connection.request_bytes
-            && connection.exchange_retransmits == 0;
-        (answered_by_rst && self.in_flight_ns()? < QUICKLY_NS).then_some(Stale::AnsweredByReset)
+        (connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)
+            .then_some(Stale::AnsweredByReset)
     }
 
     /// Had the connection served a request before the one that failed? None if that is
-    /// not known.
+    /// not known: flights of a TLS handshake count as exchanges, and of a connection
+    /// older than the capture the first ones are unknown.
     pub(super) fn reused(&self) -> Option<bool> {
         let connection = self.connection()?;
-        if connection.first_seen_mid_life {
-            return Some(true);
-        }
-        if self.line.tls {
-            return None;
-        }
-        let before = if self.failed_before_sending() {
+        let before = if self.sent_nothing() {
             connection.exchanges
         } else {
             connection.exchanges.saturating_sub(1)
         };
+        if self.line.tls {
+            return (before > TLS_FLIGHTS).then_some(true);
+        }
+        if connection.first_seen_mid_life && before == 0 {
+            return None;
+        }
         Some(before > 0)
     }
 
-    /// nginx found the socket's error before it sent the next request
-    /// (`ngx_http_upstream_test_connect` on a kept-alive connection).
-    pub(super) fn failed_before_sending(&self) -> bool {
-        self.line.kind == MessageKind::ConnectFailed
+    /// A new TLS connection gets its request right after the handshake: one that had
+    /// been silent for long had been kept alive, most likely.
+    fn reused_by_silence(&self) -> bool {
+        self.line.tls
+            && self
+                .connection()
+                .and_then(|connection| connection.idle_before_ns)
+                .is_some_and(|idle| idle >= LONG_NS)
+    }
+
+    /// nginx wrote nothing of this request: it found the socket's error first
+    /// (`ngx_http_upstream_test_connect`), or its first write failed.
+    pub(super) fn sent_nothing(&self) -> bool {
+        match self.line.kind {
+            MessageKind::ConnectFailed => true,
+            MessageKind::SendFailed if !self.line.tls => {
+                self.connection().is_some_and(|connection| {
+                    connection.exchanges == 0
+                        || connection.last_received_ns > connection.last_sent_ns
+                })
+            }
+            _ => false,
+        }
+    }
+
+    /// Did the backend send any byte of an answer to the request that failed? None if
+    /// that is not known: over TLS, tickets and alerts are bytes too.
+    pub(super) fn answered(&self) -> Option<bool> {
+        let connection = self.connection()?;
+        if self.sent_nothing() {
+            return Some(false);
+        }
+        let unread = connection.unread_at_end.max(connection.unread_at_close);
+        if connection.response_bytes == 0 && (unread.is_none() || self.line.tls) {
+            return Some(false);
+        }
+        let in_body = matches!(self.action(), "reading upstream" | "sending to client");
+        (!self.line.tls || in_body).then_some(true)
+    }
+
+    /// Silence before the backend's end, if no request was in flight then.
+    pub(super) fn idle_age_ns(&self) -> Option<u64> {
+        let connection = self.connection()?;
+        idle_age_ns(connection).or_else(|| {
+            let quiet = connection.last_received_ns.max(connection.last_sent_ns)?;
+            self.sent_nothing()
+                .then_some(peer_end_ns(connection)?.saturating_sub(quiet))
+        })
     }
 
     /// Requests sent; none if not known.
     pub(super) fn requests(&self) -> Option<u32> {
         let connection = self.connection()?;
         (!self.line.tls && !connection.first_seen_mid_life).then_some(connection.exchanges)
+    }
+
+    /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.
+    pub(super) fn directive(&self, name: &str) -> String {
+        format!("{}_{name}", self.line.module)
     }
 
     /// When the attempt ended as nginx saw it.
@@ -151,7 +208,7 @@ impl<'a> Case<'a> {
 
     /// From the last request's first byte to the end as nginx saw it.
     pub(super) fn in_flight_ns(&self) -> Option<u64> {
-        if self.failed_before_sending() {
+        if self.sent_nothing() {
             return None;
         }
         let started = self.connection()?.request_started_ns?;
@@ -161,7 +218,7 @@ impl<'a> Case<'a> {
     /// Silence before the last request, or before the end if none was in flight.
     pub(super) fn idle_ns(&self) -> Option<u64> {
         let connection = self.connection()?;
-        if self.failed_before_sending() {
+        if self.sent_nothing() {
             let quiet = connection.last_received_ns.max(connection.last_sent_ns)?;
             return Some(self.end_ns()?.saturating_sub(quiet));
         }
@@ -243,23 +300,19 @@ impl<'a> Case<'a> {
         match self.action() {
             "connecting to upstream" => Phase::Connect,
             "reading upstream" | "sending to client" => Phase::Body,
-            "reading response header from upstream" => {
-                match connection.map(|connection| connection.response_bytes_of_last()) {
-                    Some(bytes) if bytes > 0 => Phase::Header,
-                    _ if self.line.kind == MessageKind::ResponseRejected => Phase::Header,
-                    _ => Phase::Wait,
-                }
-            }
+            "reading response header from upstream" => match self.answered() {
+                Some(true) => Phase::Header,
+                _ if self.line.kind == MessageKind::ResponseRejected => Phase::Header,
+                _ => Phase::Wait,
+            },
             // nginx keeps this action while it waits for the first header byte; only a
             // failed or blocked send is the sending itself.
             "sending request to upstream" => match self.line.kind {
                 MessageKind::SendFailed | MessageKind::TlsSendFailed | MessageKind::TimedOut => {
                     Phase::Send
                 }
-                _ => match connection.map(|connection| connection.response_bytes_of_last()) {
-                    Some(bytes) if bytes > 0 => Phase::Header,
-                    _ => Phase::Wait,
-                },
+                _ if self.answered() == Some(true) => Phase::Header,
+                _ => Phase::Wait,
             },
             _ => match connection {
                 Some(connection) if connection.established_ns.is_none() => Phase::Connect,
@@ -274,34 +327,22 @@ impl<'a> Case<'a> {
 /// An RST that comes this soon after the request is the backend's kernel speaking, not
 /// a program that worked on the request.
 const QUICKLY_NS: u64 = 50_000_000;
+/// Exchanges that come before the first request over TLS, at most: two round trips of
+/// TLS 1.2 or of 1.3 with a HelloRetryRequest, and one in reserve.
+const TLS_FLIGHTS: u32 = 3;
+/// Silence that no handshake knows.
+const LONG_NS: u64 = 1_000_000_000;
 
 /// How a connection was already over when the request went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stale {
     /// The FIN or RST had arrived before the request was sent.
     Idle,
-    /// The FIN acknowledges nothing of the request: both crossed on the wire.
+    /// The FIN acknowledges nothing of the request: both crossed on the wire, or the
+    /// request was just being written when it came.
     Crossed,
     /// An RST came at once and instead of an acknowledgement.
     AnsweredByReset,
-}
-
-/// What the record says of the last exchange.
-pub(super) trait LastExchange {
-    /// Bytes of a response to the last request, read by nginx or not.
-    fn response_bytes_of_last(&self) -> u64;
-}
-
-impl LastExchange for Connection {
-    fn response_bytes_of_last(&self) -> u64 {
-        let stale = ended_while_idle(self) && self.exchanges_at_end == self.exchanges;
-        if stale && peer_end_ns(self).is_some() && self.eof_read_ns.is_none() {
-            // No request was sent after the end: the bytes are those of the response before.
-            0
-        } else {
-            self.response_bytes
-        }
-    }
 }
 
 /// Milliseconds with three decimals, as the report gives them.
@@ -313,23 +354,16 @@ pub(super) fn ms(ns: u64) -> f64 {
     (ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0
 }
 
-/// A time in words: `312 ms`, `1.250 s`.
+/// A time in words, as the whole report gives them.
 pub(super) fn words(ns: u64) -> String {
-    let ms = ms(ns);
-    if ms < 10.0 {
-        format!("{ms:.2} ms")
-    } else if ms < 1000.0 {
-        format!("{ms:.1} ms")
-    } else {
-        format!("{:.3} s", ms / 1000.0)
-    }
+    milliseconds(ms(ns))
 }
 
-/// A time given in milliseconds, in words.
-pub(super) fn words_ms(ms: f64) -> String {
-    if ms < 1000.0 {
-        format!("{ms:.0} ms")
+/// A time as nginx's configuration writes it: `60s`, `1500ms`.
+pub(super) fn nginx_time(ms: u64) -> String {
+    if ms.is_multiple_of(1000) {
+        format!("{}s", ms / 1000)
     } else {
-        format!("{:.2} s", ms / 1000.0)
+        format!("{ms}ms")
     }
 }

@@ -1,6 +1,7 @@
 //! A log line as the judge keeps it: its parts for the report, its meaning, its
 //! worker on the host.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
 use crate::nginx::line::{self, UpstreamPeer};
@@ -26,12 +27,18 @@ pub(super) struct UpstreamLine {
     pub(super) unix: bool,
     /// The upstream is spoken to over TLS.
     pub(super) tls: bool,
+    /// What the directives of the module that speaks to it begin with: `proxy`.
+    pub(super) module: &'static str,
+    /// The line is about a subrequest.
+    pub(super) subrequest: bool,
+    /// Hash of the whole line: the same line in another file has the same.
+    pub(super) hash: u64,
     /// What the report calls the upstream.
     pub(super) upstream: String,
 }
 
 /// What a sighting and its line have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) level: u32,
     pub(super) errno: u32,
@@ -44,7 +51,7 @@ pub(super) enum AnyLine {
     /// About an upstream.
     Upstream(Box<UpstreamLine>),
     /// About something else; it only takes its sighting away.
-    Other { pid: u32, key: Key },
+    Other { pid: u32, key: Key, hash: u64 },
 }
 
 /// Takes a line apart; none if it is not a line of nginx's.
@@ -59,6 +66,7 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
         return Some(AnyLine::Other {
             pid: parsed.pid,
             key,
+            hash: hash(&record.text),
         });
     };
     let address = parsed.upstream_address();
@@ -87,7 +95,12 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
         read_ns: record.read_ns,
         peer,
         unix,
-        tls: address.is_some_and(|address| address.is_tls()),
+        tls: address.as_ref().is_some_and(|address| address.is_tls()),
+        module: address
+            .as_ref()
+            .map_or("proxy", |found| module(found.scheme)),
+        subrequest: parsed.subrequest.is_some(),
+        hash: hash(&record.text),
         upstream,
         summary: LineSummary {
             file: record.file.clone(),
@@ -105,4 +118,22 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
             host: owned(parsed.host),
         },
     })))
+}
+
+fn module(scheme: &str) -> &'static str {
+    match scheme {
+        "fastcgi" => "fastcgi",
+        "uwsgi" | "suwsgi" => "uwsgi",
+        "scgi" => "scgi",
+        "grpc" | "grpcs" => "grpc",
+        "memcached" => "memcached",
+        _ => "proxy",
+    }
+}
+
+/// The same on every host: the hasher's keys are constants.
+fn hash(text: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }

@@ -9,28 +9,39 @@ mod attempts;
 mod case;
 mod causes;
 mod clock;
+mod duplicates;
+mod end;
+mod fitting;
+mod incident;
 mod line;
+mod no_live;
 mod samples;
 mod settings;
 mod summary;
 mod upstreams;
 mod workers;
 
-use std::collections::{BTreeMap, HashMap};
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use self::case::{Case, Constants, Settings, ms};
-use self::causes::Verdict;
 use self::clock::Clock;
 use self::line::{AnyLine, UpstreamLine};
 use self::upstreams::Figures;
 use self::workers::{Settled, Socket, Worker};
 use crate::nginx::time_zone;
-use crate::report::model::{Confidence, ConnectionSummary, Incident, Match, Phase, Report};
-use crate::trace::record::{
-    Capture, Connection, ConnectionEnd, Continuation, End, Logged, Loss, Record,
-};
+use crate::report::model::{Incident, Report};
+use crate::trace::record::{Capture, Connection, ConnectionEnd, Continuation, End, Logged, Record};
+
+/// Continuations and unanswered connections kept for lines and retries that may come.
+const MOST_WAITING: usize = 16_384;
+/// A worker that has gone is forgotten after this time: its last lines are read by then.
+const GONE_NS: u64 = 10_000_000_000;
+/// Lines this close together may have changed sightings if one of theirs is missing.
+const SAME_TIME_NS: u64 = 3_000_000_000;
 
 /// An incident before its verdict.
 #[derive(Debug)]
@@ -39,6 +50,9 @@ pub(crate) struct Entry {
     sighting: Option<Logged>,
     socket: Socket,
     order: u64,
+    /// The worker on the host.
+    pid: u32,
+    continuation: Option<Continuation>,
 }
 
 impl Entry {
@@ -94,19 +108,63 @@ pub struct Judge {
     /// Host pid of a worker by its master and the pid in its lines.
     pids: HashMap<(u32, u32), u32>,
     workers: HashMap<u32, Worker>,
-    continuations: HashMap<u64, Continuation>,
+    /// Workers that have gone, and when.
+    gone: VecDeque<(u64, u32)>,
+    /// Continuations whose incident has not come.
+    continuations: Recent<Continuation>,
     entries: Vec<Entry>,
+    /// The last entry of each connection.
+    entry_of: HashMap<u64, usize>,
     /// Entries before this one have been given out by [`Judge::fresh`].
     told: usize,
     upstreams: BTreeMap<SocketAddr, Figures>,
     other_lines: u64,
     unread_lines: u64,
-    losses: Vec<Loss>,
+    duplicates: u64,
+    sightings_dropped: u64,
+    /// What was lost in all, by kind.
+    lost: BTreeMap<String, u64>,
+    /// How much was noticed lost when, but for what bears on no verdict.
+    losses: BTreeMap<u64, u64>,
     end: Option<End>,
     last_ns: u64,
     order: u64,
-    /// Connections still open at the end, with the start of an unanswered request.
-    unanswered: HashMap<u64, u64>,
+    /// Connections that ended, or were open at the end, with a request unanswered: when
+    /// it began.
+    unanswered: Recent<u64>,
+}
+
+/// A map that forgets its oldest entries.
+#[derive(Debug)]
+struct Recent<T> {
+    values: HashMap<u64, T>,
+    order: VecDeque<u64>,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self {
+            values: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Recent<T> {
+    fn insert(&mut self, key: u64, value: T) {
+        if self.values.insert(key, value).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > MOST_WAITING
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.values.remove(&oldest);
+        }
+    }
+
+    fn get(&self, key: u64) -> Option<&T> {
+        self.values.get(&key)
+    }
 }
 
 impl Judge {
@@ -129,16 +187,22 @@ impl Judge {
                 let worker = self.workers.entry(logged.pid).or_default();
                 worker.logged(*logged, wall_s);
                 let settled = worker.take_settled();
-                self.keep(settled);
+                self.keep(logged.pid, settled);
+                self.forget_the_gone();
             }
-            Record::Continuation(continuation) => {
-                self.continuations
-                    .insert(continuation.failed_cookie, *continuation);
-            }
+            Record::Continuation(continuation) => self.continuation(*continuation),
             Record::Line(line) => self.line(line),
             Record::Process(process) => {
+                self.last_ns = self.last_ns.max(process.ns);
                 let key = (process.master_pid, process.worker.inner_pid);
-                self.pids.insert(key, process.worker.pid);
+                let pid = process.worker.pid;
+                self.gone.retain(|(_, gone)| *gone != pid);
+                if process.started {
+                    self.pids.insert(key, pid);
+                } else {
+                    self.gone.push_back((process.ns, pid));
+                }
+                self.forget_the_gone();
             }
             Record::Upstream(counters) => {
                 let address = SocketAddr::new(counters.address, counters.port);
@@ -147,7 +211,12 @@ impl Judge {
                     .or_default()
                     .counters(counters);
             }
-            Record::Loss(loss) => self.losses.push(loss.clone()),
+            Record::Loss(loss) => {
+                *self.lost.entry(loss.what.clone()).or_default() += loss.count;
+                if loss.what != "upstream_slots" {
+                    *self.losses.entry(loss.ns).or_default() += loss.count;
+                }
+            }
             Record::End(end) => self.end = Some(end.clone()),
             Record::Trace(_) | Record::Unknown => {}
         }
@@ -170,18 +239,51 @@ impl Judge {
         self.last_ns = self.last_ns.max(connection.ended_ns);
         let figures = self.upstreams.entry(connection.remote).or_default();
         figures.connection(connection);
+        if connection.first_byte_ns.is_none() {
+            let started = connection
+                .request_started_ns
+                .unwrap_or(connection.opened_ns);
+            self.unanswered.insert(connection.cookie, started);
+        }
         if connection.end == ConnectionEnd::Open {
-            if connection.first_byte_ns.is_none()
-                && let Some(started) = connection.request_started_ns.or(Some(connection.opened_ns))
-            {
-                self.unanswered.insert(connection.cookie, started);
-            }
             return;
         }
         let worker = self.workers.entry(connection.pid).or_default();
         worker.closed(&Rc::new(connection.clone()));
         let settled = worker.take_settled();
-        self.keep(settled);
+        self.keep(connection.pid, settled);
+    }
+
+    fn continuation(&mut self, continuation: Continuation) {
+        let cookie = continuation.failed_cookie;
+        match self
+            .entry_of
+            .get(&cookie)
+            .and_then(|index| self.entries.get_mut(*index))
+        {
+            Some(entry) => entry.continuation = Some(continuation),
+            None => self.continuations.insert(cookie, continuation),
+        }
+    }
+
+    /// Takes leave of workers whose last lines have been read.
+    fn forget_the_gone(&mut self) {
+        while let Some((ns, pid)) = self.gone.front().copied()
+            && ns.saturating_add(GONE_NS) < self.last_ns
+        {
+            self.gone.pop_front();
+            self.pids.retain(|_, known| *known != pid);
+            self.forget(pid);
+        }
+    }
+
+    fn forget(&mut self, pid: u32) {
+        if let Some(mut worker) = self.workers.remove(&pid) {
+            let settled = worker.finish();
+            self.duplicates += worker.duplicates;
+            self.sightings_dropped += worker.sightings_dropped;
+            self.keep(pid, settled);
+        }
     }
 
     fn line(&mut self, record: &crate::trace::record::Line) {
@@ -193,9 +295,10 @@ impl Judge {
         };
         match line::read(record) {
             None => self.unread_lines += 1,
-            Some(AnyLine::Other { pid, key }) => {
+            Some(AnyLine::Other { pid, key, hash }) => {
                 let pid = pid_of(pid, &self.pids);
-                self.workers.entry(pid).or_default().other_line(key);
+                let worker = self.workers.entry(pid).or_default();
+                worker.other_line(key, hash, &record.file, record.read_ns);
             }
             Some(AnyLine::Upstream(mut line)) => {
                 let pid = pid_of(line.summary.pid, &self.pids);
@@ -204,18 +307,28 @@ impl Judge {
                 }
                 if !line.kind.is_incident() {
                     self.other_lines += 1;
-                    self.workers.entry(pid).or_default().other_line(line.key);
+                    let worker = self.workers.entry(pid).or_default();
+                    worker.other_line(line.key, line.hash, &record.file, record.read_ns);
                     return;
                 }
+                let seen = self.log_calls_seen(record.master_pid);
                 let worker = self.workers.entry(pid).or_default();
-                worker.line(*line, self.order);
+                worker.line(*line, self.order, seen);
                 let settled = worker.take_settled();
-                self.keep(settled);
+                self.keep(pid, settled);
             }
         }
     }
 
-    fn keep(&mut self, settled: Vec<Settled>) {
+    /// Can lines of this instance have a sighting?
+    fn log_calls_seen(&self, master_pid: u32) -> bool {
+        let mut instances = self.capture.iter().flat_map(|capture| &capture.nginx);
+        instances
+            .find(|nginx| nginx.master_pid == master_pid)
+            .is_none_or(|nginx| nginx.log_calls_seen)
+    }
+
+    fn keep(&mut self, pid: u32, settled: Vec<Settled>) {
         for Settled {
             line,
             sighting,
@@ -223,12 +336,19 @@ impl Judge {
             order,
         } in settled
         {
-            self.entries.push(Entry {
+            let mut entry = Entry {
                 line,
                 sighting,
                 socket,
                 order,
-            });
+                pid,
+                continuation: None,
+            };
+            if let Some(cookie) = entry.connection().map(|found| found.cookie) {
+                entry.continuation = self.continuations.get(cookie).copied();
+                self.entry_of.insert(cookie, self.entries.len());
+            }
+            self.entries.push(entry);
         }
     }
 
@@ -236,6 +356,11 @@ impl Judge {
     /// can be said by now. Their numbers are provisional.
     pub fn fresh(&mut self) -> Vec<Incident> {
         let fresh = self.entries.get(self.told..).unwrap_or_default();
+        for peer in fresh.iter().filter_map(|entry| entry.line.peer) {
+            if let Some(figures) = self.upstreams.get_mut(&peer) {
+                figures.look_again();
+            }
+        }
         let incidents = fresh
             .iter()
             .zip(self.told..)
@@ -251,19 +376,56 @@ impl Judge {
         let mut pids: Vec<u32> = self.workers.keys().copied().collect();
         pids.sort_unstable();
         for pid in pids {
-            if let Some(worker) = self.workers.get_mut(&pid) {
-                let settled = worker.finish();
-                self.keep(settled);
-            }
+            self.forget(pid);
         }
+        self.doubt_exchanged_sightings();
         let end_ns = self.end.as_ref().map(|end| end.ns);
         self.entries.retain(|entry| {
             // What was logged after the bell belongs to no capture.
             end_ns.is_none_or(|end| entry.sighting.is_none_or(|seen| seen.ns <= end))
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
+        for figures in self.upstreams.values_mut() {
+            figures.settle();
+        }
         self.name_upstreams();
         summary::report(&self, notes)
+    }
+
+    /// Where one of several equal lines was not seen being written, the others may have
+    /// taken each other's sightings: whose connection is whose is then not known.
+    fn doubt_exchanged_sightings(&mut self) {
+        let unseen: HashMap<_, Vec<u64>> = self
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.socket, Socket::Missing(_)) && entry.sighting.is_none())
+            .fold(HashMap::new(), |mut unseen, entry| {
+                let key: (u32, line::Key) = (entry.pid, entry.line.key);
+                unseen
+                    .entry(key)
+                    .or_insert_with(Vec::new)
+                    .push(entry.line.read_ns);
+                unseen
+            });
+        if unseen.is_empty() {
+            return;
+        }
+        for entry in &mut self.entries {
+            let near = |read: &u64| read.abs_diff(entry.line.read_ns) <= SAME_TIME_NS;
+            if entry.sighting.is_some()
+                && unseen
+                    .get(&(entry.pid, entry.line.key))
+                    .is_some_and(|read| read.iter().any(near))
+            {
+                entry.sighting = None;
+                if matches!(entry.socket, Socket::Found(_)) {
+                    entry.socket = Socket::Missing(
+                        "of several lines alike not all were seen being written, so which of \
+                         their connections is its own is not known",
+                    );
+                }
+            }
+        }
     }
 
     fn name_upstreams(&mut self) {
@@ -276,116 +438,5 @@ impl Judge {
                 .find_map(|configuration| settings::block_of(configuration, Some(*address), ""))
                 .map(|block| block.name.clone());
         }
-    }
-
-    fn settings_of(&self, line: &UpstreamLine) -> Settings {
-        self.capture
-            .iter()
-            .flat_map(|capture| &capture.nginx)
-            .find(|nginx| nginx.master_pid == line.master_pid)
-            .and_then(|nginx| nginx.configuration.as_ref())
-            .map(|configuration| settings::settings_for(configuration, line))
-            .unwrap_or_default()
-    }
-
-    fn constants_of(&self, line: &UpstreamLine) -> Constants {
-        line.peer
-            .and_then(|peer| self.upstreams.get(&peer))
-            .map_or_else(Constants::default, |figures| Constants {
-                idle_timeout: figures.idle_timeout(),
-                request_limit: figures.request_limit(),
-            })
-    }
-
-    /// Records lost at about that time, which could have changed the verdict.
-    fn lost_around(&self, ns: u64) -> u64 {
-        const BEFORE_NS: u64 = 100_000_000;
-        // Losses are counted once a second.
-        const AFTER_NS: u64 = 2_100_000_000;
-        self.losses
-            .iter()
-            .filter(|loss| loss.what != "upstream_slots")
-            .filter(|loss| {
-                (ns.saturating_sub(BEFORE_NS)..ns.saturating_add(AFTER_NS)).contains(&loss.ns)
-            })
-            .map(|loss| loss.count)
-            .sum()
-    }
-
-    fn incident(&self, entry: &Entry, id: u64) -> (Incident, Phase, Verdict) {
-        let settings = self.settings_of(&entry.line);
-        let case = Case {
-            line: &entry.line,
-            sighting: entry.sighting.as_ref(),
-            socket: &entry.socket,
-            settings: &settings,
-            constants: self.constants_of(&entry.line),
-        };
-        let (side, means) = case.side_and_means();
-        let phase = case.phase();
-        let mut verdict = causes::decide(&case);
-        let lost = self.lost_around(entry.ns());
-        if lost > 0 && case.matched() != Match::None {
-            verdict.confidence = match verdict.confidence {
-                Confidence::Certain => Confidence::Likely,
-                _ => Confidence::Possible,
-            };
-            verdict.evidence.push(format!(
-                "{lost} kernel records were lost within two seconds of it, so this is less sure"
-            ));
-        }
-        let time = entry.sighting.map_or_else(
-            || {
-                entry
-                    .line
-                    .stamp_s
-                    .map(clock::rfc3339_second)
-                    .unwrap_or_default()
-            },
-            |sighting| self.clock.rfc3339(sighting.ns),
-        );
-        let incident = Incident {
-            id,
-            time,
-            line: entry.line.summary.clone(),
-            upstream: entry.line.upstream.clone(),
-            side,
-            means,
-            phase,
-            cause: verdict.cause,
-            confidence: verdict.confidence,
-            matched: case.matched(),
-            retried: None,
-            served: None,
-            request_group: id,
-            connection: case
-                .connection()
-                .map(|found| connection_summary(&case, found)),
-            evidence: verdict.evidence.clone(),
-            advice: verdict.advice.as_ref().map(|remedy| remedy.text.clone()),
-        };
-        (incident, phase, verdict)
-    }
-}
-
-fn connection_summary(case: &Case<'_>, connection: &Connection) -> ConnectionSummary {
-    let end = case.end_ns().unwrap_or(connection.ended_ns);
-    ConnectionSummary {
-        cookie: connection.cookie,
-        local: connection.local.to_string(),
-        remote: connection.remote.to_string(),
-        worker_pid: connection.pid,
-        age_ms: ms(end.saturating_sub(connection.opened_ns)),
-        requests: case.requests(),
-        reused: case.reused(),
-        idle_ms: case.idle_ns().map(ms),
-        in_flight_ms: case.in_flight_ns().map(ms),
-        request_bytes: connection.request_bytes,
-        response_bytes: connection.response_bytes,
-        fin_received: connection.fin_received_ns.is_some(),
-        rst_received: connection.rst_received_ns.is_some(),
-        rst_sent: connection.rst_sent_ns.is_some(),
-        closed_by_nginx: upstreams::peer_end_ns(connection).is_none(),
-        first_seen_mid_life: connection.first_seen_mid_life,
     }
 }

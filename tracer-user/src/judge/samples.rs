@@ -43,6 +43,11 @@ impl Samples {
         }
     }
 
+    /// How many values there were.
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The densest cluster whose width is within `share` of its values or `least_ns`,
     /// whichever is wider.
     pub(super) fn mode(&self, share: f64, least_ns: u64) -> Option<Mode> {

@@ -44,7 +44,11 @@ fn passes_to(location: &ProxyLocation, block: Option<&str>, upstream: &str) -> b
 }
 
 /// The settings for a line's upstream, as far as all places that use it agree.
-pub(super) fn settings_for(configuration: &Configuration, line: &UpstreamLine) -> Settings {
+pub(super) fn settings_for(
+    configuration: &Configuration,
+    version: Option<&str>,
+    line: &UpstreamLine,
+) -> Settings {
     let block = block_of(configuration, line.peer, &line.upstream);
     let name = block.map(|block| block.name.as_str());
     let places: Vec<&ProxyLocation> = configuration
@@ -60,26 +64,18 @@ pub(super) fn settings_for(configuration: &Configuration, line: &UpstreamLine) -
         .collect();
     let places = if own.is_empty() { places } else { own };
     let agreed = |setting: &str| {
-        let mut values = places.iter().map(|place| {
-            let family = [
-                "proxy_",
-                "fastcgi_",
-                "uwsgi_",
-                "scgi_",
-                "grpc_",
-                "memcached_",
-            ];
-            family
-                .iter()
-                .find_map(|front| place.settings.get(&format!("{front}{setting}")))
-        });
+        let name = format!("{}_{setting}", line.module);
+        let mut values = places.iter().map(|place| place.settings.get(&name));
         let first = values.next()??.clone();
         values.all(|value| value == Some(&first)).then_some(first)
     };
+    let keepalive_timeout_unknown = version.is_some_and(is_before_keepalive_timeout);
     Settings {
         block: name.map(str::to_owned),
         keepalive_timeout_ms: block
+            .filter(|_| !keepalive_timeout_unknown)
             .map(|block| block.keepalive_timeout_ms.unwrap_or(KEEPALIVE_TIMEOUT_MS)),
+        keepalive_timeout_unknown,
         keepalive_timeout_set: block.is_some_and(|block| block.keepalive_timeout_ms.is_some()),
         keepalive_requests: block.and_then(|block| block.keepalive_requests),
         connect_timeout: agreed("connect_timeout"),
@@ -89,9 +85,38 @@ pub(super) fn settings_for(configuration: &Configuration, line: &UpstreamLine) -
     }
 }
 
+/// `keepalive_timeout` and `keepalive_requests` came to upstream blocks with nginx 1.15.3.
+/// Of the forks only OpenResty counts as nginx does; the others are newer, or not known.
+fn is_before_keepalive_timeout(version: &str) -> bool {
+    let Some((name, number)) = version.split_once('/') else {
+        return false;
+    };
+    let numbers: Vec<u32> = number
+        .split(['.', ' ', '-'])
+        .map_while(|part| part.parse().ok())
+        .take(3)
+        .collect();
+    matches!(name, "nginx" | "openresty") && numbers.len() == 3 && numbers < vec![1, 15, 3]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_nginx_before_1_15_3_lacks_the_directive() {
+        for version in ["nginx/1.14.2", "nginx/1.15.2", "openresty/1.13.6.2"] {
+            assert!(is_before_keepalive_timeout(version), "{version}");
+        }
+        for version in [
+            "nginx/1.15.3",
+            "nginx/1.22.1 (Debian)",
+            "Angie/1.9.0",
+            "odd",
+        ] {
+            assert!(!is_before_keepalive_timeout(version), "{version}");
+        }
+    }
 
     #[test]
     fn a_server_parameter_names_an_address_with_or_without_port_and_options() {

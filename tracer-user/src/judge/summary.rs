@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::attempts::{self, Attempt};
 use super::causes::Verdict;
-use super::upstreams::ending;
-use super::{Details, Judge, Judged};
+use super::end::ending;
+use super::{Details, Judge, Judged, no_live};
 use crate::report::model::{
     Advice, CaptureSummary, Cause, Incident, Match, MatchCounts, Means, Report, SCHEMA, Side,
     Summary, UpstreamSummary,
@@ -27,13 +27,11 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         .iter()
         .zip(&judged)
         .map(|(entry, (_, phase, _))| {
-            let continuation = entry
-                .connection()
-                .and_then(|connection| judge.continuations.get(&connection.cookie));
+            let continuation = entry.continuation.as_ref();
             let next_unanswered = continuation.is_some_and(|continuation| {
                 let started = continuation
                     .next_cookie
-                    .and_then(|next| judge.unanswered.get(&next));
+                    .and_then(|next| judge.unanswered.get(next));
                 started.is_some_and(|started| *started <= continuation.next_ns + SLACK_NS)
             });
             Attempt {
@@ -65,6 +63,7 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         incidents.push(incident);
         verdicts.push(verdict);
     }
+    no_live::name_the_failures(judge, &mut incidents);
     let mut report = Report {
         schema: SCHEMA.to_owned(),
         capture: capture(judge),
@@ -86,10 +85,6 @@ const SLACK_NS: u64 = 1_000_000_000;
 fn capture(judge: &Judge) -> CaptureSummary {
     let start_ns = judge.capture.as_ref().map_or(0, |capture| capture.start_ns);
     let end_ns = judge.end.as_ref().map_or(judge.last_ns, |end| end.ns);
-    let mut lost = BTreeMap::new();
-    for loss in &judge.losses {
-        *lost.entry(loss.what.clone()).or_default() += loss.count;
-    }
     let seconds = end_ns.saturating_sub(start_ns) as f64 / 1e9;
     CaptureSummary {
         host: judge
@@ -116,7 +111,7 @@ fn capture(judge: &Judge) -> CaptureSummary {
         start: judge.clock.rfc3339(start_ns),
         end: judge.clock.rfc3339(end_ns),
         duration_s: (seconds * 1000.0).round() / 1000.0,
-        lost,
+        lost: judge.lost.clone(),
         complete: judge.end.is_some(),
     }
 }
@@ -180,8 +175,8 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
             reused_ratio: figures.reused_ratio(),
             incidents: figures.incidents,
             closes: figures.closes(),
-            idle_timeout: figures.idle_timeout(),
-            request_limit: figures.request_limit(),
+            idle_timeout: figures.settled().idle_timeout,
+            request_limit: figures.settled().request_limit,
             work_timeout: None,
             size_threshold: None,
             connect_ms: figures.connect_ms(),
@@ -193,21 +188,24 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
 /// The same advice for the same upstream once, most incidents first.
 fn advice(incidents: &[Incident], verdicts: &[Verdict]) -> Vec<Advice> {
     let mut advice: Vec<Advice> = Vec::new();
+    let mut known: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (incident, verdict) in incidents.iter().zip(verdicts) {
         let Some(remedy) = &verdict.advice else {
             continue;
         };
-        let known = advice
-            .iter_mut()
-            .find(|known| known.upstream == incident.upstream && known.text == remedy.text);
-        match known {
-            Some(known) => known.incidents += 1,
-            None => advice.push(Advice {
-                upstream: incident.upstream.clone(),
-                text: remedy.text.clone(),
-                because: remedy.because.clone(),
-                incidents: 1,
-            }),
+        let index = *known
+            .entry((&incident.upstream, &remedy.text))
+            .or_insert_with(|| {
+                advice.push(Advice {
+                    upstream: incident.upstream.clone(),
+                    text: remedy.text.clone(),
+                    because: remedy.because.clone(),
+                    incidents: 0,
+                });
+                advice.len() - 1
+            });
+        if let Some(advice) = advice.get_mut(index) {
+            advice.incidents += 1;
         }
     }
     advice.sort_by_key(|advice| std::cmp::Reverse(advice.incidents));
@@ -243,7 +241,7 @@ fn remarks(judge: &Judge) -> Vec<String> {
             ));
         }
     }
-    let duplicates: u64 = judge.workers.values().map(|worker| worker.duplicates).sum();
+    let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(
             "{duplicates} lines stood in two logs and were counted once"
@@ -255,11 +253,7 @@ fn remarks(judge: &Judge) -> Vec<String> {
             judge.unread_lines
         ));
     }
-    let dropped: u64 = judge
-        .workers
-        .values()
-        .map(|worker| worker.sightings_dropped)
-        .sum();
+    let dropped = judge.sightings_dropped;
     if dropped > 0 {
         notes.push(format!(
             "{dropped} lines were seen being written but stand in no log followed"

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use super::case::Constants;
+use super::end::{self, Ending, closed_after_exchanges, idle_age_ns, peer_end_ns};
 use super::samples::Samples;
 use crate::report::model::{Closes, InferredLimit, InferredTimeout, Percentiles};
-use crate::trace::record::{Connection, ConnectionEnd, Histogram, IdleEnd, Upstream};
+use crate::trace::record::{Connection, Histogram, Upstream};
 
-/// Silence below which a close is taken as following directly on a response.
-const DIRECTLY_NS: u64 = 5_000_000;
 /// A backend's own timer is coarse by at most this share of its value, or
 /// [`TIMER_NS`]: the width of a cluster of idle ages.
 const TIMER_SHARE: f64 = 0.02;
@@ -16,109 +16,7 @@ const TIMER_NS: u64 = 20_000_000;
 /// Closes that must agree before a constant of the backend is believed.
 const AGREEING: u64 = 3;
 
-const ECONNREFUSED: u32 = 111;
 const NS_PER_MS: f64 = 1e6;
-
-/// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Ending {
-    /// Still open.
-    Open,
-    /// See [`Closes`].
-    BackendIdle,
-    /// See [`Closes`].
-    BackendInFlight,
-    /// The backend closed after (part of) a response.
-    BackendAfterResponse,
-    /// See [`Closes`].
-    NginxIdle,
-    /// See [`Closes`].
-    NginxAfterResponse,
-    /// See [`Closes`].
-    NginxInFlight,
-    /// See [`Closes`].
-    Refused,
-    /// See [`Closes`].
-    NotConnected,
-}
-
-/// When the backend's side ended the connection: the earlier of FIN and RST.
-pub(super) fn peer_end_ns(connection: &Connection) -> Option<u64> {
-    match (connection.fin_received_ns, connection.rst_received_ns) {
-        (Some(fin), Some(rst)) => Some(fin.min(rst)),
-        (fin, rst) => fin.or(rst),
-    }
-}
-
-/// Did the backend's end come before a request that was sent all the same, or with no
-/// request at all in flight?
-pub(super) fn ended_while_idle(connection: &Connection) -> bool {
-    connection.established_ns.is_some()
-        && peer_end_ns(connection).is_some()
-        && !connection.awaiting_at_end
-        && connection.unread_at_end.is_none()
-        && connection.exchanges_at_end > 0
-        && (connection.idle_end == Some(IdleEnd::Eof)
-            || connection.idle_end == Some(IdleEnd::Error)
-            || connection.exchanges_at_end < connection.exchanges
-            // A reset connection on which the next request was not even sent
-            // (getsockopt told), or one that nginx closed before it looked.
-            || (connection.eof_read_ns.is_none() && connection.failed_call_ns.is_none()))
-}
-
-/// How long the connection had been silent when the backend's FIN or RST came, if it
-/// was idle then.
-pub(super) fn idle_age_ns(connection: &Connection) -> Option<u64> {
-    if !ended_while_idle(connection) {
-        return None;
-    }
-    let end = peer_end_ns(connection)?;
-    let quiet_since = if connection.exchanges_at_end < connection.exchanges {
-        connection
-            .request_started_ns?
-            .checked_sub(connection.idle_before_ns?)?
-    } else {
-        connection.last_received_ns.max(connection.last_sent_ns)?
-    };
-    Some(end.saturating_sub(quiet_since))
-}
-
-pub(super) fn ending(connection: &Connection) -> Ending {
-    if connection.end == ConnectionEnd::Open {
-        return Ending::Open;
-    }
-    if connection.established_ns.is_none() {
-        return if connection.socket_error == Some(ECONNREFUSED) {
-            Ending::Refused
-        } else {
-            Ending::NotConnected
-        };
-    }
-    let answered = connection.first_byte_ns.is_some();
-    if peer_end_ns(connection).is_some() {
-        if let Some(age) = idle_age_ns(connection) {
-            return if age < DIRECTLY_NS {
-                Ending::BackendAfterResponse
-            } else {
-                Ending::BackendIdle
-            };
-        }
-        return if answered {
-            Ending::BackendAfterResponse
-        } else {
-            Ending::BackendInFlight
-        };
-    }
-    if connection.exchanges > 0 && !answered {
-        return Ending::NginxInFlight;
-    }
-    let closed = connection.closed_ns.unwrap_or(connection.ended_ns);
-    let quiet_since = connection.last_received_ns.max(connection.last_sent_ns);
-    match quiet_since {
-        Some(since) if closed.saturating_sub(since) < DIRECTLY_NS => Ending::NginxAfterResponse,
-        _ => Ending::NginxIdle,
-    }
-}
 
 /// One upstream's figures.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +24,7 @@ pub(super) struct Figures {
     pub(super) name: Option<String>,
     endings: BTreeMap<Ending, u64>,
     idle_ages: Samples,
-    /// Connections that the backend closed directly after a response, by exchanges.
+    /// Connections that the backend closed directly after a whole response, by exchanges.
     closed_after: BTreeMap<u32, u64>,
     /// The most exchanges seen on one connection.
     most_exchanges: u32,
@@ -136,6 +34,9 @@ pub(super) struct Figures {
     connect_us: BTreeMap<u64, u64>,
     first_byte_us: BTreeMap<u64, u64>,
     pub(super) incidents: u64,
+    idle_timeout: Option<InferredTimeout>,
+    /// Size of the sample that it was inferred from.
+    looked_at: u64,
 }
 
 fn add(sum: &mut BTreeMap<u64, u64>, part: &Histogram) {
@@ -146,21 +47,44 @@ fn add(sum: &mut BTreeMap<u64, u64>, part: &Histogram) {
 
 impl Figures {
     pub(super) fn connection(&mut self, connection: &Connection) {
-        let ending = ending(connection);
+        let ending = end::ending(connection);
         *self.endings.entry(ending).or_default() += 1;
         self.most_exchanges = self.most_exchanges.max(connection.exchanges_at_end);
         if peer_end_ns(connection).is_none() {
             self.most_exchanges = self.most_exchanges.max(connection.exchanges);
         }
-        match (ending, idle_age_ns(connection)) {
-            (Ending::BackendIdle, Some(age)) => self.idle_ages.add(age),
-            (Ending::BackendAfterResponse, _) if !connection.awaiting_at_end => {
-                *self
-                    .closed_after
-                    .entry(connection.exchanges_at_end)
-                    .or_default() += 1;
-            }
-            _ => {}
+        if ending == Ending::BackendIdle
+            && let Some(age) = idle_age_ns(connection)
+        {
+            self.idle_ages.add(age);
+        }
+        if let Some(exchanges) = closed_after_exchanges(connection) {
+            *self.closed_after.entry(exchanges).or_default() += 1;
+        }
+    }
+
+    /// Looks at the sample again if enough of it is new: what is a twentieth of it
+    /// cannot move its mode by much.
+    pub(super) fn look_again(&mut self) {
+        let closes = self.idle_ages.seen();
+        if (closes < 100 && closes > self.looked_at)
+            || closes > self.looked_at + self.looked_at / 20
+        {
+            self.settle();
+        }
+    }
+
+    /// Looks at the whole sample.
+    pub(super) fn settle(&mut self) {
+        self.looked_at = self.idle_ages.seen();
+        self.idle_timeout = self.infer_idle_timeout();
+    }
+
+    /// The constants as they were last settled.
+    pub(super) fn settled(&self) -> Constants {
+        Constants {
+            idle_timeout: self.idle_timeout,
+            request_limit: self.request_limit(),
         }
     }
 
@@ -223,7 +147,7 @@ impl Figures {
         clippy::cast_precision_loss,
         reason = "nanoseconds shown as milliseconds"
     )]
-    pub(super) fn idle_timeout(&self) -> Option<InferredTimeout> {
+    fn infer_idle_timeout(&self) -> Option<InferredTimeout> {
         let mode = self.idle_ages.mode(TIMER_SHARE, TIMER_NS)?;
         // Most idle closes agree, or there is no such constant.
         (mode.count >= AGREEING && mode.count * 2 > mode.of).then(|| InferredTimeout {

@@ -3,24 +3,39 @@
 //!
 //! A worker is single-threaded: between a failing call on an upstream socket and the
 //! line about it, and between the line and the close of that socket, there is no other
-//! call on an upstream socket (nginx.org's source; observed with strace on 1.22). So
-//! the line's connection is the one that this worker closes next, and for a line about a failed call that connection must also show the failure before the line.
+//! call on an upstream socket and no line of another client's (nginx's source; observed
+//! with strace on 1.22). So the line's connection is the one that this thread closes
+//! next, unless it logs something else before; and it must fit the line
+//! ([`super::fitting`]).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::duplicates::Duplicates;
+use super::fitting::{AT_ONCE, fitting, no_socket};
 use super::line::{Key, UpstreamLine};
-use crate::nginx::message::{MessageKind, SocketEvidence};
+use crate::nginx::message::MessageKind;
 use crate::trace::record::{Connection, Logged};
 
 /// Sightings kept while no line claims them: lines of logs that nobody follows, or
 /// that have not been read yet.
 const SIGHTINGS: usize = 8192;
-/// Lines remembered to know them again in a second file.
-const RECENT: usize = 64;
+/// Sightings among which one may still wait for its close.
+const LATELY: usize = 64;
+/// A line is read within moments of being written; its sighting waits this long for a
+/// capture that stalls.
+const SIGHTING_WAITS_NS: u64 = 60_000_000_000;
+/// The ring buffer and the logs are read in turns: a sighting may come this much later
+/// than its line.
+const LINE_WAITS_NS: u64 = 2_000_000_000;
+/// A stamp is of the moment at which the event loop woke up.
+const STAMP_NEAR_S: i64 = 2;
 /// A stamp and a sighting further apart than this are not of the same line, whatever
 /// clock steps and daylight saving did.
 const STAMP_TOLERANCE_S: i64 = 2 * 3600;
+
+const LEVEL_ERROR: u32 = 4;
+const LEVEL_INFO: u32 = 7;
 
 /// How a line's search for its socket ended.
 #[derive(Clone, Debug)]
@@ -43,158 +58,191 @@ pub(super) struct Settled {
     pub(super) order: u64,
 }
 
+/// What the thread closed after a line.
+#[derive(Debug)]
+enum Close {
+    Awaited,
+    /// The thread went on to something else first.
+    None,
+    Of(Rc<Connection>),
+}
+
 /// What a sighting is still waiting for.
 #[derive(Debug)]
 struct Sighting {
     logged: Logged,
     wall_s: Option<i64>,
-    next_close: Option<Rc<Connection>>,
+    close: Close,
     line: Option<(UpstreamLine, u64)>,
-}
-
-/// What the same line in another file has in common with this one.
-#[derive(Debug)]
-struct Fingerprint {
-    key: Key,
-    stamp: jiff::civil::DateTime,
-    file: String,
-    message: String,
-    upstream: Option<String>,
-}
-
-impl Fingerprint {
-    fn of(line: &UpstreamLine) -> Self {
-        Self {
-            key: line.key,
-            stamp: line.stamp,
-            file: line.summary.file.clone(),
-            message: line.summary.message.clone(),
-            upstream: line.summary.upstream.clone(),
-        }
-    }
-
-    fn same_in_another_file(&self, other: &Self) -> bool {
-        self.file != other.file
-            && self.key == other.key
-            && self.stamp == other.stamp
-            && self.message == other.message
-            && self.upstream == other.upstream
-    }
 }
 
 /// One worker process.
 #[derive(Debug, Default)]
 pub(super) struct Worker {
     sightings: VecDeque<Sighting>,
-    /// Sightings, from the back, that have no close yet.
-    open: usize,
     /// Lines whose sighting has not come.
     lines: VecDeque<(UpstreamLine, u64)>,
-    /// Lines matched lately: the same line may stand in two files.
-    recent: VecDeque<Fingerprint>,
+    seen: Duplicates,
     settled: Vec<Settled>,
+    /// The newest event.
+    last_ns: u64,
     /// Lines dropped because another file holds them too.
     pub(super) duplicates: u64,
+    /// Sightings that no line claimed.
     pub(super) sightings_dropped: u64,
+}
+
+/// May a line with this sighting be about a socket that is closed next? Warnings and
+/// notices stand between such a line and the close, lines without a client do not.
+const fn may_precede_close(logged: &Logged) -> bool {
+    logged.connection != 0 && (logged.level <= LEVEL_ERROR || logged.level == LEVEL_INFO)
 }
 
 impl Worker {
     pub(super) fn logged(&mut self, logged: Logged, wall_s: Option<i64>) {
+        self.last_ns = self.last_ns.max(logged.ns);
+        for earlier in self.sightings.iter_mut().rev().take(LATELY) {
+            let same_client = earlier.logged.connection == logged.connection;
+            let goes_on = (same_client && logged.level > LEVEL_ERROR)
+                || logged.connection == 0
+                || earlier.logged.tid != logged.tid;
+            if !goes_on && matches!(earlier.close, Close::Awaited) {
+                earlier.close = Close::None;
+            }
+        }
         self.sightings.push_back(Sighting {
+            close: if may_precede_close(&logged) {
+                Close::Awaited
+            } else {
+                Close::None
+            },
             logged,
             wall_s,
-            next_close: None,
             line: None,
         });
-        self.open += 1;
-        while self.sightings.len() > SIGHTINGS {
-            self.sightings.pop_front();
-            self.sightings_dropped += 1;
-            self.open = self.open.min(self.sightings.len());
+        self.forget_old_sightings();
+        self.retry_lines();
+        self.settle();
+    }
+
+    fn forget_old_sightings(&mut self) {
+        let oldest = self.last_ns.saturating_sub(SIGHTING_WAITS_NS);
+        while self
+            .sightings
+            .front()
+            .is_some_and(|first| self.sightings.len() > SIGHTINGS || first.logged.ns < oldest)
+        {
+            let Some(first) = self.sightings.pop_front() else {
+                return;
+            };
+            if first.line.is_none() {
+                self.sightings_dropped += 1;
+            }
+            self.settled.extend(settle(first));
         }
+    }
+
+    fn retry_lines(&mut self) {
         for (line, order) in std::mem::take(&mut self.lines) {
-            self.line(line, order);
+            if line.read_ns.saturating_add(LINE_WAITS_NS) < self.last_ns {
+                self.settled.push(unseen(line, order));
+            } else {
+                self.claim(line, order);
+            }
         }
     }
 
     pub(super) fn closed(&mut self, connection: &Rc<Connection>) {
-        let first_open = self.sightings.len() - self.open;
-        for sighting in self.sightings.iter_mut().skip(first_open) {
-            sighting.next_close = Some(Rc::clone(connection));
+        self.last_ns = self.last_ns.max(connection.ended_ns);
+        // From the newest back: only the lines since the last close still wait.
+        for sighting in self.sightings.iter_mut().rev().take(LATELY) {
+            if matches!(sighting.close, Close::Of(_)) {
+                break;
+            }
+            if matches!(sighting.close, Close::Awaited) && sighting.logged.tid == connection.tid {
+                sighting.close = Close::Of(Rc::clone(connection));
+            }
         }
-        self.open = 0;
         self.settle();
     }
 
-    /// The sighting of a line that has no sighting's line yet: the first one alike, for
-    /// a worker writes its lines in the order in which it logs them.
-    fn sighting_of(&self, key: Key, stamp_s: Option<i64>) -> Option<usize> {
-        self.sightings.iter().position(|sighting| {
-            let logged = &sighting.logged;
-            let seen = Key {
-                level: logged.level,
-                errno: logged.errno,
-                connection: logged.connection,
-            };
-            sighting.line.is_none()
-                && seen == key
-                && sighting
-                    .wall_s
-                    .zip(stamp_s)
-                    .is_none_or(|(wall, stamp)| (wall - stamp).abs() <= STAMP_TOLERANCE_S)
-        })
+    /// The sighting of a line that has no sighting's line yet: the first one alike of
+    /// about that second, for a worker writes its lines in the order in which it logs
+    /// them; if the clocks disagree, the first one alike.
+    fn sighting_of(&self, key: Key, stamp_s: Option<i64>, read_ns: u64) -> Option<usize> {
+        let first_within = |tolerance: i64| {
+            self.sightings.iter().position(|sighting| {
+                let logged = &sighting.logged;
+                let seen = Key {
+                    level: logged.level,
+                    errno: logged.errno,
+                    connection: logged.connection,
+                };
+                sighting.line.is_none()
+                    && seen == key
+                    && logged.ns <= read_ns
+                    && read_ns - logged.ns <= SIGHTING_WAITS_NS
+                    && sighting
+                        .wall_s
+                        .zip(stamp_s)
+                        .is_none_or(|(wall, stamp)| (wall - stamp).abs() <= tolerance)
+            })
+        };
+        first_within(STAMP_NEAR_S).or_else(|| first_within(STAMP_TOLERANCE_S))
     }
 
     /// A line about something else: its sighting is not waited for.
-    pub(super) fn other_line(&mut self, key: Key) {
-        if let Some(index) = self.sighting_of(key, None) {
-            self.remove(index);
+    pub(super) fn other_line(&mut self, key: Key, hash: u64, file: &str, read_ns: u64) {
+        if self.seen.is_duplicate(hash, file) {
+            return;
+        }
+        if let Some(index) = self.sighting_of(key, None, read_ns) {
+            self.sightings.remove(index);
         }
     }
 
-    pub(super) fn line(&mut self, line: UpstreamLine, order: u64) {
-        let fingerprint = Fingerprint::of(&line);
-        if let Some(index) = self.sighting_of(line.key, line.stamp_s)
-            && let Some(sighting) = self.sightings.get_mut(index)
-        {
-            sighting.line = Some((line, order));
-            self.recent.push_back(fingerprint);
-            if self.recent.len() > RECENT {
-                self.recent.pop_front();
-            }
-            self.settle();
-        } else if self
-            .recent
-            .iter()
-            .any(|recent| recent.same_in_another_file(&fingerprint))
-        {
+    /// A line about an upstream. `log_calls_seen` says whether its sighting can come.
+    pub(super) fn line(&mut self, line: UpstreamLine, order: u64, log_calls_seen: bool) {
+        if self.seen.is_duplicate(line.hash, &line.summary.file) {
             self.duplicates += 1;
+            return;
+        }
+        if log_calls_seen {
+            self.claim(line, order);
+            self.settle();
         } else {
-            self.lines.push_back((line, order));
+            self.settled.push(unseen(line, order));
         }
     }
 
-    fn remove(&mut self, index: usize) -> Option<Sighting> {
-        let sighting = self.sightings.remove(index)?;
-        if sighting.next_close.is_none() {
-            self.open -= 1;
+    fn claim(&mut self, line: UpstreamLine, order: u64) {
+        // Lines of one key are written in their order: a later one must not overtake.
+        let overtakes = self
+            .lines
+            .iter()
+            .any(|(waiting, _)| waiting.key == line.key);
+        match self.sighting_of(line.key, line.stamp_s, line.read_ns) {
+            Some(index) if !overtakes => {
+                if let Some(sighting) = self.sightings.get_mut(index) {
+                    sighting.line = Some((line, order));
+                }
+            }
+            _ => self.lines.push_back((line, order)),
         }
-        Some(sighting)
     }
 
     /// Moves out the lines that need to wait for nothing more.
     fn settle(&mut self) {
         let mut index = 0;
-        while let Some(sighting) = self.sightings.get_mut(index) {
-            let ready = sighting
-                .line
-                .as_ref()
-                .is_some_and(|(line, _)| sighting.next_close.is_some() || !waits_for_close(line));
+        while let Some(sighting) = self.sightings.get(index) {
+            let ready = sighting.line.as_ref().is_some_and(|(line, _)| {
+                !matches!(sighting.close, Close::Awaited) || no_socket(line).is_some()
+            });
             if !ready {
                 index += 1;
                 continue;
             }
-            if let Some(sighting) = self.remove(index) {
+            if let Some(sighting) = self.sightings.remove(index) {
                 self.settled.extend(settle(sighting));
             }
         }
@@ -210,35 +258,23 @@ impl Worker {
         self.settled
             .extend(sightings.into_iter().filter_map(settle));
         for (line, order) in std::mem::take(&mut self.lines) {
-            let socket = no_socket(&line).map_or(
-                Socket::Missing("the line was not seen being written"),
-                Socket::NoneByNature,
-            );
-            self.settled.push(Settled {
-                line,
-                sighting: None,
-                socket,
-                order,
-            });
+            self.settled.push(unseen(line, order));
         }
-        self.open = 0;
         self.take_settled()
     }
 }
 
-/// Why a line speaks of no TCP connection that the kernel could have shown.
-fn no_socket(line: &UpstreamLine) -> Option<&'static str> {
-    if line.kind.socket() == SocketEvidence::NoSocket {
-        return Some("no connection was involved");
+fn unseen(line: UpstreamLine, order: u64) -> Settled {
+    let socket = no_socket(&line).map_or(
+        Socket::Missing("the line was not seen being written"),
+        Socket::NoneByNature,
+    );
+    Settled {
+        line,
+        sighting: None,
+        socket,
+        order,
     }
-    if line.unix {
-        return Some("the upstream is a unix socket, which whoclosed does not watch");
-    }
-    None
-}
-
-fn waits_for_close(line: &UpstreamLine) -> bool {
-    no_socket(line).is_none()
 }
 
 fn settle(sighting: Sighting) -> Option<Settled> {
@@ -247,12 +283,13 @@ fn settle(sighting: Sighting) -> Option<Settled> {
     let socket = if let Some(why) = no_socket(&line) {
         Socket::NoneByNature(why)
     } else {
-        match sighting.next_close {
-            None if line.kind == MessageKind::ConnectFailedAtOnce => {
-                Socket::NoneByNature("connect() failed before a SYN was sent")
+        match sighting.close {
+            Close::Of(connection) => fitting(&line, &logged, connection),
+            _ if line.kind == MessageKind::ConnectFailedAtOnce => Socket::NoneByNature(AT_ONCE),
+            Close::Awaited => Socket::Missing("its connection was not seen being closed"),
+            Close::None => {
+                Socket::Missing("the worker went on without closing a connection that is known")
             }
-            None => Socket::Missing("its connection was not closed before the capture ended"),
-            Some(connection) => fitting(&line, &logged, connection),
         }
     };
     Some(Settled {
@@ -261,40 +298,4 @@ fn settle(sighting: Sighting) -> Option<Settled> {
         socket,
         order,
     })
-}
-
-/// Is the connection that was closed next the one that the line speaks of?
-fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Connection>) -> Socket {
-    let same_peer = line.peer.is_none_or(|peer| peer == connection.remote);
-    let lived = connection.opened_ns <= logged.ns
-        && connection
-            .closed_ns
-            .is_none_or(|closed| logged.ns <= closed || connection.established_ns.is_none());
-    if same_peer && lived && shows_failure(line, logged, &connection) {
-        return Socket::Found(connection);
-    }
-    if line.kind == MessageKind::ConnectFailedAtOnce {
-        return Socket::NoneByNature("connect() failed before a SYN was sent");
-    }
-    Socket::Missing("the connection that the worker closed after the line is not the line's own")
-}
-
-/// Does the connection show, before the line, the failure that the line reports?
-fn shows_failure(line: &UpstreamLine, logged: &Logged, connection: &Connection) -> bool {
-    let before = |ns: Option<u64>| ns.is_some_and(|ns| ns <= logged.ns);
-    match line.kind {
-        // A reset shows in what the call gave; a second call after it gives EOF or EPIPE.
-        MessageKind::PrematureClose
-        | MessageKind::ReceiveFailed
-        | MessageKind::SendFailed
-        | MessageKind::TlsSendFailed
-        | MessageKind::PeerClosedInTlsHandshake => {
-            before(connection.eof_read_ns) || before(connection.failed_call_ns)
-        }
-        // getsockopt(SO_ERROR) took the error: the socket had ended before the line.
-        MessageKind::ConnectFailed => {
-            connection.socket_error.is_some() || before(connection.rst_received_ns)
-        }
-        _ => true,
-    }
 }

@@ -10,4 +10,4 @@ pub mod timeline;
 mod incidents;
 mod page;
 mod upstreams;
-mod words;
+pub(crate) mod words;

@@ -20,7 +20,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// `1 error`, `2 errors`.
-pub(super) fn counted(number: u64, singular: &str, plural: &str) -> String {
+pub(crate) fn counted(number: u64, singular: &str, plural: &str) -> String {
     format!(
         "{} {}",
         count(number),
@@ -29,7 +29,7 @@ pub(super) fn counted(number: u64, singular: &str, plural: &str) -> String {
 }
 
 /// A duration with a unit that suits it: `0.213 ms`, `1000.2 ms`, `30.00 s`, `12.5 min`.
-pub(super) fn milliseconds(ms: f64) -> String {
+pub(crate) fn milliseconds(ms: f64) -> String {
     match ms.abs() {
         size if size < 10.0 => format!("{ms:.3} ms"),
         size if size < 10_000.0 => format!("{ms:.1} ms"),

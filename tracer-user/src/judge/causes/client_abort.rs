@@ -13,11 +13,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         cause: Cause::ClientAbort,
         confidence: with_socket(case),
         evidence: sentences([
-            Some(
-                "the client closed its connection before the response came; nginx then closed \
-                  the upstream connection"
-                    .to_owned(),
-            ),
+            Some("nginx saw the client close its connection before the response came".to_owned()),
             in_flight(case),
         ]),
         advice: None,

@@ -1,55 +1,43 @@
-//! `closed-without-answer`: the backend took the request and closed without a byte of
-//! response, and nothing more special is proven. Requires: FIN or RST with the request
-//! in flight, no response byte, and a connection that was not stale.
+//! `closed-without-answer`: the backend closed without a byte of response, and nothing
+//! more special is proven. Requires: FIN or RST, a request that nginx sent, no response
+//! byte, and a connection that was not stale. Where staleness cannot be excluded it is
+//! likely or possible only.
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
-use crate::judge::case::LastExchange as _;
-use crate::judge::upstreams::peer_end_ns;
+use crate::judge::end::{ended_before_request, ended_by_reset, peer_end_ns, unacked_at_end};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
+use crate::trace::record::Connection;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let ended = matches!(
         case.line.kind,
-        MessageKind::PrematureClose | MessageKind::ReceiveFailed | MessageKind::SendFailed
+        MessageKind::PrematureClose
+            | MessageKind::ReceiveFailed
+            | MessageKind::SendFailed
+            | MessageKind::TlsSendFailed
     );
-    if !ended {
+    let sending = matches!(case.phase(), Phase::Wait | Phase::Send | Phase::Header);
+    if !ended || case.sent_nothing() || case.answered() == Some(true) {
         return None;
     }
-    let (confidence, acknowledged) = match case.connection() {
-        None if case.phase() == Phase::Wait => (Confidence::Possible, None),
+    let connection = case.connection();
+    let confidence = match connection {
+        None if sending => Confidence::Possible,
         None => return None,
-        Some(connection) => {
-            if connection.response_bytes_of_last() > 0 || peer_end_ns(connection).is_none() {
-                return None;
-            }
-            let unacked = connection.unacked_at_fin.or(connection.unacked_at_rst)?;
-            let all = unacked == 0;
-            // A reused connection whose request was not acknowledged may still have
-            // been a stale one; a first request cannot.
-            let fresh = case.reused() == Some(false);
-            let confidence = if all || fresh {
-                Confidence::Certain
-            } else {
-                Confidence::Likely
-            };
-            (confidence, Some(all))
+        Some(connection) if peer_end_ns(connection).is_none() => {
+            // Over TLS its end may be a message before the FIN.
+            (case.line.tls && sending).then_some(Confidence::Possible)?
         }
+        Some(connection) => surety(case, connection),
     };
-    let acknowledged = acknowledged.map(|all| {
-        if all {
-            "the backend's host had acknowledged the whole request".to_owned()
-        } else {
-            "the backend's host had not acknowledged the whole request".to_owned()
-        }
-    });
     Some(Verdict {
         cause: Cause::ClosedWithoutAnswer,
         confidence,
         evidence: sentences([
             how_it_ended(case),
             in_flight(case),
-            acknowledged,
+            connection.and_then(|connection| arrival(connection)),
             reuse(case),
         ]),
         advice: Some(Remedy {
@@ -60,4 +48,35 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             because: format!("{} closed without an answer", case.line.upstream),
         }),
     })
+}
+
+fn surety(case: &Case<'_>, connection: &Connection) -> Confidence {
+    let acknowledged = !ended_before_request(connection) && unacked_at_end(connection) == Some(0);
+    match (case.reused(), case.answered()) {
+        // A first request cannot have met a stale connection; its RST may yet be that
+        // of something between the hosts.
+        (Some(false), Some(false)) if acknowledged || !ended_by_reset(connection) => {
+            Confidence::Certain
+        }
+        (Some(true), Some(false)) if acknowledged => Confidence::Certain,
+        (None, _) if ended_before_request(connection) => Confidence::Possible,
+        _ => Confidence::Likely,
+    }
+}
+
+/// Had the request reached the backend's host?
+fn arrival(connection: &Connection) -> Option<String> {
+    peer_end_ns(connection)?;
+    if ended_before_request(connection) {
+        return Some("that was before nginx sent the request".to_owned());
+    }
+    let unacked = u64::from(unacked_at_end(connection)?);
+    let what = if unacked == 0 {
+        "the backend's host had acknowledged the whole request"
+    } else if unacked >= connection.request_bytes {
+        "the backend's host had acknowledged nothing of the request"
+    } else {
+        "the backend's host had not acknowledged the whole request"
+    };
+    Some(what.to_owned())
 }

@@ -30,7 +30,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         ),
         advice: Some(Remedy {
             text: "start the backend, or take the address out of the upstream; if it was \
-                   restarting, let it listen before it is sent traffic"
+                   restarting, let it listen before it is sent traffic (costs: a slower start). \
+                   `proxy_next_upstream error` covers it where there is another peer, which \
+                   then carries its load"
                 .to_owned(),
             because: format!("nothing listened at {}", case.line.upstream),
         }),

@@ -6,6 +6,7 @@ use super::{Case, Remedy, Verdict, sentences};
 use crate::judge::case::{errno, words};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
+use crate::report::words::counted;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let timed_out = match case.line.kind {
@@ -24,12 +25,17 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     };
     let waited = connection.zip(case.end_ns()).map(|(connection, end)| {
         format!(
-            "the SYN to {} was not answered for {} ({} retransmissions)",
+            "the SYN to {} was not answered for {} ({})",
             connection.remote,
             words(end.saturating_sub(connection.opened_ns)),
-            connection.retransmits
+            counted(
+                u64::from(connection.retransmits),
+                "retransmission",
+                "retransmissions"
+            )
         )
     });
+    let directive = case.directive("connect_timeout");
     let setting = case
         .settings
         .connect_timeout
@@ -38,12 +44,13 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     Some(Verdict {
         cause: Cause::ConnectTimeout,
         confidence,
-        evidence: sentences([waited, Some(format!("proxy_connect_timeout is {setting}"))]),
+        evidence: sentences([waited, Some(format!("{directive} is {setting}"))]),
         advice: Some(Remedy {
-            text: "look for a packet filter that drops, a host that is down, or an accept queue \
-                   that is full on the backend; a shorter proxy_connect_timeout makes the retry \
-                   quicker and gives up sooner on a slow network"
-                .to_owned(),
+            text: format!(
+                "look for a packet filter that drops, a host that is down, or an accept queue \
+                 that is full on the backend; a shorter {directive} makes the retry quicker and \
+                 gives up sooner on a slow network"
+            ),
             because: "no answer came to the SYN".to_owned(),
         }),
     })

@@ -17,7 +17,13 @@ mod unexplained;
 mod unreachable;
 
 use super::case::{Case, Stale, words};
+use super::end::{DIRECTLY_NS, peer_end_ns};
+use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence};
+use crate::report::words::counted;
+
+/// nginx reads at once, unless it waits for the client or is busy.
+const LATE_NS: u64 = 100_000_000;
 
 /// A cause found, with its grounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,34 +90,52 @@ fn how_it_ended(case: &Case<'_>) -> Option<String> {
         (None, Some(_)) => "an RST",
         (None, None) => return None,
     };
-    Some(format!("{what} came from {}", connection.remote))
+    let late = case
+        .end_ns()
+        .zip(peer_end_ns(connection))
+        .map(|(seen, came)| seen.saturating_sub(came))
+        .filter(|late| *late >= LATE_NS)
+        .map_or_else(String::new, |late| {
+            format!("; nginx found it {} later", words(late))
+        });
+    Some(format!("{what} came from {}{late}", connection.remote))
 }
 
-/// How long and for how much the request had been in flight.
+/// What of the request had been in flight.
 fn in_flight(case: &Case<'_>) -> Option<String> {
     let connection = case.connection()?;
     let ns = case.in_flight_ns()?;
     Some(format!(
-        "the request ({} bytes) had been in flight for {}, {} response bytes had come",
-        connection.request_bytes,
+        "the request ({}) had been in flight for {}, {} come back",
+        counted(connection.request_bytes, "byte", "bytes"),
         words(ns),
-        connection.response_bytes
+        counted(connection.response_bytes, "byte had", "bytes had"),
     ))
 }
 
 /// The reuse of the connection.
 fn reuse(case: &Case<'_>) -> Option<String> {
-    let requests = case.requests()?;
-    let idle = case.idle_ns().map(words);
-    Some(match (case.reused()?, idle) {
-        (true, Some(idle)) => format!(
-            "the connection was kept alive: {requests} requests were sent on it, it had been \
-             silent for {idle} before"
-        ),
-        (true, None) => {
-            format!("the connection was kept alive: {requests} requests were sent on it")
+    let sent = counted(
+        u64::from(case.connection()?.exchanges),
+        "request was",
+        "requests were",
+    );
+    Some(match case.reused() {
+        None if case.line.tls => {
+            "over TLS, flights of the handshake count like requests: whether the connection had \
+             been used before is not known"
+                .to_owned()
         }
-        (false, _) => "it was the connection's first request".to_owned(),
+        None => "whether the connection had been used before the capture is not known".to_owned(),
+        Some(true) if case.line.tls => "the connection had been used before".to_owned(),
+        Some(true) if case.requests().is_none() => {
+            format!("the connection was kept alive: {sent} sent on it since the capture began")
+        }
+        Some(true) => format!("the connection was kept alive: {sent} sent on it"),
+        Some(false) if case.sent_nothing() => {
+            "the connection was new, no request had been sent on it".to_owned()
+        }
+        Some(false) => "it was the connection's first request".to_owned(),
     })
 }
 
@@ -119,31 +143,48 @@ fn sentences<const N: usize>(sentences: [Option<String>; N]) -> Vec<String> {
     sentences.into_iter().flatten().collect()
 }
 
+/// How sure it is that the connection was stale, and that by the way in which it was.
+fn surety(case: &Case<'_>, stale: Stale) -> Confidence {
+    let proven = match stale {
+        // A first write that fails after a part of an early answer looks the same.
+        Stale::Idle if case.line.kind == MessageKind::SendFailed => {
+            case.idle_age_ns().is_some_and(|age| age >= DIRECTLY_NS)
+        }
+        Stale::Idle | Stale::Crossed => true,
+        // The RST may be that of a program which had just read the request.
+        Stale::AnsweredByReset => false,
+    };
+    if proven && case.reused() == Some(true) {
+        Confidence::Certain
+    } else {
+        Confidence::Likely
+    }
+}
+
 /// The way in which a stale connection was over, in a sentence.
 fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
     let connection = case.connection()?;
-    let end = super::upstreams::peer_end_ns(connection)?;
-    match stale {
-        Stale::Idle if case.failed_before_sending() => Some(
-            "the backend's end came while no request was in flight; nginx found it before it \
-             sent the next one"
-                .to_owned(),
-        ),
+    let end = peer_end_ns(connection)?;
+    Some(match stale {
+        Stale::Idle if case.sent_nothing() => {
+            "no request was in flight then; nginx found the end when it was about to send the \
+             next one"
+                .to_owned()
+        }
         Stale::Idle => {
             let started = connection.request_started_ns?;
-            Some(format!(
-                "the backend's end came {} before nginx sent the request",
+            format!(
+                "that was {} before nginx sent the request",
                 words(started.saturating_sub(end))
-            ))
+            )
         }
-        Stale::Crossed => Some(
-            "the backend's FIN acknowledges nothing of the request: both crossed on the wire"
-                .to_owned(),
-        ),
-        Stale::AnsweredByReset => Some(
-            "the backend's host answered the request with an RST instead of an \
-             acknowledgement: it had no such connection any more"
-                .to_owned(),
-        ),
-    }
+        Stale::Crossed => {
+            "the FIN acknowledges nothing of the request: both crossed on the wire".to_owned()
+        }
+        Stale::AnsweredByReset => {
+            "the backend's host answered the request with an RST instead of an acknowledgement, \
+             as it does when it has no such connection any more"
+                .to_owned()
+        }
+    })
 }

@@ -14,7 +14,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         confidence: Confidence::Certain,
         evidence: vec![format!(
             "every peer of {} had failed max_fails times within fail_timeout, or had been tried \
-             for this request already; see the incidents of its peers before this one",
+             for this request already",
             case.line.upstream
         )],
         advice: Some(Remedy {

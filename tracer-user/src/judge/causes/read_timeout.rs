@@ -3,9 +3,10 @@
 //! nginx closed it and that no FIN or RST had come.
 
 use super::{Case, Remedy, Verdict, in_flight, sentences};
-use crate::judge::upstreams::peer_end_ns;
+use crate::judge::end::peer_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
+use crate::report::words::counted;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     if case.line.kind != MessageKind::TimedOut
@@ -21,14 +22,19 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         Some(false) => Confidence::Possible,
         None => Confidence::Likely,
     };
+    let directive = case.directive("read_timeout");
     let setting = case.settings.read_timeout.as_deref();
     let retransmitted = case
         .connection()
         .filter(|connection| connection.exchange_retransmits > 0)
         .map(|connection| {
             format!(
-                "{} segments of the request were retransmitted: the path may have dropped it",
-                connection.exchange_retransmits
+                "{} sent again: the path may have dropped parts of the request",
+                counted(
+                    u64::from(connection.exchange_retransmits),
+                    "segment was",
+                    "segments were"
+                )
             )
         });
     Some(Verdict {
@@ -36,7 +42,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         confidence,
         evidence: sentences([
             Some(format!(
-                "nginx gave up by its own timer (proxy_read_timeout {})",
+                "nginx gave up by its own timer ({directive} {})",
                 setting.unwrap_or("60s by default")
             )),
             in_flight(case),
@@ -52,7 +58,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         ]),
         advice: Some(Remedy {
             text: format!(
-                "find out why the backend needs longer than {}, or raise proxy_read_timeout for \
+                "find out why the backend needs longer than {}, or raise {directive} for \
                  this location; a longer timeout holds the client and one connection for longer",
                 setting.unwrap_or("60s")
             ),

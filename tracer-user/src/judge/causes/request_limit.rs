@@ -3,33 +3,40 @@
 //! `stale-keepalive`) with exactly the upstream's inferred number of requests before
 //! the failed one.
 
-use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness};
-use crate::report::model::{Cause, Confidence};
+use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness, surety};
+use crate::judge::end::DIRECTLY_NS;
+use crate::report::model::Cause;
+use crate::report::words::counted;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let stale = case.was_stale()?;
     let limit = case.constants.request_limit?;
     let connection = case.connection()?;
-    if connection.exchanges_at_end != limit.requests {
+    // A limit closes right after a response; after a silence it is the idle timeout.
+    let silent = case.idle_age_ns().is_some_and(|age| age >= DIRECTLY_NS);
+    if connection.exchanges_at_end != limit.requests || silent {
         return None;
     }
+    let unknown = case.settings.keepalive_timeout_unknown;
     let block = case.settings.block.as_deref();
     let allowed = case.settings.keepalive_requests;
     let heeded = allowed.is_some_and(|allowed| allowed <= u64::from(limit.requests));
     let observed = format!(
-        "{} closes its connections after {} requests ({} closes)",
-        case.line.upstream, limit.requests, limit.samples
+        "{} closes its connections after {} requests ({})",
+        case.line.upstream,
+        limit.requests,
+        counted(limit.samples, "close", "closes")
     );
     Some(Verdict {
         cause: Cause::RequestLimit,
-        confidence: Confidence::Certain,
+        confidence: surety(case, stale),
         evidence: sentences([
             how_it_ended(case),
             staleness(case, stale),
             reuse(case),
             Some(observed.clone()),
         ]),
-        advice: (!heeded).then(|| Remedy {
+        advice: (!heeded && !unknown).then(|| Remedy {
             text: format!(
                 "set `keepalive_requests {}` in {}, so that nginx closes first, or raise the \
                  backend's limit; a lower number costs more handshakes",

@@ -2,8 +2,7 @@
 //! Requires: response bytes of the failed request, then FIN or RST.
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
-use crate::judge::case::LastExchange as _;
-use crate::judge::upstreams::peer_end_ns;
+use crate::judge::end::{ended_before_request, peer_end_ns};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
 
@@ -15,16 +14,20 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     if !ended {
         return None;
     }
+    // nginx reads a body only after a whole header.
+    let in_body = case.phase() == Phase::Body;
     let confidence = match case.connection() {
-        Some(connection)
-            if connection.response_bytes_of_last() > 0 && peer_end_ns(connection).is_some() =>
-        {
-            Confidence::Certain
-        }
-        // nginx reads a body only after a whole header.
-        None if case.phase() == Phase::Body => Confidence::Likely,
+        // The bytes may be older than the request: a message for an idle client.
+        Some(connection) if ended_before_request(connection) => Confidence::Possible,
+        Some(connection) if peer_end_ns(connection).is_some() => Confidence::Certain,
+        // Over TLS its end may be a message before the FIN.
+        Some(_) if case.line.tls && in_body => Confidence::Likely,
+        None if in_body => Confidence::Likely,
         _ => return None,
     };
+    if case.connection().is_some() && case.answered() != Some(true) {
+        return None;
+    }
     let part = match case.phase() {
         Phase::Header => "before the response header was complete",
         _ => "in the middle of the response body, so the client got a truncated response",
@@ -40,8 +43,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         ]),
         advice: Some(Remedy {
             text: "look at the backend's own log for that moment: a crash or a timeout while \
-                   it wrote the response, a worker that was recycled, a size limit; nginx \
-                   cannot retry once the header has been sent"
+                   it wrote the response, a worker that was recycled, a size limit. nginx cannot \
+                   retry once the header has been sent, and to hold responses back until they \
+                   are whole would cost their first byte's time"
                 .to_owned(),
             because: format!("{} closed in the middle of a response", case.line.upstream),
         }),

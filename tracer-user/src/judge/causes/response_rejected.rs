@@ -5,6 +5,7 @@
 use super::{Case, Remedy, Verdict, in_flight, sentences, with_socket};
 use crate::nginx::message::MessageKind;
 use crate::report::model::Cause;
+use crate::report::words::counted;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     if case.line.kind != MessageKind::ResponseRejected {
@@ -15,6 +16,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         .connection()
         .and_then(|connection| connection.unread_at_close);
     let advice = too_big.then(|| {
+        let directive = case.directive("buffer_size");
         let now = case
             .settings
             .buffer_size
@@ -22,21 +24,24 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             .unwrap_or("4k or 8k, one memory page");
         Remedy {
             text: format!(
-                "raise proxy_buffer_size above the backend's largest response header (now {now}); \
+                "raise {directive} above the backend's largest response header (now {now}); \
                  it costs that much memory for each request in flight. Or make the backend send \
                  less, usually fewer or smaller cookies"
             ),
-            because: "the response header did not fit into proxy_buffer_size".to_owned(),
+            because: format!("the response header did not fit into {directive}"),
         }
     });
     Some(Verdict {
         cause: Cause::ResponseRejected,
         confidence: with_socket(case),
         evidence: sentences([
-            Some("nginx could not accept the response and closed the connection itself".to_owned()),
+            Some("by its own line nginx could not accept what the backend sent".to_owned()),
             in_flight(case),
             unread.map(|bytes| {
-                format!("{bytes} bytes were unread when nginx closed, so the backend got an RST")
+                format!(
+                    "{} unread when nginx closed, so its host sent an RST",
+                    counted(u64::from(bytes), "byte was", "bytes were")
+                )
             }),
         ]),
         advice,

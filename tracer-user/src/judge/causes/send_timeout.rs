@@ -2,7 +2,7 @@
 //! request. Requires: `upstream timed out` while sending the request.
 
 use super::{Case, Remedy, Verdict, in_flight, sentences};
-use crate::judge::upstreams::peer_end_ns;
+use crate::judge::end::peer_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
 
@@ -15,6 +15,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         Some(_) => Confidence::Possible,
         None => Confidence::Likely,
     };
+    let directive = case.directive("send_timeout");
     let setting = case
         .settings
         .send_timeout
@@ -25,14 +26,16 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         confidence,
         evidence: sentences([
             Some(format!(
-                "nginx gave up by its own timer (proxy_send_timeout {setting})"
+                "nginx gave up by its own timer ({directive} {setting})"
             )),
             in_flight(case),
         ]),
         advice: Some(Remedy {
-            text: "the backend does not read the request's body: look for a blocked or overloaded \
-                   worker there; a longer proxy_send_timeout only waits longer"
-                .to_owned(),
+            text: format!(
+                "the backend does not read the request's body: look for a blocked or overloaded \
+                   worker there; a longer {directive} only waits longer, and holds the client for \
+                 that time"
+            ),
             because: "the backend took no more bytes of the request".to_owned(),
         }),
     })

@@ -2,55 +2,56 @@
 //! or was closing. Requires: a connection used before; the backend's FIN or RST arrived
 //! while no request was in flight, or crossed the request on the wire; no response byte.
 //! The FIN crossed if it acknowledges nothing of the request. An RST that comes at once
-//! instead of an acknowledgement makes it likely, and certain if the connection had then
-//! been idle for as long as the backend's idle timeout.
+//! instead of an acknowledgement makes it likely, as does a reuse that is only inferred.
 
-use super::{Case, Remedy, Stale, Verdict, how_it_ended, reuse, sentences, staleness};
-use crate::judge::case::{Settings, ms, words_ms};
-use crate::judge::upstreams::idle_age_ns;
-use crate::report::model::{Cause, Confidence, InferredTimeout};
+use super::{Case, Remedy, Stale, Verdict, how_it_ended, reuse, sentences, staleness, surety};
+use crate::judge::case::{Settings, ms, nginx_time};
+use crate::report::model::{Cause, InferredTimeout};
+use crate::report::words::{counted, milliseconds};
 
 /// An idle age this close to the backend's idle timeout speaks for it.
 const NEAR: f64 = 0.05;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let stale = case.was_stale()?;
-    let connection = case.connection()?;
-    let age_ms = idle_age_ns(connection).or_else(|| case.idle_ns()).map(ms);
     let timeout = case.constants.idle_timeout;
-    let at_timeout = timeout.zip(age_ms).is_some_and(|(timeout, age)| {
-        (age - timeout.ms).abs() <= (timeout.ms * NEAR).max(timeout.spread_ms)
-    });
-    let confidence = match stale {
-        Stale::Idle | Stale::Crossed => Confidence::Certain,
-        Stale::AnsweredByReset if at_timeout => Confidence::Certain,
-        Stale::AnsweredByReset => Confidence::Likely,
-    };
-    let age = age_ms.map(|age| {
-        let timeout = match timeout {
-            Some(timeout) if at_timeout => format!(
-                ", which is the backend's idle timeout ({}, {} closes)",
-                words_ms(timeout.ms),
-                timeout.samples
-            ),
-            Some(timeout) => format!(
-                "; the backend's idle timeout is {} ({} closes)",
-                words_ms(timeout.ms),
-                timeout.samples
-            ),
-            None => String::new(),
-        };
-        format!(
-            "it had been idle for {} at the backend's end{timeout}",
-            words_ms(age)
-        )
-    });
     Some(Verdict {
         cause: Cause::StaleKeepalive,
-        confidence,
-        evidence: sentences([how_it_ended(case), staleness(case, stale), reuse(case), age]),
+        confidence: surety(case, stale),
+        evidence: sentences([
+            how_it_ended(case),
+            staleness(case, stale),
+            reuse(case),
+            idle_age(case, stale, timeout),
+        ]),
         advice: timeout.and_then(|timeout| remedy(case.settings, &case.line.upstream, timeout)),
     })
+}
+
+/// How long the connection had been idle, beside what the backend allows.
+fn idle_age(case: &Case<'_>, stale: Stale, timeout: Option<InferredTimeout>) -> Option<String> {
+    let (ns, when) = match stale {
+        Stale::Idle => (case.idle_age_ns()?, "at that moment"),
+        Stale::Crossed | Stale::AnsweredByReset => (case.idle_ns()?, "before the request"),
+    };
+    let age = ms(ns);
+    let beside = timeout.map_or_else(String::new, |timeout| {
+        let near = (age - timeout.ms).abs() <= (timeout.ms * NEAR).max(timeout.spread_ms);
+        format!(
+            "; {} idle timeout is {} ({})",
+            if near {
+                "that is where it closes: the backend's"
+            } else {
+                "the backend's"
+            },
+            milliseconds(timeout.ms),
+            counted(timeout.samples, "close", "closes")
+        )
+    });
+    Some(format!(
+        "the connection had been idle for {} {when}{beside}",
+        milliseconds(age)
+    ))
 }
 
 /// A timeout for nginx that ends before the backend's.
@@ -70,15 +71,29 @@ fn shorter(ms: f64) -> String {
 fn remedy(settings: &Settings, upstream: &str, timeout: InferredTimeout) -> Option<Remedy> {
     let keeps = settings.keepalive_timeout_ms;
     #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-    if settings.keepalive_timeout_set && keeps.is_some_and(|keeps| (keeps as f64) < timeout.ms) {
+    if keeps.is_some_and(|keeps| (keeps as f64) < timeout.ms) {
         // nginx already closes first; the advice would change nothing.
         return None;
+    }
+    let observed = format!(
+        "{upstream} closes idle connections after {} ({}, spread {})",
+        milliseconds(timeout.ms),
+        counted(timeout.samples, "close", "closes"),
+        milliseconds(timeout.spread_ms)
+    );
+    if settings.keepalive_timeout_unknown {
+        return Some(Remedy {
+            text: "raise the backend's idle timeout (costs: idle descriptors on the backend), or \
+                   update nginx: before 1.15.3 it cannot close the idle connections of an \
+                   upstream by a timeout of its own"
+                .to_owned(),
+            because: format!("{observed}, nginx keeps them until the backend closes"),
+        });
     }
     let block = settings.block.as_deref().map_or_else(
         || "its upstream block".to_owned(),
         |name| format!("`upstream {name}`"),
     );
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
     let kept = keeps.map_or_else(
         || "longer".to_owned(),
         |keeps| {
@@ -87,7 +102,7 @@ fn remedy(settings: &Settings, upstream: &str, timeout: InferredTimeout) -> Opti
             } else {
                 " (the default)"
             };
-            format!("{}{default}", words_ms(keeps as f64))
+            format!("for {}{default}", nginx_time(keeps))
         },
     );
     Some(Remedy {
@@ -96,13 +111,7 @@ fn remedy(settings: &Settings, upstream: &str, timeout: InferredTimeout) -> Opti
              backend's idle timeout above nginx's (costs: idle descriptors on the backend)",
             shorter(timeout.ms)
         ),
-        because: format!(
-            "{upstream} closes idle connections after {} ({} closes, spread {}), nginx keeps \
-             them {kept}",
-            words_ms(timeout.ms),
-            timeout.samples,
-            words_ms(timeout.spread_ms)
-        ),
+        because: format!("{observed}, nginx keeps them {kept}"),
     })
 }
 
@@ -137,6 +146,12 @@ mod tests {
         };
         let given = remedy(&settings, "app", TIMEOUT).unwrap();
         assert!(given.text.contains("keepalive_timeout 4s"), "{given:?}");
-        assert!(given.because.contains("60.00 s (the default)"), "{given:?}");
+        assert!(given.because.contains("for 60s (the default)"), "{given:?}");
+        let settings = Settings {
+            keepalive_timeout_unknown: true,
+            ..Settings::default()
+        };
+        let given = remedy(&settings, "app", TIMEOUT).unwrap();
+        assert!(!given.text.contains("set `keepalive_timeout"), "{given:?}");
     }
 }

@@ -38,7 +38,10 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         confidence: Confidence::Certain,
         evidence: sentences([Some(what.to_owned()), waited]),
         advice: Some(Remedy {
-            text: "check the route and the address of this peer".to_owned(),
+            text:
+                "check the route and the address of this peer; marking it `down` until then saves \
+                   the failed attempts and costs its capacity"
+                    .to_owned(),
             because: what.to_owned(),
         }),
     })

@@ -1,0 +1,164 @@
+//! What one connection's record proves by itself, without a line: when the backend's
+//! side ended it, whether a request was in flight then, and how it ended in all.
+
+use crate::trace::record::{Connection, ConnectionEnd};
+
+/// Silence below which a close is taken as following directly on a response.
+pub(super) const DIRECTLY_NS: u64 = 5_000_000;
+
+const ECONNREFUSED: u32 = 111;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ending {
+    /// Still open.
+    Open,
+    /// See [`crate::report::model::Closes`], as for the others.
+    BackendIdle,
+    BackendInFlight,
+    /// The backend closed after (part of) a response.
+    BackendAfterResponse,
+    NginxIdle,
+    NginxAfterResponse,
+    NginxInFlight,
+    Refused,
+    /// Never established for another reason.
+    NotConnected,
+}
+
+/// When the backend's side ended the connection: the earlier of FIN and RST.
+pub(super) fn peer_end_ns(connection: &Connection) -> Option<u64> {
+    match (connection.fin_received_ns, connection.rst_received_ns) {
+        (Some(fin), Some(rst)) => Some(fin.min(rst)),
+        (fin, rst) => fin.or(rst),
+    }
+}
+
+/// Was it an RST that came first?
+pub(super) fn ended_by_reset(connection: &Connection) -> bool {
+    connection
+        .rst_received_ns
+        .is_some_and(|rst| connection.fin_received_ns.is_none_or(|fin| rst < fin))
+}
+
+/// Bytes not acknowledged when the backend's side ended the connection.
+pub(super) fn unacked_at_end(connection: &Connection) -> Option<u32> {
+    if ended_by_reset(connection) {
+        connection.unacked_at_rst
+    } else {
+        connection.unacked_at_fin
+    }
+}
+
+/// Did the end come before the last request was written? Bytes that were not
+/// acknowledged then are that request's, whatever the order of the times: the kernel
+/// reports a send only after it has returned.
+pub(super) fn ended_before_request(connection: &Connection) -> bool {
+    peer_end_ns(connection).is_some()
+        && connection.exchanges_at_end < connection.exchanges
+        && unacked_at_end(connection).is_none_or(|unacked| unacked == 0)
+}
+
+fn last_activity_ns(connection: &Connection) -> Option<u64> {
+    connection.last_received_ns.max(connection.last_sent_ns)
+}
+
+/// Did nginx itself, looking at the idle connection, find the end that had come?
+fn found_idle(connection: &Connection) -> bool {
+    connection.idle_end.is_some()
+        && !connection.awaiting_at_end
+        && connection.exchanges_at_end == connection.exchanges
+        && peer_end_ns(connection)
+            .zip(last_activity_ns(connection))
+            .is_some_and(|(end, activity)| activity <= end)
+}
+
+/// How long the connection had been silent when the backend's FIN or RST came, if it is
+/// proven that it was kept alive and idle then: nginx found it so, or sent another
+/// request later.
+pub(super) fn idle_age_ns(connection: &Connection) -> Option<u64> {
+    if connection.established_ns.is_none() || connection.exchanges_at_end == 0 {
+        return None;
+    }
+    let end = peer_end_ns(connection)?;
+    let quiet_since = if ended_before_request(connection) {
+        // Of several later requests only the last one's start is known.
+        (connection.exchanges_at_end.checked_add(1)? == connection.exchanges).then_some(())?;
+        connection
+            .request_started_ns?
+            .checked_sub(connection.idle_before_ns?)?
+    } else if found_idle(connection) {
+        last_activity_ns(connection)?
+    } else {
+        return None;
+    };
+    Some(end.saturating_sub(quiet_since))
+}
+
+pub(super) fn ending(connection: &Connection) -> Ending {
+    if connection.end == ConnectionEnd::Open {
+        return Ending::Open;
+    }
+    if connection.established_ns.is_none() {
+        return if connection.socket_error == Some(ECONNREFUSED) {
+            Ending::Refused
+        } else {
+            Ending::NotConnected
+        };
+    }
+    match peer_end_ns(connection) {
+        Some(end) => backends_ending(connection, end),
+        None => nginxs_ending(connection),
+    }
+}
+
+fn backends_ending(connection: &Connection, end: u64) -> Ending {
+    let directly = |age: u64| {
+        if age < DIRECTLY_NS {
+            Ending::BackendAfterResponse
+        } else {
+            Ending::BackendIdle
+        }
+    };
+    if connection.exchanges == 0 {
+        return Ending::BackendIdle;
+    }
+    if let Some(age) = idle_age_ns(connection) {
+        return directly(age);
+    }
+    let answered = connection.first_byte_ns.is_some();
+    if connection.awaiting_at_end || !answered {
+        return Ending::BackendInFlight;
+    }
+    let looked = connection.eof_read_ns.is_some() || connection.failed_call_ns.is_some();
+    match last_activity_ns(connection) {
+        // nginx closed it, or heard of its error, without a read: it was in no exchange.
+        Some(activity) if !looked && activity <= end => directly(end - activity),
+        _ => Ending::BackendAfterResponse,
+    }
+}
+
+fn nginxs_ending(connection: &Connection) -> Ending {
+    if connection.exchanges > 0 && connection.first_byte_ns.is_none() {
+        return Ending::NginxInFlight;
+    }
+    let closed = connection.closed_ns.unwrap_or(connection.ended_ns);
+    match last_activity_ns(connection) {
+        Some(since) if closed.saturating_sub(since) < DIRECTLY_NS => Ending::NginxAfterResponse,
+        _ => Ending::NginxIdle,
+    }
+}
+
+/// Did the backend close right after a whole response that nginx had taken, so that the
+/// number of exchanges may be its limit? A response that ends with the connection, or is
+/// cut short, ends in a read of the end instead.
+pub(super) fn closed_after_exchanges(connection: &Connection) -> Option<u32> {
+    let whole = connection.idle_end.is_some()
+        || ended_before_request(connection)
+        || (connection.eof_read_ns.is_none() && connection.failed_call_ns.is_none());
+    (whole
+        && !connection.awaiting_at_end
+        && !connection.first_seen_mid_life
+        && ending(connection) == Ending::BackendAfterResponse)
+        .then_some(connection.exchanges_at_end)
+}

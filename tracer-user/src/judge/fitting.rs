@@ -1,0 +1,113 @@
+//! Whether a connection can be the one that a line speaks of: what the line says must
+//! show on it, before the line, and nginx must have done nothing with it after the line
+//! but close it. The next close alone proves nothing where records were lost.
+
+use std::rc::Rc;
+
+use super::line::UpstreamLine;
+use super::workers::Socket;
+use crate::nginx::message::{MessageKind, SocketEvidence};
+use crate::trace::record::{Connection, Logged};
+
+/// Between nginx's log call and its close() there is no work but the log's own write().
+const SOON_NS: u64 = 500_000_000;
+/// The same, where the connection's state leaves a doubt.
+const AT_ONCE_NS: u64 = 5_000_000;
+
+pub(super) const AT_ONCE: &str = "connect() failed before a SYN was sent";
+
+/// Why a line speaks of no TCP connection that the kernel could have shown.
+pub(super) fn no_socket(line: &UpstreamLine) -> Option<&'static str> {
+    if line.kind.socket() == SocketEvidence::NoSocket {
+        return Some("no connection was involved");
+    }
+    if line.unix {
+        return Some("the upstream is a unix socket, which whoclosed does not watch");
+    }
+    None
+}
+
+/// Is the connection that was closed next the one that the line speaks of?
+pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Connection>) -> Socket {
+    let same_peer = line.peer.is_none_or(|peer| peer == connection.remote);
+    if same_peer
+        && connection.opened_ns <= logged.ns
+        && (logged.ns..=logged.ns.saturating_add(SOON_NS)).contains(&connection.ended_ns)
+        && (line.tls || untouched_after(logged.ns, &connection))
+        && shows_failure(line, logged.ns, &connection)
+    {
+        return Socket::Found(connection);
+    }
+    if line.kind == MessageKind::ConnectFailedAtOnce {
+        return Socket::NoneByNature(AT_ONCE);
+    }
+    Socket::Missing("the connection that the worker closed after the line is not the line's own")
+}
+
+/// Over TLS nginx may send a close_notify before it closes.
+fn untouched_after(ns: u64, connection: &Connection) -> bool {
+    [
+        connection.request_started_ns,
+        connection.last_sent_ns,
+        connection.last_received_ns,
+        connection.eof_read_ns,
+        connection.failed_call_ns,
+    ]
+    .into_iter()
+    .flatten()
+    .all(|event| event <= ns)
+}
+
+/// Does the connection show, before the line, what the line reports?
+fn shows_failure(line: &UpstreamLine, ns: u64, connection: &Connection) -> bool {
+    let before = |event: Option<u64>| event.is_some_and(|event| event <= ns);
+    let just_read = || {
+        connection
+            .last_received_ns
+            .is_some_and(|event| event <= ns && ns - event <= SOON_NS)
+    };
+    let same_errno = |seen: Option<u32>| {
+        seen.zip(line.summary.errno)
+            .is_none_or(|(seen, errno)| seen == errno)
+    };
+    let at_once = connection.ended_ns.saturating_sub(ns) <= AT_ONCE_NS;
+    let action = line.summary.action.as_deref().unwrap_or_default();
+    match line.kind {
+        MessageKind::PrematureClose if !line.tls => before(connection.eof_read_ns),
+        // What OpenSSL makes of it: a read of 0, a failed one, or a close_notify read.
+        MessageKind::PrematureClose | MessageKind::PeerClosedInTlsHandshake => {
+            before(connection.eof_read_ns) || before(connection.failed_call_ns) || just_read()
+        }
+        MessageKind::ReceiveFailed | MessageKind::SendFailed => {
+            before(connection.failed_call_ns) && same_errno(connection.failed_call_errno)
+        }
+        MessageKind::TlsSendFailed => before(connection.failed_call_ns),
+        // getsockopt(SO_ERROR) took the error: the socket had ended before the line.
+        MessageKind::ConnectFailed => {
+            (connection.socket_error.is_some() || before(connection.rst_received_ns))
+                && same_errno(connection.socket_error)
+        }
+        MessageKind::ConnectFailedAtOnce => connection.established_ns.is_none(),
+        MessageKind::TimedOut | MessageKind::ClientClosed => {
+            connection.eof_read_ns.is_none()
+                && connection.failed_call_ns.is_none()
+                && (line.tls || at_once || waits(action, connection))
+        }
+        MessageKind::ResponseRejected | MessageKind::TlsReceiveFailed => {
+            connection.first_byte_ns.is_some() && just_read()
+        }
+        _ => true,
+    }
+}
+
+/// Does the connection wait for what nginx waited for? A pooled one waits for nothing.
+fn waits(action: &str, connection: &Connection) -> bool {
+    match action {
+        "connecting to upstream" => connection.established_ns.is_none(),
+        "sending request to upstream" | "reading response header from upstream" => {
+            connection.exchanges > 0 && connection.first_byte_ns.is_none()
+        }
+        "reading upstream" | "sending to client" => connection.first_byte_ns.is_some(),
+        _ => true,
+    }
+}

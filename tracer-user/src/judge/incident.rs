@@ -1,0 +1,127 @@
+//! One incident of the report, from an entry: its case, its verdict, what losses and
+//! doubts take from it.
+
+use super::case::{Case, Constants, Settings, ms};
+use super::causes::{self, Verdict};
+use super::line::UpstreamLine;
+use super::upstreams::Figures;
+use super::workers::Socket;
+use super::{Entry, Judge, clock, end, settings};
+use crate::report::model::{Confidence, ConnectionSummary, Incident, Match, Phase};
+use crate::report::words::counted;
+use crate::trace::record::Connection;
+
+impl Judge {
+    fn settings_of(&self, line: &UpstreamLine) -> Settings {
+        self.capture
+            .iter()
+            .flat_map(|capture| &capture.nginx)
+            .find(|nginx| nginx.master_pid == line.master_pid)
+            .and_then(|nginx| {
+                let configuration = nginx.configuration.as_ref()?;
+                let version = nginx.version.as_deref();
+                Some(settings::settings_for(configuration, version, line))
+            })
+            .unwrap_or_default()
+    }
+
+    fn constants_of(&self, line: &UpstreamLine) -> Constants {
+        line.peer
+            .and_then(|peer| self.upstreams.get(&peer))
+            .map_or_else(Constants::default, Figures::settled)
+    }
+
+    /// Records lost at about that time, which could have changed the verdict.
+    fn lost_around(&self, ns: u64) -> u64 {
+        const BEFORE_NS: u64 = 100_000_000;
+        // Losses are counted once a second.
+        const AFTER_NS: u64 = 2_100_000_000;
+        self.losses
+            .range(ns.saturating_sub(BEFORE_NS)..ns.saturating_add(AFTER_NS))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    pub(super) fn incident(&self, entry: &Entry, id: u64) -> (Incident, Phase, Verdict) {
+        let settings = self.settings_of(&entry.line);
+        let case = Case {
+            line: &entry.line,
+            sighting: entry.sighting.as_ref(),
+            socket: &entry.socket,
+            settings: &settings,
+            constants: self.constants_of(&entry.line),
+        };
+        let (side, means) = case.side_and_means();
+        let phase = case.phase();
+        let mut verdict = causes::decide(&case);
+        let lost = self.lost_around(entry.ns());
+        if lost > 0 && case.matched() != Match::None {
+            verdict.confidence = match verdict.confidence {
+                Confidence::Certain => Confidence::Likely,
+                _ => Confidence::Possible,
+            };
+            verdict.evidence.push(format!(
+                "{} lost within two seconds of it, so this is less sure",
+                counted(lost, "record was", "records were")
+            ));
+        } else if lost > 0 && matches!(entry.socket, Socket::Missing(_)) {
+            verdict.evidence.push(format!(
+                "{} lost within two seconds of it",
+                counted(lost, "record was", "records were")
+            ));
+        }
+        let time = entry.sighting.map_or_else(
+            || {
+                entry
+                    .line
+                    .stamp_s
+                    .map(clock::rfc3339_second)
+                    .unwrap_or_default()
+            },
+            |sighting| self.clock.rfc3339(sighting.ns),
+        );
+        let incident = Incident {
+            id,
+            time,
+            line: entry.line.summary.clone(),
+            upstream: entry.line.upstream.clone(),
+            side,
+            means,
+            phase,
+            cause: verdict.cause,
+            confidence: verdict.confidence,
+            matched: case.matched(),
+            retried: None,
+            served: None,
+            request_group: id,
+            connection: case
+                .connection()
+                .map(|found| connection_summary(&case, found)),
+            evidence: verdict.evidence.clone(),
+            advice: verdict.advice.as_ref().map(|remedy| remedy.text.clone()),
+        };
+        (incident, phase, verdict)
+    }
+}
+
+fn connection_summary(case: &Case<'_>, connection: &Connection) -> ConnectionSummary {
+    let end = case.end_ns().unwrap_or(connection.ended_ns);
+    ConnectionSummary {
+        cookie: connection.cookie,
+        local: connection.local.to_string(),
+        remote: connection.remote.to_string(),
+        worker_pid: connection.pid,
+        age_ms: ms(end.saturating_sub(connection.opened_ns)),
+        requests: case.requests(),
+        reused: case.reused(),
+        idle_ms: case.idle_ns().map(ms),
+        in_flight_ms: case.in_flight_ns().map(ms),
+        request_bytes: connection.request_bytes,
+        response_bytes: connection.response_bytes,
+        fin_received: connection.fin_received_ns.is_some(),
+        rst_received: connection.rst_received_ns.is_some(),
+        rst_sent: connection.rst_sent_ns.is_some(),
+        closed_by_nginx: end::peer_end_ns(connection).is_none(),
+        first_seen_mid_life: connection.first_seen_mid_life,
+    }
+}

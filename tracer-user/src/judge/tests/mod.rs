@@ -1,0 +1,357 @@
+//! Tests of the whole judge on traces built record by record, and the kit they are
+//! built with.
+
+mod attempts;
+mod causes;
+mod matching;
+mod properties;
+mod stale;
+
+use std::net::SocketAddr;
+
+use super::{Judge, Judged, judge};
+use crate::report::model::{Cause, Confidence, Incident, Match};
+use crate::trace::record::{
+    Anchor, Call, Capture, Configuration, Connection, ConnectionEnd, Continuation, IdleEnd, Line,
+    Logged, Next, Nginx, Record, UpstreamBlock, Worker,
+};
+
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const S: u64 = 1_000_000_000;
+/// Where the traces begin on the monotonic clock; on the wall clock it is [`WALL_S`].
+pub(super) const START: u64 = 1_000 * S;
+/// 2026-11-22 18:00:00 UTC.
+const WALL_S: u64 = 1_795_370_400;
+pub(super) const PID: u32 = 901;
+pub(super) const MASTER: u32 = 900;
+pub(super) const PEER: &str = "127.0.0.1:9101";
+
+pub(super) const HEADER: &str = "reading response header from upstream";
+pub(super) const SENDING: &str = "sending request to upstream";
+pub(super) const CONNECTING: &str = "connecting to upstream";
+pub(super) const BODY: &str = "reading upstream";
+pub(super) const PREMATURE: &str = "upstream prematurely closed connection";
+
+pub(super) fn at(ms: u64) -> u64 {
+    START + ms * MS
+}
+
+pub(super) fn nginx() -> Nginx {
+    Nginx {
+        master_pid: MASTER,
+        version: Some("nginx/1.22.1".to_owned()),
+        workers: vec![
+            Worker {
+                pid: PID,
+                inner_pid: PID,
+            },
+            Worker {
+                pid: PID + 1,
+                inner_pid: PID + 1,
+            },
+        ],
+        configuration: Some(Configuration {
+            upstreams: vec![UpstreamBlock {
+                name: "app".to_owned(),
+                servers: vec![PEER.to_owned(), "127.0.0.1:9102".to_owned()],
+                keepalive: Some(16),
+                ..UpstreamBlock::default()
+            }],
+            ..Configuration::default()
+        }),
+        log_calls_seen: true,
+        ..Nginx::default()
+    }
+}
+
+pub(super) fn beginning() -> Vec<Record> {
+    beginning_with(nginx())
+}
+
+pub(super) fn beginning_with(nginx: Nginx) -> Vec<Record> {
+    vec![
+        Record::Capture(Box::new(Capture {
+            host: "web-1".to_owned(),
+            kernel: "6.12".to_owned(),
+            start_ns: START,
+            duration_ns: 60 * S,
+            nginx: vec![nginx],
+            hooks: Vec::new(),
+        })),
+        Record::Anchor(Anchor {
+            monotonic_ns: START,
+            realtime_ns: i64::try_from(WALL_S * S).unwrap(),
+        }),
+    ]
+}
+
+/// An established plain connection with nothing sent yet.
+pub(super) fn connection(cookie: u64, opened_ms: u64) -> Connection {
+    Connection {
+        cookie,
+        netns: 1,
+        local: SocketAddr::from((
+            [127, 0, 0, 1],
+            40_000 + u16::try_from(cookie % 20_000).unwrap(),
+        )),
+        remote: PEER.parse().unwrap(),
+        pid: PID,
+        tid: PID,
+        comm: "nginx".to_owned(),
+        cgroup: 1,
+        opened_ns: at(opened_ms),
+        established_ns: Some(at(opened_ms)),
+        last_sent_ns: None,
+        last_received_ns: None,
+        request_started_ns: None,
+        first_byte_ns: None,
+        fin_received_ns: None,
+        rst_received_ns: None,
+        rst_sent_ns: None,
+        eof_read_ns: None,
+        failed_call_ns: None,
+        failed_call: None,
+        failed_call_errno: None,
+        idle_end_seen_ns: None,
+        idle_end: None,
+        closed_ns: None,
+        ended_ns: 0,
+        end: ConnectionEnd::Closed,
+        idle_before_ns: None,
+        sent_bytes: 0,
+        received_bytes: 0,
+        request_bytes: 0,
+        response_bytes: 0,
+        exchanges: 0,
+        exchanges_at_end: 0,
+        awaiting_at_end: false,
+        retransmits: 0,
+        exchange_retransmits: 0,
+        socket_error: None,
+        unacked_at_fin: None,
+        unacked_at_rst: None,
+        unread_at_close: None,
+        unread_at_end: None,
+        rst_sent_reason: None,
+        first_seen_mid_life: false,
+    }
+}
+
+/// What happens to a connection, as the programs would record it.
+pub(super) trait Happens: Sized {
+    fn request(self, ms: u64) -> Self;
+    fn answer(self, ms: u64) -> Self;
+    fn fin(self, ms: u64, unacked: u32) -> Self;
+    fn rst(self, ms: u64, unacked: u32) -> Self;
+    fn eof(self, ms: u64) -> Self;
+    fn fails(self, ms: u64, call: Call, errno: u32) -> Self;
+    fn peek(self, ms: u64, found: IdleEnd) -> Self;
+    fn closed(self, ms: u64) -> Self;
+}
+
+fn peer_ended(connection: &mut Connection) {
+    connection.exchanges_at_end = connection.exchanges;
+    connection.awaiting_at_end = connection.last_sent_ns > connection.last_received_ns;
+}
+
+impl Happens for Connection {
+    fn request(mut self, ms: u64) -> Self {
+        if self.exchanges > 0 {
+            self.idle_before_ns =
+                Some(at(ms) - self.last_received_ns.max(self.last_sent_ns).unwrap());
+        }
+        self.exchanges += 1;
+        self.request_started_ns = Some(at(ms));
+        self.last_sent_ns = Some(at(ms));
+        self.request_bytes = 80;
+        self.sent_bytes += 80;
+        self.response_bytes = 0;
+        self.first_byte_ns = None;
+        self
+    }
+    fn answer(mut self, ms: u64) -> Self {
+        self.first_byte_ns.get_or_insert(at(ms));
+        self.last_received_ns = Some(at(ms));
+        self.response_bytes += 200;
+        self.received_bytes += 200;
+        self
+    }
+    fn fin(mut self, ms: u64, unacked: u32) -> Self {
+        peer_ended(&mut self);
+        self.fin_received_ns = Some(at(ms));
+        self.unacked_at_fin = Some(unacked);
+        self
+    }
+    fn rst(mut self, ms: u64, unacked: u32) -> Self {
+        if self.fin_received_ns.is_none() {
+            peer_ended(&mut self);
+        }
+        self.rst_received_ns = Some(at(ms));
+        self.unacked_at_rst = Some(unacked);
+        self.socket_error = Some(if self.fin_received_ns.is_some() {
+            32
+        } else {
+            104
+        });
+        self
+    }
+    fn eof(mut self, ms: u64) -> Self {
+        self.eof_read_ns = Some(at(ms));
+        self
+    }
+    fn fails(mut self, ms: u64, call: Call, errno: u32) -> Self {
+        self.failed_call_ns = Some(at(ms));
+        self.failed_call = Some(call);
+        self.failed_call_errno = Some(errno);
+        self
+    }
+    fn peek(mut self, ms: u64, found: IdleEnd) -> Self {
+        self.idle_end_seen_ns = Some(at(ms));
+        self.idle_end = Some(found);
+        self
+    }
+    fn closed(mut self, ms: u64) -> Self {
+        self.closed_ns = Some(at(ms) + 20_000);
+        self.ended_ns = at(ms) + 20_000;
+        self
+    }
+}
+
+/// A line and its sighting, 10 us before the close of a connection closed at `ms`.
+#[derive(Clone)]
+pub(super) struct Said {
+    pub(super) ms: u64,
+    pub(super) number: u64,
+    pub(super) level: u32,
+    pub(super) message: String,
+    pub(super) errno: u32,
+    pub(super) action: &'static str,
+    pub(super) request: String,
+    pub(super) upstream: String,
+    pub(super) pid: u32,
+    pub(super) file: &'static str,
+}
+
+pub(super) fn said(ms: u64, message: &str, errno: u32, action: &'static str) -> Said {
+    Said {
+        ms,
+        number: 7,
+        level: 4,
+        message: message.to_owned(),
+        errno,
+        action,
+        request: "GET /a HTTP/1.1".to_owned(),
+        upstream: format!("http://{PEER}/a"),
+        pid: PID,
+        file: "/var/log/nginx/error.log",
+    }
+}
+
+impl Said {
+    pub(super) fn logged(&self) -> Record {
+        Record::Logged(Logged {
+            ns: at(self.ms) + 10_000,
+            pid: self.pid,
+            tid: self.pid,
+            level: self.level,
+            errno: self.errno,
+            connection: self.number,
+        })
+    }
+
+    /// As nginx writes it (nginx.org's src/core/ngx_log.c), read 50 ms later.
+    pub(super) fn line(&self) -> Record {
+        let second = self.ms / 1000;
+        let (minute, second) = (second / 60, second % 60);
+        let errno = match self.errno {
+            0 => String::new(),
+            number => format!(" ({number}: Some error)"),
+        };
+        let level = match self.level {
+            3 => "crit",
+            4 => "error",
+            5 => "warn",
+            _ => "info",
+        };
+        Record::Line(Line {
+            file: self.file.to_owned(),
+            offset: self.ms,
+            master_pid: MASTER,
+            read_ns: at(self.ms) + 50 * MS,
+            text: format!(
+                "2026/11/22 18:{minute:02}:{second:02} [{level}] {pid}#{pid}: *{number} \
+                 {message}{errno} while {action}, client: 10.0.0.1, server: app, request: \
+                 \"{request}\", upstream: \"{upstream}\", host: \"app\"",
+                pid = self.pid,
+                number = self.number,
+                message = self.message,
+                action = self.action,
+                request = self.request,
+                upstream = self.upstream,
+            ),
+            latin1: false,
+        })
+    }
+}
+
+pub(super) fn ended(connection: Connection) -> Record {
+    Record::Connection(Box::new(connection))
+}
+
+pub(super) fn then(cookie: u64, closed_ms: u64, next: Next, next_cookie: u64) -> Record {
+    Record::Continuation(Continuation {
+        failed_cookie: cookie,
+        tid: PID,
+        closed_ns: at(closed_ms) + 20_000,
+        next,
+        next_cookie: (next != Next::OtherSend).then_some(next_cookie),
+        next_ns: at(closed_ms) + 40_000,
+    })
+}
+
+pub(super) fn judged(records: Vec<Record>) -> Judged {
+    let mut all = beginning();
+    all.extend(records);
+    judge(all).finish(Vec::new())
+}
+
+/// The only incident of a line and the connection closed after it.
+#[track_caller]
+pub(super) fn one(connection: Connection, said: &Said) -> Incident {
+    only(judged(vec![said.logged(), ended(connection), said.line()]))
+}
+
+#[track_caller]
+pub(super) fn only(judged: Judged) -> Incident {
+    let mut incidents = judged.report.incidents;
+    assert_eq!(incidents.len(), 1, "{incidents:#?}");
+    incidents.remove(0)
+}
+
+#[track_caller]
+pub(super) fn assert_verdict(incident: &Incident, cause: Cause, confidence: Confidence) {
+    assert_eq!(
+        (incident.cause, incident.confidence),
+        (cause, confidence),
+        "{:#?}",
+        incident.evidence
+    );
+}
+
+/// Idle closes of other connections after `ms` of silence.
+pub(super) fn idle_closes(count: u64, idle_ms: u64) -> Vec<Record> {
+    (0..count)
+        .map(|index| {
+            let begun = 100 + index * 10;
+            let end = begun + 1 + idle_ms;
+            ended(
+                connection(10_000 + index, begun)
+                    .request(begun)
+                    .answer(begun + 1)
+                    .fin(end, 0)
+                    .peek(end, IdleEnd::Eof)
+                    .closed(end),
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,180 @@
+//! Properties over random captures of which the truth is known.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// One event in a worker: a failure with its line, or a connection that just ends.
+#[derive(Clone, Debug)]
+struct Event {
+    gap_ms: u64,
+    worker: u32,
+    what: u8,
+    number: u64,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event =
+        (1u64..400, 0u32..2, 0u8..6, 1u64..4).prop_map(|(gap_ms, worker, what, number)| Event {
+            gap_ms,
+            worker,
+            what,
+            number,
+        });
+    proptest::collection::vec(event, 1..30)
+}
+
+/// The kernel's records, the lines, and by a line's offset its connection and cause.
+struct Captured {
+    kernel: Vec<Record>,
+    lines: Vec<Record>,
+    truth: BTreeMap<u64, (u64, Cause)>,
+}
+
+fn captured(events: &[Event]) -> Captured {
+    let (mut kernel, mut lines, mut truth) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut ms = 3000;
+    for (cookie, event) in (1..).zip(events) {
+        ms += event.gap_ms;
+        let begun = connection(cookie, ms - 2500);
+        let kept = begun.clone().request(ms - 2500).answer(ms - 2499);
+        let asked = begun.clone().request(ms - 2400);
+        let (ended_so, line, cause) = match event.what {
+            0 => (
+                kept.fin(ms - 5, 0).request(ms - 1).eof(ms),
+                Some(said(ms, PREMATURE, 0, HEADER)),
+                Cause::StaleKeepalive,
+            ),
+            1 => (
+                asked.fin(ms - 1, 0).eof(ms),
+                Some(said(ms, PREMATURE, 0, HEADER)),
+                Cause::ClosedWithoutAnswer,
+            ),
+            2 => (
+                asked,
+                Some(said(ms, "upstream timed out", 110, HEADER)),
+                Cause::ReadTimeout,
+            ),
+            3 => (
+                asked.answer(ms - 3).fin(ms - 1, 0).eof(ms),
+                Some(said(ms, PREMATURE, 0, BODY)),
+                Cause::ResponseAborted,
+            ),
+            4 => (
+                kept.fin(ms, 0).peek(ms, IdleEnd::Eof),
+                None,
+                Cause::Unexplained,
+            ),
+            _ => (kept, None, Cause::Unexplained),
+        };
+        let mut ended_so = ended_so.closed(ms);
+        ended_so.pid = PID + event.worker;
+        ended_so.tid = ended_so.pid;
+        if let Some(mut line) = line {
+            line.pid = PID + event.worker;
+            line.number = event.number;
+            kernel.push(line.logged());
+            lines.push(line.line());
+            truth.insert(ms, (cookie, cause));
+        }
+        kernel.push(ended(ended_so));
+    }
+    Captured {
+        kernel,
+        lines,
+        truth,
+    }
+}
+
+fn ns(record: &Record) -> u64 {
+    match record {
+        Record::Logged(logged) => logged.ns,
+        Record::Connection(connection) => connection.ended_ns,
+        Record::Line(line) => line.read_ns - 50 * MS,
+        _ => 0,
+    }
+}
+
+/// Lines come in batches between the kernel's records, some time after they were written.
+fn interleaved(captured: &Captured, batch_ms: u64) -> Vec<Record> {
+    let mut all: Vec<(u64, u8, Record)> = Vec::new();
+    let batch = batch_ms * MS;
+    for record in &captured.kernel {
+        all.push((ns(record), 0, record.clone()));
+    }
+    for record in &captured.lines {
+        all.push((ns(record).next_multiple_of(batch), 1, record.clone()));
+    }
+    all.sort_by_key(|(ns, kind, _)| (*ns, *kind));
+    all.into_iter().map(|(_, _, record)| record).collect()
+}
+
+/// No incident may have another's connection, or be certain of a wrong cause.
+fn holds(judged: &Judged, truth: &BTreeMap<u64, (u64, Cause)>) {
+    for incident in &judged.report.incidents {
+        let (cookie, cause) = truth[&incident.line.offset];
+        if let Some(connection) = &incident.connection {
+            assert_eq!(connection.cookie, cookie, "{incident:#?}");
+        }
+        if incident.confidence == Confidence::Certain {
+            assert_eq!(incident.cause, cause, "{incident:#?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn late_lines_change_nothing(events in events(), batch_ms in 1u64..1500) {
+        let captured = captured(&events);
+        let at_once = judged(interleaved(&captured, 1)).report;
+        let late = judged(interleaved(&captured, batch_ms));
+        holds(&late, &captured.truth);
+        prop_assert!(late.report.incidents.iter().all(|one| one.matched == Match::Exact));
+        prop_assert_eq!(&at_once.incidents, &late.report.incidents);
+    }
+
+    #[test]
+    fn lost_connections_never_lead_to_another_one(
+        events in events(), lost in proptest::collection::vec(any::<bool>(), 60),
+    ) {
+        let captured = captured(&events);
+        let mut lost = lost.into_iter().cycle();
+        let records = interleaved(&captured, 100)
+            .into_iter()
+            .filter(|record| !(matches!(record, Record::Connection(_)) && lost.next() == Some(true)))
+            .collect();
+        holds(&judged(records), &captured.truth);
+    }
+
+    #[test]
+    fn lost_sightings_never_lead_to_another_connection(
+        events in events(), lost in proptest::collection::vec(any::<bool>(), 60),
+    ) {
+        let captured = captured(&events);
+        let mut lost = lost.into_iter().cycle();
+        let records = interleaved(&captured, 100)
+            .into_iter()
+            .filter(|record| !(matches!(record, Record::Logged(_)) && lost.next() == Some(true)))
+            .collect();
+        holds(&judged(records), &captured.truth);
+    }
+
+    #[test]
+    fn every_prefix_and_every_order_is_judged_and_twice_alike(
+        events in events(), cut in 0usize..90, mix in any::<u64>(),
+    ) {
+        let mut records = interleaved(&captured(&events), 100);
+        records.truncate(cut);
+        drop(judged(records.clone()));
+        for index in (1..records.len()).rev() {
+            let other = (mix.rotate_left(u32::try_from(index).unwrap()) % (index as u64 + 1)) as usize;
+            records.swap(index, other);
+        }
+        let json = |records| serde_json::to_string(&judged(records).report).unwrap();
+        prop_assert_eq!(json(records.clone()), json(records));
+    }
+}

@@ -1,0 +1,293 @@
+//! Stale connections and what looks like them.
+
+use super::*;
+
+/// Kept alive: one request answered, then silence.
+fn kept() -> Connection {
+    connection(1, 0).request(1).answer(2)
+}
+
+fn premature() -> Said {
+    said(5000, PREMATURE, 0, HEADER)
+}
+
+#[test]
+fn a_fin_before_the_request_is_a_stale_connection() {
+    let connection = kept().fin(4900, 0).request(4999).eof(5000).closed(5000);
+    let incident = one(connection, &premature());
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
+    assert_eq!(incident.matched, Match::Exact);
+    assert_eq!(incident.connection.as_ref().unwrap().reused, Some(true));
+}
+
+#[test]
+fn a_fin_and_the_rst_that_the_request_provokes_are_a_stale_connection() {
+    let connection = kept()
+        .fin(4900, 0)
+        .request(4999)
+        .rst(4999, 80)
+        .eof(5000)
+        .closed(5000);
+    let incident = one(connection, &premature());
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
+}
+
+#[test]
+fn a_fin_that_acknowledges_nothing_of_the_request_crossed_it() {
+    let connection = kept().request(4999).fin(5000, 80).eof(5000).closed(5000);
+    let incident = one(connection, &premature());
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
+}
+
+#[test]
+fn a_fin_noted_before_the_send_returned_crossed_the_request_if_it_was_not_acknowledged() {
+    let mut connection = kept().request(4999).fin(4998, 80).eof(5000).closed(5000);
+    connection.exchanges_at_end = 1;
+    connection.awaiting_at_end = false;
+    let incident = one(connection.clone(), &premature());
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
+    let report = judged(vec![ended(connection)]).report;
+    assert_eq!(report.upstreams[0].closes.backend_idle, 0);
+}
+
+#[test]
+fn a_fin_that_acknowledges_the_request_is_no_stale_connection() {
+    let connection = kept().request(4900).fin(4999, 0).eof(5000).closed(5000);
+    let incident = one(connection, &premature());
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
+}
+
+#[test]
+fn a_fin_that_acknowledges_a_part_of_the_request_leaves_it_likely() {
+    let connection = kept().request(4900).fin(4999, 40).eof(5000).closed(5000);
+    let incident = one(connection, &premature());
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Likely);
+}
+
+#[test]
+fn an_rst_instead_of_an_acknowledgement_makes_it_likely_only() {
+    let line = said(5000, "recv() failed", 104, HEADER);
+    let connection = kept()
+        .request(4999)
+        .rst(5000, 80)
+        .fails(5000, Call::Receive, 104)
+        .closed(5000);
+    assert_verdict(
+        &one(connection, &line),
+        Cause::StaleKeepalive,
+        Confidence::Likely,
+    );
+    let slow = kept()
+        .request(4000)
+        .rst(5000, 80)
+        .fails(5000, Call::Receive, 104)
+        .closed(5000);
+    assert_verdict(
+        &one(slow, &line),
+        Cause::ClosedWithoutAnswer,
+        Confidence::Likely,
+    );
+    let taken = kept()
+        .request(4999)
+        .rst(5000, 0)
+        .fails(5000, Call::Receive, 104)
+        .closed(5000);
+    assert_verdict(
+        &one(taken, &line),
+        Cause::ClosedWithoutAnswer,
+        Confidence::Certain,
+    );
+}
+
+#[test]
+fn an_rst_that_getsockopt_found_is_a_stale_connection() {
+    let line = said(5000, "connect() failed", 104, CONNECTING);
+    let incident = one(kept().rst(4900, 0).closed(5000), &line);
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
+    let line = said(5000, "connect() failed", 32, CONNECTING);
+    let incident = one(kept().fin(4800, 0).rst(4900, 0).closed(5000), &line);
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
+}
+
+#[test]
+fn a_new_connection_that_getsockopt_finds_reset_is_not_explained() {
+    let line = said(5000, "connect() failed", 104, CONNECTING);
+    let incident = one(connection(1, 4990).rst(4995, 0).closed(5000), &line);
+    assert_verdict(&incident, Cause::Unexplained, Confidence::Possible);
+}
+
+#[test]
+fn a_first_write_that_finds_the_connection_reset_is_a_stale_connection() {
+    let line = said(5000, "writev() failed", 104, SENDING);
+    let connection = kept()
+        .rst(4900, 0)
+        .fails(5000, Call::Send, 104)
+        .closed(5000);
+    assert_verdict(
+        &one(connection, &line),
+        Cause::StaleKeepalive,
+        Confidence::Certain,
+    );
+}
+
+#[test]
+fn an_end_that_came_with_an_unread_answer_and_before_the_next_request_is_stale() {
+    let mut connection = connection(1, 0).request(1).fin(2, 0).answer(3);
+    connection.unread_at_end = Some(200);
+    connection.awaiting_at_end = false;
+    let connection = connection.request(5).eof(5000).closed(5000);
+    assert_verdict(
+        &one(connection, &premature()),
+        Cause::StaleKeepalive,
+        Confidence::Certain,
+    );
+}
+
+#[test]
+fn a_first_request_is_never_stale() {
+    let early = connection(1, 4990)
+        .fin(4995, 0)
+        .request(4999)
+        .eof(5000)
+        .closed(5000);
+    let incident = one(early, &premature());
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
+    assert!(
+        incident
+            .evidence
+            .iter()
+            .any(|sentence| sentence.contains("before nginx sent"))
+    );
+    assert!(
+        !incident
+            .evidence
+            .iter()
+            .any(|sentence| sentence.contains("acknowledged the whole"))
+    );
+    let unread = connection(1, 4990)
+        .request(4999)
+        .fin(5000, 80)
+        .eof(5000)
+        .closed(5000);
+    let incident = one(unread, &premature());
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
+}
+
+#[test]
+fn over_tls_neither_reuse_nor_answer_is_taken_for_granted() {
+    let mut line = premature();
+    line.upstream = format!("https://{PEER}/a");
+    // Handshake and first request, or a second request of a resumed session?
+    let connection = kept().fin(4990, 0).request(4999).eof(5000).closed(5000);
+    let unknown = one(connection, &line);
+    assert_ne!(unknown.confidence, Confidence::Certain);
+    // Bytes that may be a ticket and a close_notify are no part of a response.
+    let alert = kept()
+        .request(4990)
+        .answer(4995)
+        .fin(4999, 0)
+        .eof(5000)
+        .closed(5000);
+    assert_ne!(one(alert, &line).cause, Cause::ResponseAborted);
+    // A close_notify ends it without a read of 0 bytes.
+    let notified = kept().request(4990).answer(5000).closed(5000);
+    let incident = one(notified, &line);
+    assert_eq!(incident.matched, Match::Exact);
+    assert_ne!(incident.confidence, Confidence::Certain);
+}
+
+#[test]
+fn only_true_idle_closes_feed_the_idle_timeout() {
+    let mut records = idle_closes(5, 1000);
+    // Responses that end with the connection, after a pause of the backend.
+    for cookie in 0..20 {
+        let eof = connection(cookie + 50, 10)
+            .request(10)
+            .answer(20)
+            .fin(3020, 0)
+            .eof(3021);
+        records.push(ended(eof.closed(3021)));
+        // Crossed, and closed by nginx while the FIN stood unread.
+        let crossed = kept().request(1500).fin(1501, 80).eof(1502).closed(1502);
+        records.push(ended(crossed));
+        records.push(ended(kept().fin(2000, 0).closed(2000)));
+    }
+    let upstream = judged(records).report.upstreams.remove(0);
+    let timeout = upstream.idle_timeout.unwrap();
+    assert_eq!((timeout.ms, timeout.samples), (1000.0, 5));
+    assert_eq!(upstream.closes.backend_after_response, 20);
+}
+
+#[test]
+fn ages_of_stale_connections_are_idle_ages_too() {
+    let stale = |cookie| {
+        let kept = connection(cookie, 0).request(1).answer(2);
+        ended(kept.fin(1002, 0).request(1003).eof(1004).closed(1004))
+    };
+    let upstream = judged((0..4).map(stale).collect())
+        .report
+        .upstreams
+        .remove(0);
+    assert_eq!(upstream.idle_timeout.unwrap().ms, 1000.0);
+}
+
+#[test]
+fn a_constant_number_of_requests_is_a_limit_unless_a_silence_came_before_the_close() {
+    let limited = |cookie| {
+        let twice = connection(cookie, 0)
+            .request(1)
+            .answer(2)
+            .request(3)
+            .answer(4);
+        ended(twice.fin(4, 0).peek(5, IdleEnd::Eof).closed(5))
+    };
+    let mut records: Vec<Record> = (100..105).map(limited).collect();
+    let twice = connection(1, 0).request(1).answer(2).request(3).answer(4);
+    let failed = twice.clone().fin(4, 0).request(5).eof(6).closed(6);
+    let line = said(6, PREMATURE, 0, HEADER);
+    records.extend([line.logged(), ended(failed), line.line()]);
+    let incident = only(judged(records.clone()));
+    assert_verdict(&incident, Cause::RequestLimit, Confidence::Certain);
+    assert!(incident.advice.unwrap().contains("keepalive_requests 2"));
+    records.truncate(5);
+    let line = premature();
+    let silent = twice.fin(4900, 0).request(4999).eof(5000).closed(5000);
+    records.extend([line.logged(), ended(silent), line.line()]);
+    assert_eq!(only(judged(records)).cause, Cause::StaleKeepalive);
+}
+
+#[test]
+fn responses_cut_short_after_the_same_number_of_requests_are_no_limit() {
+    let cut = |cookie| {
+        let twice = connection(cookie, 0)
+            .request(1)
+            .answer(2)
+            .request(3)
+            .answer(4);
+        ended(twice.fin(4, 0).eof(5).closed(5))
+    };
+    let report = judged((0..5).map(cut).collect()).report;
+    assert_eq!(report.upstreams[0].request_limit, None);
+}
+
+#[test]
+fn advice_speaks_nginxs_language_and_gives_the_numbers() {
+    let mut records = idle_closes(3, 1000);
+    let line = said(1003, PREMATURE, 0, HEADER);
+    let connection = kept().fin(1002, 0).request(1003).eof(1003).closed(1003);
+    records.extend([line.logged(), ended(connection), line.line()]);
+    let report = judged(records).report;
+    let advice = &report.advice[0];
+    assert!(
+        advice
+            .text
+            .contains("keepalive_timeout 800ms` in `upstream app`"),
+        "{advice:?}"
+    );
+    assert!(
+        advice
+            .because
+            .contains("nginx keeps them for 60s (the default)"),
+        "{advice:?}"
+    );
+}
