@@ -165,7 +165,10 @@ impl<'a> Case<'a> {
         if self.sent_nothing() {
             return Some(false);
         }
-        let unread = connection.unread_at_end.max(connection.unread_at_close);
+        let unread = connection
+            .unread_at_end
+            .max(connection.unread_at_close)
+            .filter(|_| !ended_before_request(connection));
         if connection.response_bytes == 0 && (unread.is_none() || self.line.tls) {
             return Some(false);
         }

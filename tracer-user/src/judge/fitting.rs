@@ -12,7 +12,7 @@ use crate::trace::record::{Connection, Logged};
 /// Between nginx's log call and its close() there is no work but the log's own write().
 const SOON_NS: u64 = 500_000_000;
 /// The same, where the connection's state leaves a doubt.
-const AT_ONCE_NS: u64 = 5_000_000;
+const AT_ONCE_NS: u64 = 500_000;
 
 pub(super) const AT_ONCE: &str = "connect() failed before a SYN was sent";
 
@@ -32,6 +32,8 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
     let same_peer = line.peer.is_none_or(|peer| peer == connection.remote);
     if same_peer
         && connection.opened_ns <= logged.ns
+        // nginx writes no line about a connection that it found ended in its pool.
+        && connection.idle_end.is_none()
         && (logged.ns..=logged.ns.saturating_add(SOON_NS)).contains(&connection.ended_ns)
         && (line.tls || untouched_after(logged.ns, &connection))
         && shows_failure(line, logged.ns, &connection)

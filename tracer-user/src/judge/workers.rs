@@ -168,9 +168,9 @@ impl Worker {
 
     /// The sighting of a line that has no sighting's line yet: the first one alike of
     /// about that second, for a worker writes its lines in the order in which it logs
-    /// them; if the clocks disagree, the first one alike.
+    /// them; if the clocks disagree, the first one alike that has just come.
     fn sighting_of(&self, key: Key, stamp_s: Option<i64>, read_ns: u64) -> Option<usize> {
-        let first_within = |tolerance: i64| {
+        let first_within = |tolerance: i64, waits_ns: u64| {
             self.sightings.iter().position(|sighting| {
                 let logged = &sighting.logged;
                 let seen = Key {
@@ -181,14 +181,15 @@ impl Worker {
                 sighting.line.is_none()
                     && seen == key
                     && logged.ns <= read_ns
-                    && read_ns - logged.ns <= SIGHTING_WAITS_NS
+                    && read_ns - logged.ns <= waits_ns
                     && sighting
                         .wall_s
                         .zip(stamp_s)
                         .is_none_or(|(wall, stamp)| (wall - stamp).abs() <= tolerance)
             })
         };
-        first_within(STAMP_NEAR_S).or_else(|| first_within(STAMP_TOLERANCE_S))
+        first_within(STAMP_NEAR_S, SIGHTING_WAITS_NS)
+            .or_else(|| first_within(STAMP_TOLERANCE_S, LINE_WAITS_NS))
     }
 
     /// A line about something else: its sighting is not waited for.

@@ -125,7 +125,11 @@ fn holds(judged: &Judged, truth: &BTreeMap<u64, (u64, Cause)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn late_lines_change_nothing(events in events(), batch_ms in 1u64..1500) {
@@ -171,7 +175,8 @@ proptest! {
         records.truncate(cut);
         drop(judged(records.clone()));
         for index in (1..records.len()).rev() {
-            let other = (mix.rotate_left(u32::try_from(index).unwrap()) % (index as u64 + 1)) as usize;
+            let turned = mix.rotate_left(u32::try_from(index).unwrap());
+            let other = usize::try_from(turned % (index as u64 + 1)).unwrap();
             records.swap(index, other);
         }
         let json = |records| serde_json::to_string(&judged(records).report).unwrap();
