@@ -9,12 +9,14 @@ mod attempts;
 mod case;
 mod causes;
 mod clock;
+mod doubts;
 mod duplicates;
 mod end;
 mod fitting;
 mod incident;
 mod line;
 mod no_live;
+mod recent;
 mod samples;
 mod settings;
 mod summary;
@@ -30,18 +32,15 @@ use std::rc::Rc;
 
 use self::clock::Clock;
 use self::line::{AnyLine, UpstreamLine};
+use self::recent::Recent;
 use self::upstreams::Figures;
 use self::workers::{Settled, Socket, Worker};
 use crate::nginx::time_zone;
 use crate::report::model::{Incident, Report};
 use crate::trace::record::{Capture, Connection, ConnectionEnd, Continuation, End, Logged, Record};
 
-/// Continuations and unanswered connections kept for lines and retries that may come.
-const MOST_WAITING: usize = 16_384;
 /// A worker that has gone is forgotten after this time: its last lines are read by then.
 const GONE_NS: u64 = 10_000_000_000;
-/// Lines this close together may have changed sightings if one of theirs is missing.
-const SAME_TIME_NS: u64 = 3_000_000_000;
 
 /// An incident before its verdict.
 #[derive(Debug)]
@@ -132,39 +131,6 @@ pub struct Judge {
     /// Connections that ended, or were open at the end, with a request unanswered: when
     /// it began.
     unanswered: Recent<u64>,
-}
-
-/// A map that forgets its oldest entries.
-#[derive(Debug)]
-struct Recent<T> {
-    values: HashMap<u64, T>,
-    order: VecDeque<u64>,
-}
-
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
-        Self {
-            values: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-}
-
-impl<T> Recent<T> {
-    fn insert(&mut self, key: u64, value: T) {
-        if self.values.insert(key, value).is_none() {
-            self.order.push_back(key);
-        }
-        if self.order.len() > MOST_WAITING
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.values.remove(&oldest);
-        }
-    }
-
-    fn get(&self, key: u64) -> Option<&T> {
-        self.values.get(&key)
-    }
 }
 
 impl Judge {
@@ -390,42 +356,6 @@ impl Judge {
         }
         self.name_upstreams();
         summary::report(&self, notes)
-    }
-
-    /// Where one of several equal lines was not seen being written, the others may have
-    /// taken each other's sightings: whose connection is whose is then not known.
-    fn doubt_exchanged_sightings(&mut self) {
-        let unseen: HashMap<_, Vec<u64>> = self
-            .entries
-            .iter()
-            .filter(|entry| matches!(entry.socket, Socket::Missing(_)) && entry.sighting.is_none())
-            .fold(HashMap::new(), |mut unseen, entry| {
-                let key: (u32, line::Key) = (entry.pid, entry.line.key);
-                unseen
-                    .entry(key)
-                    .or_insert_with(Vec::new)
-                    .push(entry.line.read_ns);
-                unseen
-            });
-        if unseen.is_empty() {
-            return;
-        }
-        for entry in &mut self.entries {
-            let near = |read: &u64| read.abs_diff(entry.line.read_ns) <= SAME_TIME_NS;
-            if entry.sighting.is_some()
-                && unseen
-                    .get(&(entry.pid, entry.line.key))
-                    .is_some_and(|read| read.iter().any(near))
-            {
-                entry.sighting = None;
-                if matches!(entry.socket, Socket::Found(_)) {
-                    entry.socket = Socket::Missing(
-                        "of several lines alike not all were seen being written, so which of \
-                         their connections is its own is not known",
-                    );
-                }
-            }
-        }
     }
 
     fn name_upstreams(&mut self) {
