@@ -100,7 +100,8 @@ wire! {
         pub response_bytes: u64,
         /// Exchanges begun.
         pub exchanges: u32,
-        /// Exchanges begun when the FIN or RST arrived, whichever came first.
+        /// Exchanges begun when the FIN or RST arrived, whichever came first; one whose
+        /// first send had not returned yet is among them.
         pub exchanges_at_end: u32,
         /// Segments retransmitted.
         pub retransmits: u32,
@@ -120,8 +121,8 @@ wire! {
         pub rst_sent_reason: u32,
         /// Bytes that nginx had not read when the first FIN or RST arrived.
         pub unread_at_end: u32,
-        /// Zero.
-        pub reserved_word: u32,
+        /// TCP sequence number of the first byte that nginx writes.
+        pub first_sequence: u32,
         /// [`CALL_NONE`], [`CALL_SEND`] or [`CALL_RECEIVE`].
         pub failed_call: u8,
         /// The last successful call that moved bytes.

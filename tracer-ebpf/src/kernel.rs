@@ -114,12 +114,17 @@ impl Socket {
         error.unsigned_abs()
     }
 
+    /// Sequence number of the next byte that the process will write.
+    #[inline(always)]
+    pub(crate) fn next_sequence(self) -> u32 {
+        read(self.0, layout::WRITE_SEQ)
+    }
+
     /// Bytes written by the process that the peer has not acknowledged.
     #[inline(always)]
     pub(crate) fn unacked(self) -> u32 {
-        let written: u32 = read(self.0, layout::WRITE_SEQ);
         let acknowledged: u32 = read(self.0, layout::SND_UNA);
-        written.wrapping_sub(acknowledged)
+        self.next_sequence().wrapping_sub(acknowledged)
     }
 
     /// Sequence numbers received and not read by the process; a FIN counts as one.

@@ -12,6 +12,7 @@ mod life;
 mod log_call;
 mod maps;
 mod open_connections;
+mod owner;
 mod threads;
 
 use core::ffi::c_void;
