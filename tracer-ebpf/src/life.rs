@@ -32,19 +32,18 @@ const MSG_PEEK: i32 = 2;
 
 const NS_PER_US: u64 = 1000;
 
-/// `inet_sock_set_state`: the socket goes from one TCP state to another.
+/// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
+/// cookie if it is an upstream connection's.
 #[inline(always)]
-pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
+pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
     if from == CLOSE && to == SYN_SENT {
-        begin(socket);
-        return;
+        return begin(socket);
     }
-    let Some(connection) = maps::connection(socket) else {
-        return;
-    };
+    let connection = maps::connection(socket)?;
     if connection.sent != 0 {
-        return;
+        return None;
     }
+    let cookie = connection.cookie;
     connection.last_state = from as u8;
     match to {
         ESTABLISHED => established(socket, connection),
@@ -71,20 +70,17 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
         }
         _ => {}
     }
+    Some(cookie)
 }
 
 /// connect() began: if nginx called it, the connection is ours from here on.
 #[inline(always)]
-fn begin(socket: Socket) {
-    let Some(owner) = owner::current() else {
-        return;
-    };
-    let Some(family) = socket.tcp_family() else {
-        return;
-    };
+fn begin(socket: Socket) -> Option<u64> {
+    let owner = owner::current()?;
+    let family = socket.tcp_family()?;
     let Some(connection) = maps::new_connection(socket) else {
         maps::lost(loss::SOCKET_STORAGE);
-        return;
+        return None;
     };
     let now = now();
     connection.kind = Kind::Connection as u32;
@@ -111,6 +107,7 @@ fn begin(socket: Socket) {
         counters.connects += 1;
     }
     threads::went_on(NEXT_CONNECT, connection.cookie, now);
+    Some(connection.cookie)
 }
 
 #[inline(always)]

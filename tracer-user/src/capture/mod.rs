@@ -164,8 +164,7 @@ fn attach_log_calls(host: &Host, programs: &mut Programs) -> Result<Vec<bool>> {
 fn kernel() -> String {
     let uname = rustix::system::uname();
     format!(
-        "{} {} {}",
-        uname.sysname().to_string_lossy(),
+        "{} {}",
         uname.release().to_string_lossy(),
         uname.machine().to_string_lossy()
     )
