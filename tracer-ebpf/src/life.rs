@@ -1,26 +1,21 @@
 //! A connection's life: how each kernel event changes its record.
 //!
 //! State changes may run in softirq context on another processor than the owner's
-//! calls; each field is written from one kind of context only, by plain stores.
+//! calls. Fields are written by plain stores and from one kind of context only, but
+//! for `exchange_retransmits`, which a send clears: at worst it is one too many.
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use tracer_ebpf::Kind;
 use tracer_ebpf::connection::{
     CALL_NONE, CALL_RECEIVE, CALL_SEND, Connection, END_CLOSED, END_DESTROYED,
 };
 use tracer_ebpf::continuation::{NEXT_CONNECT, NEXT_REUSE};
-use tracer_ebpf::settings::{self, NAMES as NAME_COUNT, Names};
 use tracer_ebpf::upstream::UpstreamKey;
 use tracer_ebpf::{histogram, loss};
 
-use crate::kernel::{self, Socket};
+use crate::kernel::Socket;
 use crate::threads::{self, now};
-use crate::{SETTINGS, maps};
-
-/// Names of the processes whose connections count; ignored if a master is given.
-#[unsafe(no_mangle)]
-static NAMES: Names = [[0; 2]; NAME_COUNT];
+use crate::{maps, owner};
 
 // TCP states of net/tcp_states.h.
 const ESTABLISHED: i32 = 1;
@@ -37,39 +32,18 @@ const MSG_PEEK: i32 = 2;
 
 const NS_PER_US: u64 = 1000;
 
-/// Does the current process belong to nginx?
+/// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
+/// cookie if it is an upstream connection's.
 #[inline(always)]
-fn is_ours(comm: &[u64; 2], pid: u32) -> bool {
-    let master = crate::setting(&SETTINGS, settings::MASTER_PID);
-    if master != 0 {
-        return pid == master || kernel::parent_pid() == master;
-    }
-    let mut index = 0;
-    while index < NAME_COUNT {
-        let name = &raw const NAMES[index];
-        // SAFETY: a read-only global; volatile because the loader replaces it.
-        let name = unsafe { core::ptr::read_volatile(name) };
-        if name[0] != 0 && name == *comm {
-            return true;
-        }
-        index += 1;
-    }
-    false
-}
-
-/// `inet_sock_set_state`: the socket goes from one TCP state to another.
-#[inline(always)]
-pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
+pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
     if from == CLOSE && to == SYN_SENT {
-        begin(socket);
-        return;
+        return begin(socket);
     }
-    let Some(connection) = maps::connection(socket) else {
-        return;
-    };
+    let connection = maps::connection(socket)?;
     if connection.sent != 0 {
-        return;
+        return None;
     }
+    let cookie = connection.cookie;
     connection.last_state = from as u8;
     match to {
         ESTABLISHED => established(socket, connection),
@@ -77,7 +51,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
             connection.fin_received_ns = now();
             connection.unacked_at_fin = socket.unacked();
             // The FIN itself has taken a sequence number by now.
-            peer_ended(connection, socket.unread().saturating_sub(1));
+            peer_ended(socket, connection, socket.unread().saturating_sub(1));
         }
         FIN_WAIT1 | LAST_ACK => {
             connection.unread_at_close = unread(socket, connection);
@@ -96,27 +70,17 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
         }
         _ => {}
     }
+    Some(cookie)
 }
 
 /// connect() began: if nginx called it, the connection is ours from here on.
 #[inline(always)]
-fn begin(socket: Socket) {
-    let Ok(comm) = bpf_get_current_comm() else {
-        return;
-    };
-    let name = u128::from_le_bytes(comm);
-    let words = [name as u64, (name >> 64) as u64];
-    let ids = bpf_get_current_pid_tgid();
-    let pid = (ids >> 32) as u32;
-    if !is_ours(&words, pid) {
-        return;
-    }
-    let Some(family) = socket.tcp_family() else {
-        return;
-    };
+fn begin(socket: Socket) -> Option<u64> {
+    let owner = owner::current()?;
+    let family = socket.tcp_family()?;
     let Some(connection) = maps::new_connection(socket) else {
         maps::lost(loss::SOCKET_STORAGE);
-        return;
+        return None;
     };
     let now = now();
     connection.kind = Kind::Connection as u32;
@@ -126,9 +90,9 @@ fn begin(socket: Socket) {
     socket.remote_address(family, &mut connection.remote);
     connection.remote_port = socket.remote_port();
     connection.family = family;
-    connection.pid = pid;
-    connection.tid = ids as u32;
-    connection.comm = comm;
+    connection.pid = owner.pid;
+    connection.tid = owner.tid;
+    connection.comm = owner.comm;
     // SAFETY: no arguments.
     connection.cgroup = unsafe { bpf_get_current_cgroup_id() };
     connection.opened_ns = now;
@@ -143,12 +107,14 @@ fn begin(socket: Socket) {
         counters.connects += 1;
     }
     threads::went_on(NEXT_CONNECT, connection.cookie, now);
+    Some(connection.cookie)
 }
 
 #[inline(always)]
 fn established(socket: Socket, connection: &mut Connection) {
     let now = now();
     connection.established_ns = now;
+    connection.first_sequence = socket.next_sequence();
     note_local_end(socket, connection);
     if let Some(counters) = maps::counters(connection.upstream) {
         let took = (now - connection.opened_ns) / NS_PER_US;
@@ -176,12 +142,20 @@ fn note_local_end(socket: Socket, connection: &mut Connection) {
 }
 
 /// What was in flight when the first FIN or RST came. An answer that nginx has not
-/// read yet is an answer all the same.
+/// read yet is an answer all the same. A request may be on its way before the send
+/// that writes it has returned and is counted (the tracepoint fires at the return,
+/// and a segment that arrives meanwhile is handled before it); the sequence numbers
+/// tell.
 #[inline(always)]
-fn peer_ended(connection: &mut Connection, unread: u32) {
-    connection.exchanges_at_end = connection.exchanges;
+fn peer_ended(socket: Socket, connection: &mut Connection, unread: u32) {
+    let counted = connection
+        .first_sequence
+        .wrapping_add(connection.sent_bytes as u32);
+    let sending = connection.established_ns != 0 && socket.next_sequence() != counted;
+    let sent = connection.last_call == CALL_SEND;
+    connection.exchanges_at_end = connection.exchanges + u32::from(sending && !sent);
     connection.unread_at_end = unread;
-    connection.awaiting_at_end = u8::from(connection.last_call == CALL_SEND && unread == 0);
+    connection.awaiting_at_end = u8::from((sent || sending) && unread == 0);
 }
 
 #[inline(always)]
@@ -209,7 +183,7 @@ pub(crate) fn reset_received(socket: Socket) {
     }
     connection.unacked_at_rst = socket.unacked();
     if connection.fin_received_ns == 0 {
-        peer_ended(connection, socket.unread());
+        peer_ended(socket, connection, socket.unread());
     }
     note_local_end(socket, connection);
     connection.rst_received_ns = now();
@@ -261,6 +235,7 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
     let now = now();
     connection.ended_ns = now;
     connection.end = end;
+    connection.line_ns = threads::last_line_ns();
     if let Some(counters) = maps::counters(connection.upstream) {
         if connection.established_ns == 0 {
             counters.connect_failures += 1;
@@ -281,7 +256,7 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
 #[inline(always)]
 pub(crate) fn sent(socket: Socket, result: i32) {
     let Some(connection) = maps::connection(socket) else {
-        threads::sent_elsewhere();
+        threads::sent_elsewhere(socket);
         return;
     };
     if result > 0 {

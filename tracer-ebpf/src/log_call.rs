@@ -1,7 +1,6 @@
 //! nginx's own log call, seen at its entry: which thread writes a line at which
 //! nanosecond for which client connection.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::programs::ProbeContext;
 use core::ffi::c_void;
@@ -9,7 +8,7 @@ use tracer_ebpf::Kind;
 use tracer_ebpf::logged::Logged;
 use tracer_ebpf::settings;
 
-use crate::{SETTINGS, maps, threads};
+use crate::{SETTINGS, maps, owner, threads};
 
 /// Offset of `connection` in `ngx_log_t`: `log_level` and `file` come before it, in
 /// every nginx from 1.10 to 1.31 and in its forks (nginx's own ABI, no kernel's).
@@ -33,13 +32,15 @@ pub(crate) fn logged(context: &ProbeContext) {
     if level == 0 || level > LEVEL_INFO {
         return;
     }
-    let ids = bpf_get_current_pid_tgid();
+    let Some(owner) = owner::current() else {
+        return;
+    };
     let mut record = Logged {
         kind: Kind::Logged as u32,
         size: Logged::SIZE as u32,
         ns: threads::now(),
-        pid: (ids >> 32) as u32,
-        tid: ids as u32,
+        pid: owner.pid,
+        tid: owner.tid,
         level,
         ..Logged::ZERO
     };
@@ -68,7 +69,7 @@ pub(crate) fn logged(context: &ProbeContext) {
         record.unread |= CONNECTION_UNREAD;
     }
     maps::send_logged(&record);
-    if level <= LEVEL_ERROR && record.connection != 0 {
-        threads::logged_error(record.tid);
+    if record.connection != 0 {
+        threads::logged(record.tid, record.ns, level <= LEVEL_ERROR);
     }
 }

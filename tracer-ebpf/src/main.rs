@@ -12,6 +12,7 @@ mod life;
 mod log_call;
 mod maps;
 mod open_connections;
+mod owner;
 mod threads;
 
 use core::ffi::c_void;
@@ -45,8 +46,9 @@ fn socket(context: &BtfTracePointContext) -> Socket {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn whoclosed_state(context: BtfTracePointContext) -> i32 {
     let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
-    debug!(&context, "state {} to {}", from, to);
-    life::state_changed(socket(&context), from, to);
+    if let Some(cookie) = life::state_changed(socket(&context), from, to) {
+        debug!(&context, "connection {}: state {} to {}", cookie, from, to);
+    }
     0
 }
 

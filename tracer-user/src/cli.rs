@@ -46,7 +46,8 @@ pub enum Format {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Capture {
     /// How long to watch: 60s, 5m, 1h30m
-    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME",
+          allow_hyphen_values = true)]
     pub duration: Duration,
     /// Trace file to write [default: whoclosed-DATE-TIME.trace in this directory]
     #[arg(long, short, value_name = "FILE")]

@@ -18,7 +18,7 @@ const LONGEST: usize = 600;
 /// Files that may be longer, each with the reason.
 const MAY_BE_LONGER: [(&str, &str); 0] = [];
 
-/// The trace that the README's demo transcript was taken from.
+/// The trace that the README's demo transcripts were taken from.
 const DEMO_TRACE: &str = "tests/fixtures/demo.trace";
 
 /// What must not stay in the code, put together so that this file does not contain it.
@@ -208,27 +208,39 @@ fn check_readme(report: &mut Report) -> Result<()> {
     }
     let readme = report.read(file)?;
     let transcripts = transcript::transcripts(&readme);
-    let demo_lines = transcript::demo_lines(&readme);
-    let has_trace = workspace::root().join(DEMO_TRACE).exists();
-    if transcripts.is_empty() && (demo_lines.is_empty() || !has_trace) {
-        return Ok(());
+    let excerpts = transcript::excerpts(&readme, DEMO_TRACE);
+    if transcripts.is_empty() {
+        report.add(file, [(1, "shows no help text".to_owned())]);
+    }
+    if excerpts.is_empty() {
+        report.add(file, [(1, "shows nothing of the demo".to_owned())]);
     }
     let agent = plain_agent()?;
     for transcript in transcripts {
         let output = transcript::lines(&output(&agent, &transcript.arguments)?);
         report.add(file, difference(&transcript, &output));
     }
-    if has_trace && !demo_lines.is_empty() {
-        let output = output(&agent, &["report".to_owned(), DEMO_TRACE.to_owned()])?;
-        let shapes: Vec<String> = output.lines().map(transcript::shape).collect();
-        for line in demo_lines {
-            if !shapes.contains(&transcript::shape(&line.text)) {
-                let what = format!("no line of this shape in the report of {DEMO_TRACE}");
-                report.add(file, [(line.line, what)]);
-            }
-        }
+    for excerpt in excerpts {
+        let output = transcript::lines(&output(&agent, &excerpt.arguments)?);
+        report.add(file, missing(&excerpt, &output));
     }
     Ok(())
+}
+
+/// The lines of an excerpt that the output does not have after the one before.
+fn missing(excerpt: &transcript::Excerpt, output: &[String]) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let mut rest = output;
+    for (line, text) in &excerpt.lines {
+        if let Some(at) = rest.iter().position(|printed| printed == text) {
+            rest = &rest[at + 1..];
+        } else {
+            let arguments = excerpt.arguments.join(" ");
+            let what = format!("`whoclosed {arguments}` prints no such line from here on");
+            failures.push((*line, what));
+        }
+    }
+    failures
 }
 
 /// The first line in which a transcript and the program differ.
@@ -342,6 +354,23 @@ mod tests {
     fn a_file_may_have_600_lines_and_no_more() {
         assert_eq!(is_short(&"x\n".repeat(LONGEST)), None);
         assert!(is_short(&"x\n".repeat(LONGEST + 1)).is_some());
+    }
+
+    #[test]
+    fn an_excerpt_has_to_follow_the_outputs_order() {
+        let excerpt = transcript::Excerpt {
+            arguments: vec!["report".into()],
+            lines: vec![(8, "a 1".into()), (9, "b".into()), (10, "d".into())],
+        };
+        let output = ["a 1", "b", "c", "d"].map(str::to_owned);
+        assert_eq!(missing(&excerpt, &output), []);
+        let lines = |output: &[&str]| -> Vec<usize> {
+            let output: Vec<String> = output.iter().map(|line| (*line).to_owned()).collect();
+            let failures = missing(&excerpt, &output);
+            failures.into_iter().map(|(line, _)| line).collect()
+        };
+        assert_eq!(lines(&["b", "a 1", "d"]), [9]);
+        assert_eq!(lines(&["a 2", "b", "d"]), [8]);
     }
 
     #[test]

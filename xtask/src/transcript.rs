@@ -12,13 +12,13 @@ pub(crate) struct Transcript {
     pub(crate) output: Vec<String>,
 }
 
-/// A line in a block marked `text demo`.
+/// What a block marked `text demo` shows: one command's output, in parts.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct DemoLine {
-    /// Its number, counted from 1.
-    pub(crate) line: usize,
-    /// The line as written.
-    pub(crate) text: String,
+pub(crate) struct Excerpt {
+    /// The words after `whoclosed`.
+    pub(crate) arguments: Vec<String>,
+    /// Numbers, counted from 1, and texts of the lines that the output must have, in this order.
+    pub(crate) lines: Vec<(usize, String)>,
 }
 
 /// The lines inside fenced blocks whose opening says exactly `info`, one list a block.
@@ -81,21 +81,46 @@ fn needs_no_root(command: &str) -> Option<Vec<String>> {
     only_text.then_some(arguments)
 }
 
-/// The lines of demo transcripts that must occur in a report. Commands and the line
-/// `...`, which stands for lines left out, claim nothing.
-pub(crate) fn demo_lines(markdown: &str) -> Vec<DemoLine> {
-    blocks(markdown, "text demo")
-        .into_iter()
-        .flatten()
-        .filter(|(_, text)| {
-            let text = text.trim();
-            !text.is_empty() && text != "..." && !text.starts_with("$ ")
-        })
-        .map(|(line, text)| DemoLine {
-            line,
-            text: text.to_owned(),
-        })
-        .collect()
+/// The excerpts of outputs about the demo's trace, which a command names `trace`. Any
+/// other command, such as the one that makes the trace, stands for its report. The
+/// line `...` stands for lines left out.
+pub(crate) fn excerpts(markdown: &str, trace: &str) -> Vec<Excerpt> {
+    let report = || vec!["report".to_owned(), trace.to_owned()];
+    let mut found = Vec::new();
+    for block in blocks(markdown, "text demo") {
+        let mut current: Option<Excerpt> = None;
+        for (line, text) in block {
+            let command = text.strip_prefix("$ ");
+            if command.is_some() || current.is_none() {
+                found.extend(current.take());
+                current = Some(Excerpt {
+                    arguments: command
+                        .and_then(|command| about(command, trace))
+                        .unwrap_or_else(report),
+                    lines: vec![],
+                });
+            }
+            let claims = command.is_none() && !text.trim().is_empty() && text.trim() != "...";
+            if let (true, Some(excerpt)) = (claims, &mut current) {
+                excerpt.lines.push((line, text.trim_end().to_owned()));
+            }
+        }
+        found.extend(current);
+    }
+    found
+}
+
+/// The arguments of a `whoclosed` command about the trace.
+fn about(command: &str, trace: &str) -> Option<Vec<String>> {
+    let arguments: Vec<String> = command
+        .strip_prefix("whoclosed ")?
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    arguments
+        .iter()
+        .any(|argument| argument == trace)
+        .then_some(arguments)
 }
 
 /// The program's output as a transcript shows it.
@@ -115,23 +140,6 @@ fn trim(lines: &mut Vec<String>) {
     }
     let leading = lines.iter().take_while(|line| line.is_empty()).count();
     lines.drain(..leading);
-}
-
-/// A line's shape: every run of digits is `0`, every run of white space one space. Two
-/// runs of the demo differ in numbers and in the width of columns, but not in this.
-pub(crate) fn shape(line: &str) -> String {
-    let mut shape = String::new();
-    for c in line.trim().chars() {
-        let c = match c {
-            c if c.is_ascii_digit() => '0',
-            c if c.is_whitespace() => ' ',
-            c => c,
-        };
-        if !(matches!(c, '0' | ' ') && shape.ends_with(c)) {
-            shape.push(c);
-        }
-    }
-    shape
 }
 
 #[cfg(test)]
@@ -160,26 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn demo_lines_leave_out_commands_and_elisions() {
-        let found: Vec<(usize, String)> = demo_lines(README)
-            .into_iter()
-            .map(|line| (line.line, line.text))
-            .collect();
+    fn an_excerpt_leaves_out_commands_and_elisions() {
+        let markdown =
+            format!("{README}\n```text demo\n$ whoclosed show a.trace 1\n  +1 ms  FIN\n```\n");
+        let found = excerpts(&markdown, "a.trace");
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].arguments, ["report", "a.trace"]);
         let expected = [
             (25, "12 lines,  3 matched".to_owned()),
             (28, "last 5 ms".to_owned()),
         ];
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn a_shape_forgets_numbers_and_widths() {
-        assert_eq!(shape("  12 lines,  3 matched "), "0 lines, 0 matched");
-        assert_eq!(
-            shape("  9 lines,   345 matched"),
-            shape("12 lines,  3 matched")
-        );
-        assert_ne!(shape("1.5 ms"), shape("15 ms"));
+        assert_eq!(found[0].lines, expected);
+        assert_eq!(found[1].arguments, ["show", "a.trace", "1"]);
+        assert_eq!(found[1].lines, [(33, "  +1 ms  FIN".to_owned())]);
     }
 
     #[test]

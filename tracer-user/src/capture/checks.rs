@@ -21,7 +21,7 @@ const BPF: Needed = Needed {
 const PERFMON: Needed = Needed {
     name: "CAP_PERFMON",
     bit: 38,
-    purpose: "attach them to tracepoints and nginx",
+    purpose: "attach programs to tracepoints and to nginx",
 };
 const SYS_PTRACE: Needed = Needed {
     name: "CAP_SYS_PTRACE",

@@ -25,7 +25,10 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
     let printed = judged::print(&judged.report, arguments.format);
     if !arguments.quiet {
         let path = output.display();
-        eprintln!("trace: {path}; again: whoclosed report {path}; closer: whoclosed show {path} N");
+        eprintln!("\nTrace: {path}\nThis report again: whoclosed report {path}");
+        if !judged.report.incidents.is_empty() {
+            eprintln!("One incident, event by event: whoclosed show {path} NUMBER");
+        }
     }
     printed?;
     Ok(ExitCode::SUCCESS)

@@ -34,6 +34,8 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
         && connection.opened_ns <= logged.ns
         // nginx writes no line about a connection that it found ended in its pool.
         && connection.idle_end.is_none()
+        // The kernel's own word: this thread logged no later than this before the close.
+        && connection.line_ns.is_some_and(|line_ns| logged.ns <= line_ns)
         && (logged.ns..=logged.ns.saturating_add(SOON_NS)).contains(&connection.ended_ns)
         && (line.tls || untouched_after(logged.ns, &connection))
         && shows_failure(line, logged.ns, &connection)

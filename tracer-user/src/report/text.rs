@@ -60,10 +60,19 @@ pub fn render_incident(
 
 fn capture<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
     let capture = &report.capture;
-    let nginx: Vec<_> = capture
-        .nginx
+    let mut instances: Vec<(&str, u64)> = Vec::new();
+    for version in &capture.nginx {
+        match instances.iter_mut().find(|(known, _)| known == version) {
+            Some((_, number)) => *number += 1,
+            None => instances.push((version, 1)),
+        }
+    }
+    let nginx: Vec<_> = instances
         .iter()
-        .map(|version| escape(version, NAME))
+        .map(|(version, number)| match number {
+            1 => escape(version, NAME),
+            _ => format!("{number} x {}", escape(version, NAME)),
+        })
         .collect();
     let kernel = escape(&capture.kernel, NAME);
     let mut text = format!("{}, Linux {kernel}", escape(&capture.host, NAME));

@@ -115,6 +115,7 @@ pub(super) fn connection(cookie: u64, opened_ms: u64) -> Connection {
         idle_end_seen_ns: None,
         idle_end: None,
         closed_ns: None,
+        line_ns: None,
         ended_ns: 0,
         end: ConnectionEnd::Closed,
         idle_before_ns: None,
@@ -213,6 +214,7 @@ impl Happens for Connection {
     fn closed(mut self, ms: u64) -> Self {
         self.closed_ns = Some(at(ms) + 20_000);
         self.ended_ns = at(ms) + 20_000;
+        self.line_ns = Some(at(ms) + 10_000);
         self
     }
 }

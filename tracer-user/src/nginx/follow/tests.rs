@@ -1,3 +1,5 @@
+//! Following a log through appending, rotation and truncation.
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
