@@ -9,7 +9,7 @@ mod record;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -88,7 +88,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Lets idle closes happen.
+    /// Lets held closes happen.
     fn release(&self) {
         *lock(&self.held) = false;
         self.released.notify_all();
@@ -191,11 +191,11 @@ impl Backend {
         }
     }
 
-    /// Puts off idle closes from now until the guard is dropped: those that fell due
-    /// meanwhile happen then. Without a fault of the machine's own timing a close
+    /// Puts off idle closes, and those after the last allowed request, from now until
+    /// the guard is dropped: those that fell due meanwhile happen then. Without a fault of the machine's own timing a close
     /// that is not yet due is not moved.
     #[must_use]
-    pub fn hold_idle_closes(&self) -> Hold<'_> {
+    pub fn hold_closes(&self) -> Hold<'_> {
         *lock(&self.shared.held) = true;
         Hold(self)
     }
@@ -226,7 +226,7 @@ impl Drop for Backend {
     }
 }
 
-/// While it lives, no idle close happens. See [`Backend::hold_idle_closes`].
+/// While it lives, no such close happens. See [`Backend::hold_closes`].
 #[derive(Debug)]
 pub struct Hold<'a>(&'a Backend);
 
@@ -265,6 +265,53 @@ impl Refusing {
     }
 
     /// Where connects are refused.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A port whose accept queue is full: the kernel drops every SYN to it
+/// (net/ipv4/tcp_input.c `tcp_conn_request`).
+#[derive(Debug)]
+pub struct Overfull {
+    address: SocketAddr,
+    _listening: OwnedFd,
+    _queued: Vec<TcpStream>,
+}
+
+impl Overfull {
+    /// Listens on a port of IPv4 loopback and fills its queue.
+    ///
+    /// # Errors
+    /// If it cannot listen, or the queue does not fill.
+    pub fn start() -> Result<Self> {
+        /// On loopback a connect is answered before the call returns, or never.
+        const UNANSWERED: Duration = Duration::from_millis(300);
+        const MOST: usize = 16;
+        let listening = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&listening, &IPV4).context("cannot bind")?;
+        rustix::net::listen(&listening, 0).context("cannot listen")?;
+        let address = SocketAddr::try_from(rustix::net::getsockname(&listening)?)
+            .context("getsockname() gave no internet address")?;
+        let mut queued = Vec::new();
+        while queued.len() < MOST {
+            match TcpStream::connect_timeout(&address, UNANSWERED) {
+                Ok(stream) => queued.push(stream),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    return Ok(Self {
+                        address,
+                        _listening: listening,
+                        _queued: queued,
+                    });
+                }
+                Err(error) => return Err(error).context("cannot fill the accept queue"),
+            }
+        }
+        bail!("the accept queue took {MOST} connections and is not full")
+    }
+
+    /// Where connects are not answered.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

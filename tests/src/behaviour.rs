@@ -61,14 +61,23 @@ pub enum Kind {
     },
     /// End it in the middle of the response header.
     CloseInHeader(Means),
+    /// Half of the response body, then nothing until nginx goes.
+    StallInBody {
+        /// Length of the whole body.
+        body: usize,
+    },
     /// A response header of at least so many bytes.
     BigHeader {
         /// Bytes.
         bytes: usize,
     },
+    /// A response header with a control character in a field's name.
+    InvalidHeader,
     /// Answer 413 and close with the request's body unread, so that the kernel
     /// sends an RST.
     LeaveBodyUnread,
+    /// Read no byte of the request's body and say nothing until nginx goes.
+    StopReading,
 }
 
 /// A behaviour and when it applies.
@@ -138,8 +147,11 @@ impl fmt::Display for Behaviour {
                 write!(f, "{}-in-body={body}{}", means(how), chunked(framing))?;
             }
             Kind::CloseInHeader(how) => write!(f, "{}-in-header", means(how))?,
+            Kind::StallInBody { body } => write!(f, "stall-in-body={body}")?,
             Kind::BigHeader { bytes } => write!(f, "big-header={bytes}")?,
+            Kind::InvalidHeader => f.write_str("invalid-header")?,
             Kind::LeaveBodyUnread => f.write_str("leave-body-unread")?,
+            Kind::StopReading => f.write_str("stop-reading")?,
         }
         if !self.after.is_zero() {
             write!(f, " after={}", self.after.as_millis())?;
@@ -206,7 +218,10 @@ impl FromStr for Behaviour {
             "big-header" => Kind::BigHeader {
                 bytes: number.context("big-header=how many bytes?")?,
             },
+            "stall-in-body" => Kind::StallInBody { body },
+            "invalid-header" => Kind::InvalidHeader,
             "leave-body-unread" => Kind::LeaveBodyUnread,
+            "stop-reading" => Kind::StopReading,
             _ => bail!("unknown behaviour {name:?}"),
         };
         Ok(Self { kind, after, once })
@@ -236,7 +251,10 @@ mod tests {
             }),
             Behaviour::of(Kind::CloseInHeader(Means::Fin)),
             Behaviour::of(Kind::BigHeader { bytes: 20_000 }),
+            Behaviour::of(Kind::StallInBody { body: 9000 }),
+            Behaviour::of(Kind::InvalidHeader),
             Behaviour::of(Kind::LeaveBodyUnread),
+            Behaviour::of(Kind::StopReading),
         ] {
             assert_eq!(
                 behaviour.to_string().parse::<Behaviour>().unwrap(),

@@ -8,6 +8,7 @@
 //! part of the tool is linked in: what it says is read from its output alone.
 #![forbid(unsafe_code)]
 
+pub mod attached;
 pub mod backend;
 pub mod behaviour;
 pub mod clock;

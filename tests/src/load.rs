@@ -472,7 +472,7 @@ mod tests {
         );
         assert!(silence >= after, "closed after {silence:?}");
 
-        let hold = backend.hold_idle_closes();
+        let hold = backend.hold_closes();
         let mut client = Client::connect(backend.address()).unwrap();
         client.ask(&Request::get("/x")).unwrap();
         let held_until = now_ns() + 100_000_000;

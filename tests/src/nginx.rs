@@ -68,7 +68,14 @@ impl Nginx {
     /// # Errors
     /// If it does not start; the message carries what it said.
     pub fn start(configuration: &Configuration) -> Result<Self> {
-        let binary = binary()?;
+        Self::start_binary(&binary()?, configuration)
+    }
+
+    /// The same with a binary of the caller's.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_binary(binary: &Path, configuration: &Configuration) -> Result<Self> {
         let prefix = tempfile::Builder::new()
             .prefix("whoclosed-lab-")
             .tempdir()?;
@@ -84,7 +91,7 @@ impl Nginx {
                 configuration.text(address),
             )?;
             let said = prefix.path().join("logs/stderr");
-            let child = processes::bound_to_us(&binary)
+            let child = processes::bound_to_us(binary)
                 .arg("-p")
                 .arg(prefix.path())
                 .args(["-e", "logs/error.log", "-c", "nginx.conf"])
@@ -167,6 +174,14 @@ impl Nginx {
     /// If one does not stop.
     pub fn stop_workers(&self) -> Result<Stopped> {
         Stopped::stop(&self.workers()?)
+    }
+
+    /// Makes it open its logs anew, as after a rotation. Nothing is waited for.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn reopen_logs(&self) -> Result<()> {
+        processes::signal(self.master_pid(), Signal::USR1)
     }
 
     /// Reloads, and waits until new workers are there; returns the old ones, which

@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 pub struct State(u8);
 
 impl State {
+    /// A connect waits for its answer.
+    pub const SYN_SENT: Self = Self(2);
     /// Both directions are open.
     pub const ESTABLISHED: Self = Self(1);
     /// The other end's FIN has arrived.
@@ -59,6 +61,21 @@ pub fn find(ends: &[(SocketAddr, SocketAddr)]) -> Result<Vec<Option<Socket>>> {
         }
     }
     Ok(found)
+}
+
+/// All sockets whose other end is this.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn towards(remote: SocketAddr) -> Result<Vec<Socket>> {
+    let path = if remote.is_ipv4() {
+        "/proc/net/tcp"
+    } else {
+        "/proc/net/tcp6"
+    };
+    let table = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let sockets = table.lines().filter_map(parse);
+    Ok(sockets.filter(|socket| socket.remote == remote).collect())
 }
 
 /// One line of the table; none for its heading.

@@ -15,6 +15,10 @@
 //! speed: stopped workers (`/proc`), requests and FINs that arrived (the kernel's
 //! socket table), closes that the backend recorded. Idle closes are held until the
 //! requests have arrived; on a machine that is not overloaded that delays none.
+//!
+//! A backend that closes after its last allowed request is raced in the same way:
+//! its closes, which would follow the answers at once, are held until the requests
+//! have arrived.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +40,38 @@ pub struct Race {
     pub requests: usize,
     /// Their method.
     pub method: Method,
-    /// Requests that each connection has served before.
+    /// Requests that each connection has served before. As many as the backend allows
+    /// on a connection: its limit is raced, not its idle time.
     pub served_before: usize,
+}
+
+/// The close that is raced.
+struct Closing {
+    /// Silence before it.
+    after: Duration,
+    means: Means,
+    why: Why,
+}
+
+impl Closing {
+    fn of(backend: &Backend, race: &Race) -> Result<Self> {
+        let habits = backend.habits();
+        if habits.request_limit == Some(race.served_before) {
+            return Ok(Self {
+                after: Duration::ZERO,
+                means: Means::Fin,
+                why: Why::RequestLimit,
+            });
+        }
+        let idle = habits
+            .idle
+            .context("the backend has no idle time, and another limit on requests or none")?;
+        Ok(Self {
+            after: idle.after,
+            means: idle.means,
+            why: Why::Idle,
+        })
+    }
 }
 
 /// One request that met a connection that the backend had closed.
@@ -75,19 +109,16 @@ pub struct Raced {
 /// If a step's fact does not come about; no failure has been made then, unless the
 /// message says so.
 pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
-    let idle = backend
-        .habits()
-        .idle
-        .context("the backend has no idle time")?;
+    let closing = Closing::of(backend, race)?;
     if race.requests == 0 || race.served_before == 0 {
         bail!("a stale connection needs a request, and one before it");
     }
-    let patience = PATIENCE + idle.after;
+    let patience = PATIENCE + closing.after;
     backend.wait_until("all connections to end", patience, |records| {
         records.iter().all(|record| !record.is_open())
     })?;
     let earlier = backend.connections().len();
-    let hold = backend.hold_idle_closes();
+    let hold = backend.hold_closes();
     let mut clients = clients(nginx, race)?;
     // The clients may have their answers a moment before that is written down.
     let pooled = backend.wait_until("the answers before the race", PATIENCE, |records| {
@@ -110,8 +141,8 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
         .min()
         .context("no answer")?;
     let silence = between(first_answer, now_ns());
-    let lead = (idle.after / 4).min(Duration::from_millis(25));
-    sleep_until(Instant::now() + idle.after.saturating_sub(lead + silence));
+    let lead = (closing.after / 4).min(Duration::from_millis(25));
+    sleep_until(Instant::now() + closing.after.saturating_sub(lead + silence));
     let stopped_ns = now_ns();
     let stopped = nginx.stop_workers()?;
 
@@ -136,16 +167,16 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
         Ok(sockets::find(&ends)?.iter().all(arrived).then_some(()))
     })?;
     drop(hold);
-    let closed = backend.wait_until("the idle closes", patience, |records| {
+    let closed = backend.wait_until("the closes", patience, |records| {
         records[earlier..].iter().all(|record| !record.is_open())
     })?;
     let closed = closed[earlier..].to_vec();
     for record in &closed {
-        if !record.closed_because(Why::Idle) {
+        if !record.closed_because(closing.why) {
             bail!("a connection of the race ended otherwise: {record:?}");
         }
     }
-    await_arrival(&closed, idle.means)?;
+    await_arrival(&closed, closing.means)?;
     let continued_ns = now_ns();
     drop(stopped);
 
@@ -156,7 +187,7 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
     let stale = closed.into_iter().filter_map(|connection| {
         let answered_ns = connection.last_answered_ns()?;
         Some(Stale {
-            means: idle.means,
+            means: closing.means,
             idle: between(answered_ns, connection.end?.at_ns),
             idle_before_request: between(answered_ns, continued_ns),
             connection,

@@ -133,16 +133,15 @@ impl Capture {
     /// # Errors
     /// If it does not end.
     pub fn finish(self) -> Result<Finished> {
-        processes::signal(self.pid(), Signal::INT)?;
-        self.running.wait(PATIENCE)
+        self.end_with(Signal::INT)
     }
 
-    /// Kills it, so that it can tidy nothing.
+    /// Ends it with this signal.
     ///
     /// # Errors
     /// If it does not end.
-    pub fn kill(self) -> Result<Finished> {
-        processes::signal(self.pid(), Signal::KILL)?;
+    pub fn end_with(self, signal: Signal) -> Result<Finished> {
+        processes::signal(self.pid(), signal)?;
         self.running.wait(PATIENCE)
     }
 }

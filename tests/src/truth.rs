@@ -15,6 +15,8 @@ pub enum Fault {
     Stale,
     /// The same, where the backend had reset it.
     StaleReset,
+    /// The same, where it was closed after the last request that the backend allows.
+    RequestLimit,
     /// The backend closed without a byte of response.
     ClosedBeforeAnswer,
     /// The backend reset without a byte of response.
@@ -49,6 +51,7 @@ impl Fault {
         let (side, means, cause) = match self {
             Self::Stale => ("backend", "fin", "stale-keepalive"),
             Self::StaleReset => ("backend", "rst", "stale-keepalive"),
+            Self::RequestLimit => ("backend", "fin", "request-limit"),
             Self::ClosedBeforeAnswer => ("backend", "fin", "closed-without-answer"),
             Self::ResetBeforeAnswer => ("backend", "rst", "closed-without-answer"),
             Self::Cut => ("backend", "fin", "response-aborted"),
@@ -66,6 +69,7 @@ impl fmt::Display for Fault {
         f.pad(match self {
             Self::Stale => "stale keep-alive",
             Self::StaleReset => "stale keep-alive (reset)",
+            Self::RequestLimit => "past the request limit",
             Self::ClosedBeforeAnswer => "closed before the answer",
             Self::ResetBeforeAnswer => "reset before the answer",
             Self::Cut => "closed in the response",
@@ -130,6 +134,9 @@ pub fn stale(raced: &[Stale]) -> Vec<Happened> {
         .map(|stale| {
             // After a reset nginx finds the error before it sends anything.
             let (fault, sent) = match stale.means {
+                Means::Fin if stale.connection.closed_because(Why::RequestLimit) => {
+                    (Fault::RequestLimit, 1)
+                }
                 Means::Fin => (Fault::Stale, 1),
                 Means::Rst => (Fault::StaleReset, 0),
             };

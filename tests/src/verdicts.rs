@@ -22,6 +22,9 @@ pub struct Report {
     pub incidents: Vec<Incident>,
     /// One for each backend.
     pub upstreams: Vec<Upstream>,
+    /// What limits it.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Where and when.
@@ -56,8 +59,12 @@ pub struct Incident {
     pub side: String,
     /// How.
     pub means: String,
+    /// When in the connection's life.
+    pub phase: String,
     /// Why.
     pub cause: String,
+    /// How sure that is.
+    pub confidence: String,
     /// Strength of the match.
     #[serde(rename = "match")]
     pub matched: String,
@@ -65,6 +72,10 @@ pub struct Incident {
     pub retried: Option<bool>,
     /// The client got an answer.
     pub served: Option<bool>,
+    /// The same for all incidents of one client request.
+    pub request_group: u64,
+    /// Sentences.
+    pub evidence: Vec<String>,
     /// The connection.
     pub connection: Option<Connection>,
 }
@@ -76,6 +87,12 @@ pub struct Line {
     pub message: String,
     /// The request line.
     pub request: Option<String>,
+    /// The log that it stands in.
+    pub file: String,
+    /// Byte in that file.
+    pub offset: u64,
+    /// Number of the client connection.
+    pub connection: Option<u64>,
 }
 
 /// The connection.
@@ -85,6 +102,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The backend's end.
     pub remote: SocketAddr,
+    /// The worker on this host.
+    pub worker_pid: u32,
     /// Requests on it.
     pub requests: Option<u32>,
     /// It had served one before.
@@ -100,6 +119,17 @@ pub struct Upstream {
     pub address: String,
     /// Its idle timeout.
     pub idle_timeout: Option<Inferred>,
+    /// How many requests it allows on a connection.
+    pub request_limit: Option<Limit>,
+}
+
+/// An inferred number.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Limit {
+    /// Requests on a connection.
+    pub requests: u32,
+    /// Closes that it rests on.
+    pub samples: u64,
 }
 
 /// An inferred time.
@@ -332,10 +362,12 @@ mod tests {
     fn incident(id: u64, port: u16, cause: &str) -> Value {
         json!({
             "id": id, "upstream": "127.0.0.1:9000", "side": "backend", "means": "fin",
-            "cause": cause, "match": "exact", "retried": true, "served": null,
-            "line": { "message": "upstream prematurely closed connection", "request": "GET /x HTTP/1.1" },
+            "phase": "wait", "cause": cause, "confidence": "certain", "match": "exact",
+            "retried": true, "served": null, "request_group": id, "evidence": [],
+            "line": { "message": "upstream prematurely closed connection", "request": "GET /x HTTP/1.1",
+                      "file": "/logs/error.log", "offset": 0, "connection": 1 },
             "connection": {
-                "local": format!("127.0.0.1:{port}"), "remote": "127.0.0.1:9000",
+                "local": format!("127.0.0.1:{port}"), "remote": "127.0.0.1:9000", "worker_pid": 7,
                 "requests": 2, "reused": true, "idle_ms": 1.5,
             },
         })

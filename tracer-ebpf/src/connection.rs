@@ -29,7 +29,7 @@ wire! {
     /// Times are nanoseconds of CLOCK_MONOTONIC, 0 where the event never happened.
     /// "Exchange" is one request with its response: it begins with the first byte
     /// sent after a byte was received (or the first ever).
-    pub struct Connection, size 312, last reserved at 305 {
+    pub struct Connection, size 320, last reserved at 313 {
         /// [`Kind::Connection`]
         pub kind: u32,
         /// [`Connection::SIZE`]
@@ -88,6 +88,9 @@ wire! {
         pub closed_ns: u64,
         /// The record left the kernel.
         pub ended_ns: u64,
+        /// The last line about a client connection that the closing thread logged before,
+        /// if it did nothing on another socket in between.
+        pub line_ns: u64,
         /// Silence before the last exchange, in nanoseconds; 0 for the first.
         pub idle_before_ns: u64,
         /// Bytes sent in all.

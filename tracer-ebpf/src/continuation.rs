@@ -16,7 +16,7 @@ pub const NEXT_OTHER_SEND: u32 = 3;
 wire! {
     /// The sequel of one failed attempt, and the slot of the thread table in which
     /// the programs keep it until the thread's next failure or until user space reads it.
-    pub struct Continuation, size 56, last reserved at 52 {
+    pub struct Continuation, size 64, last reserved at 60 {
         /// [`Kind::Continuation`]
         pub kind: u32,
         /// [`Continuation::SIZE`]
@@ -33,6 +33,9 @@ wire! {
         pub closed_ns: u64,
         /// When the next step was seen.
         pub next_ns: u64,
+        /// The thread's last line about a client connection, if it has done nothing on
+        /// another socket since; else 0.
+        pub line_ns: u64,
         /// 1 between an error line of this thread and the close that follows it.
         pub armed: u32,
         /// Zero.

@@ -18,6 +18,8 @@ static LAYOUT: [u32; layout::COUNT] = [0; layout::COUNT];
 
 /// `IPPROTO_TCP` of `linux/in.h`.
 const TCP: u16 = 6;
+/// `SOCK_STREAM` of `linux/net.h`.
+const STREAM: u16 = 1;
 
 /// A kernel socket, as a tracepoint hands it over.
 #[derive(Clone, Copy)]
@@ -56,6 +58,14 @@ impl Socket {
         let family: u16 = read(self.0, layout::FAMILY);
         let protocol: u16 = read(self.0, layout::PROTOCOL);
         (protocol == TCP && (family == FAMILY_IPV4 || family == FAMILY_IPV6)).then_some(family)
+    }
+
+    /// Is this a stream socket? A client's is (but for HTTP/3), syslog's and the
+    /// resolver's are not.
+    #[inline(always)]
+    pub(crate) fn is_stream(self) -> bool {
+        let kind: u16 = read(self.0, layout::TYPE);
+        kind == STREAM
     }
 
     /// The kernel's cookie for this socket: unique while the host runs, where

@@ -50,6 +50,8 @@ layout! {
     NET_INODE = "net"."ns"."inum";
     /// Protocol number.
     PROTOCOL = "sock"."sk_protocol";
+    /// Socket type.
+    TYPE = "sock"."sk_type";
     /// Pending error.
     ERROR = "sock"."sk_err";
     /// Next byte that nginx will write.

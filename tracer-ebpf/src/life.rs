@@ -235,6 +235,7 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
     let now = now();
     connection.ended_ns = now;
     connection.end = end;
+    connection.line_ns = threads::last_line_ns();
     if let Some(counters) = maps::counters(connection.upstream) {
         if connection.established_ns == 0 {
             counters.connect_failures += 1;
@@ -255,7 +256,7 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
 #[inline(always)]
 pub(crate) fn sent(socket: Socket, result: i32) {
     let Some(connection) = maps::connection(socket) else {
-        threads::sent_elsewhere();
+        threads::sent_elsewhere(socket);
         return;
     };
     if result > 0 {

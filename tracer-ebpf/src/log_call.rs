@@ -69,7 +69,7 @@ pub(crate) fn logged(context: &ProbeContext) {
         record.unread |= CONNECTION_UNREAD;
     }
     maps::send_logged(&record);
-    if level <= LEVEL_ERROR && record.connection != 0 {
-        threads::logged_error(record.tid);
+    if record.connection != 0 {
+        threads::logged(record.tid, record.ns, level <= LEVEL_ERROR);
     }
 }

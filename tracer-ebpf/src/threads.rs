@@ -9,6 +9,7 @@ use tracer_ebpf::Kind;
 use tracer_ebpf::continuation::{Continuation, NEXT_NONE, NEXT_OTHER_SEND};
 use tracer_ebpf::loss;
 
+use crate::kernel::Socket;
 use crate::maps;
 
 /// Nanoseconds of CLOCK_MONOTONIC.
@@ -24,9 +25,10 @@ pub(crate) fn current_tid() -> u32 {
     bpf_get_current_pid_tgid() as u32
 }
 
-/// The thread logged an error for a client connection.
+/// The thread logged a line about a client connection; an `error` if it may report a
+/// failed attempt.
 #[inline(always)]
-pub(crate) fn logged_error(tid: u32) {
+pub(crate) fn logged(tid: u32, ns: u64, error: bool) {
     let Some(slot) = maps::thread_slot(tid) else {
         return;
     };
@@ -45,7 +47,20 @@ pub(crate) fn logged_error(tid: u32) {
             ..Continuation::ZERO
         };
     }
-    slot.armed = 1;
+    slot.line_ns = ns;
+    if error {
+        slot.armed = 1;
+    }
+}
+
+/// The line that the current thread logged before it closes a connection now.
+#[inline(always)]
+pub(crate) fn last_line_ns() -> u64 {
+    let tid = current_tid();
+    match maps::thread_slot(tid) {
+        Some(slot) if slot.tid == tid => slot.line_ns,
+        _ => 0,
+    }
 }
 
 /// The thread closed an upstream connection.
@@ -55,13 +70,18 @@ pub(crate) fn closed(cookie: u64, now: u64) {
     let Some(slot) = maps::thread_slot(tid) else {
         return;
     };
-    if slot.tid != tid || slot.armed == 0 {
+    if slot.tid != tid {
+        return;
+    }
+    if slot.armed == 0 {
+        slot.line_ns = 0;
         return;
     }
     if slot.failed_cookie != 0 && slot.next != NEXT_NONE {
         maps::send_continuation(slot);
     }
     slot.armed = 0;
+    slot.line_ns = 0;
     slot.next = NEXT_NONE;
     slot.next_cookie = 0;
     slot.next_ns = 0;
@@ -76,7 +96,13 @@ pub(crate) fn went_on(next: u32, cookie: u64, now: u64) {
     let Some(slot) = maps::thread_slot(tid) else {
         return;
     };
-    if slot.tid == tid && slot.failed_cookie != 0 && slot.next == NEXT_NONE {
+    if slot.tid != tid {
+        return;
+    }
+    // A line that no close of a watched connection followed was about another one.
+    slot.armed = 0;
+    slot.line_ns = 0;
+    if slot.failed_cookie != 0 && slot.next == NEXT_NONE {
         slot.next_cookie = cookie;
         slot.next_ns = now;
         slot.next = next;
@@ -86,16 +112,22 @@ pub(crate) fn went_on(next: u32, cookie: u64, now: u64) {
 /// The thread sent bytes on a socket that is no upstream connection. Runs for every
 /// send on the host, so it does no more than look into an array.
 #[inline(always)]
-pub(crate) fn sent_elsewhere() {
+pub(crate) fn sent_elsewhere(socket: Socket) {
     let tid = current_tid();
     let Some(slot) = maps::thread_slot(tid) else {
         return;
     };
-    if slot.tid != tid {
+    let awaited = slot.failed_cookie != 0 && slot.next == NEXT_NONE;
+    if slot.tid != tid || !(awaited || slot.line_ns != 0) {
+        return;
+    }
+    // nginx may send the very line to syslog: no step of its own.
+    if !socket.is_stream() {
         return;
     }
     slot.armed = 0;
-    if slot.failed_cookie != 0 && slot.next == NEXT_NONE {
+    slot.line_ns = 0;
+    if awaited {
         slot.next_ns = now();
         slot.next = NEXT_OTHER_SEND;
     }

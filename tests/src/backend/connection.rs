@@ -122,14 +122,7 @@ impl Server<'_> {
             Woken::Stopped => return Err(Ending::close(Means::Fin, Why::Stopped)),
             Woken::Deadline => {}
         }
-        let mut held = lock(&self.shared.held);
-        if *held {
-            let released = self
-                .shared
-                .released
-                .wait_timeout_while(held, PATIENCE, |held| *held);
-            held = released.unwrap_or_else(PoisonError::into_inner).0;
-            drop(held);
+        if self.while_held() {
             // Like any server: what arrived before the close is served after all.
             if let Woken::Ready = self.wait(PollFlags::IN, Some(Instant::now())) {
                 return Ok(());
@@ -139,6 +132,18 @@ impl Server<'_> {
             idle.map_or(Means::Fin, |idle| idle.means),
             Why::Idle,
         ))
+    }
+
+    /// Waits as long as closes are held; whether they were.
+    fn while_held(&self) -> bool {
+        let held = lock(&self.shared.held);
+        let was_held = *held;
+        let released = self
+            .shared
+            .released
+            .wait_timeout_while(held, PATIENCE, |held| *held);
+        drop(released.unwrap_or_else(PoisonError::into_inner));
+        was_held
     }
 
     /// Reads one request and does with it as told.
@@ -162,7 +167,7 @@ impl Server<'_> {
             return Err(Ending::close(Means::Fin, Why::NotHttp));
         };
         let body_length = body_length.unwrap_or(0);
-        let leave_body = behaviour.kind == Kind::LeaveBodyUnread;
+        let leave_body = matches!(behaviour.kind, Kind::LeaveBodyUnread | Kind::StopReading);
         self.record(|connection| {
             connection.requests.push(Request {
                 arrived_ns,
@@ -188,6 +193,7 @@ impl Server<'_> {
         self.act(behaviour, head.closes())?;
         let limit = self.shared.habits.request_limit;
         if limit.is_some_and(|limit| served + 1 >= limit) {
+            self.while_held();
             return Err(Ending::close(Means::Fin, Why::RequestLimit));
         }
         Ok(())
@@ -221,6 +227,18 @@ impl Server<'_> {
             Kind::CloseInHeader(means) => {
                 self.begin(b"HTTP/1.1 200 OK\r\nContent-Le")?;
                 return Err(Ending::close(means, Why::InHeader));
+            }
+            Kind::StallInBody { body } => {
+                let response = response(body, Framing::Length);
+                let head = head_length(&response).ok().flatten().unwrap_or(0);
+                self.begin(&response[..head + (response.len() - head) / 2])?;
+                return Err(self.until_peer_leaves());
+            }
+            Kind::StopReading => return Err(self.until_peer_leaves()),
+            Kind::InvalidHeader => {
+                self.answer(b"HTTP/1.1 200 OK\r\nX-\x01Bad: x\r\nContent-Length: 0\r\n\r\n")?;
+                // As below: who refuses such a header is to be the first to go.
+                return Ok(());
             }
             Kind::BigHeader { bytes } => {
                 let filler = "b".repeat(bytes);
@@ -342,6 +360,14 @@ impl Server<'_> {
         let mut gathering = gathered.unwrap_or_else(PoisonError::into_inner).0;
         if gathering.generation == generation {
             gathering.waiting -= 1;
+        }
+    }
+
+    /// Neither reads nor writes until nginx goes.
+    fn until_peer_leaves(&self) -> Ending {
+        match self.wait(PollFlags::RDHUP, None) {
+            Woken::Ready => self.peer_left(),
+            Woken::Deadline | Woken::Stopped => Ending::close(Means::Fin, Why::Stopped),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The text of nginx's configuration.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// One `upstream` block, reached below the location of the same name.
@@ -8,24 +8,41 @@ use std::net::SocketAddr;
 pub struct Upstream {
     /// Name of the block and of the location (`/name/`).
     pub name: String,
-    /// Its servers.
-    pub servers: Vec<SocketAddr>,
+    /// Its servers: addresses, or `unix:/path`.
+    pub servers: Vec<String>,
     /// Size of its pool of idle connections; none: every connection serves one request.
     pub keepalive: Option<u16>,
     /// More directives for its location, e.g. `proxy_read_timeout 1s;`.
     pub directives: String,
+    /// nginx speaks TLS to it.
+    pub tls: bool,
 }
 
 impl Upstream {
     /// One server, a connection for each request.
     #[must_use]
-    pub fn new(name: impl Into<String>, server: SocketAddr) -> Self {
+    pub fn new(name: impl Into<String>, server: impl Display) -> Self {
         Self {
             name: name.into(),
-            servers: vec![server],
+            servers: vec![server.to_string()],
             keepalive: None,
             directives: String::new(),
+            tls: false,
         }
+    }
+
+    /// The same with one more server.
+    #[must_use]
+    pub fn and(mut self, server: impl Display) -> Self {
+        self.servers.push(server.to_string());
+        self
+    }
+
+    /// The same, spoken to over TLS.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.tls = true;
+        self
     }
 
     /// The same, keeping so many idle connections in each worker.
@@ -50,8 +67,12 @@ pub struct Configuration {
     pub workers: u16,
     /// Level of the error log; none: nginx's own, `error`. Client aborts need `info`.
     pub log_level: Option<&'static str>,
+    /// Its error logs; a path is relative to the prefix.
+    pub error_logs: Vec<String>,
     /// Its upstreams.
     pub upstreams: Vec<Upstream>,
+    /// More of its server, e.g. a second location for one of the upstreams.
+    pub more: String,
 }
 
 impl Configuration {
@@ -61,7 +82,9 @@ impl Configuration {
         Self {
             workers: 2,
             log_level: None,
+            error_logs: vec!["logs/error.log".to_owned()],
             upstreams,
+            more: String::new(),
         }
     }
 
@@ -70,6 +93,11 @@ impl Configuration {
     pub(super) fn text(&self, address: SocketAddr) -> String {
         let mut upstreams = String::new();
         let mut locations = String::new();
+        let mut error_logs = String::new();
+        for log in &self.error_logs {
+            let level = self.log_level.map(|level| format!(" {level}"));
+            error_logs += &format!("error_log {log}{};\n", level.unwrap_or_default());
+        }
         for upstream in &self.upstreams {
             upstreams += &block(upstream);
             locations += &location(upstream);
@@ -79,8 +107,7 @@ impl Configuration {
 worker_processes {workers};
 worker_shutdown_timeout 5s;
 pid nginx.pid;
-error_log logs/error.log{level};
-events {{
+{error_logs}events {{
     worker_connections 4096;
 }}
 http {{
@@ -97,14 +124,11 @@ http {{
         listen {address};
         server_name lab.test;
         proxy_http_version 1.1;
-{locations}    }}
+{locations}{more}    }}
 }}
 ",
             workers = self.workers,
-            level = self
-                .log_level
-                .map(|level| format!(" {level}"))
-                .unwrap_or_default(),
+            more = self.more,
         )
     }
 }
@@ -129,11 +153,12 @@ fn location(upstream: &Upstream) -> String {
     };
     format!(
         "        location /{name}/ {{
-            proxy_pass http://{name};
+            proxy_pass {scheme}://{name};
             proxy_set_header Connection {connection};
             {directives}
         }}
 ",
+        scheme = if upstream.tls { "https" } else { "http" },
         name = upstream.name,
         directives = upstream.directives,
     )
@@ -145,7 +170,7 @@ mod tests {
 
     #[test]
     fn an_upstream_becomes_a_block_and_a_location() {
-        let upstream = Upstream::new("six", "[::1]:9000".parse().unwrap())
+        let upstream = Upstream::new("six", "[::1]:9000")
             .keepalive(8)
             .with("proxy_read_timeout 1s;");
         let text = Configuration::new(vec![upstream]).text("127.0.0.1:20000".parse().unwrap());

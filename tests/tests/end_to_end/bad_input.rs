@@ -35,7 +35,7 @@ fn capture(output: &Path, more: &[&str]) -> Finished {
 }
 
 fn quiet_nginx() -> Nginx {
-    let nowhere = "127.0.0.1:1".parse().unwrap();
+    let nowhere = "127.0.0.1:1";
     Nginx::start(&Configuration::new(vec![Upstream::new("app", nowhere)])).unwrap()
 }
 
@@ -125,6 +125,36 @@ fn a_user_without_root_is_told_what_is_missing() {
 }
 
 #[test]
+fn root_without_a_capability_is_told_which_and_what_for() {
+    let _alone = alone();
+    let nginx = quiet_nginx();
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("trace");
+    let setpriv = processes::which("setpriv").expect("setpriv of util-linux");
+    // CAP_SYS_ADMIN (21) includes CAP_PERFMON (38).
+    for (dropped, words) in [
+        ("-cap_38,-cap_21", &["CAP_PERFMON", "tracepoints"][..]),
+        ("-cap_39,-cap_21", &["CAP_BPF", "load programs"]),
+        ("-cap_19", &["CAP_SYS_PTRACE", "/proc"]),
+    ] {
+        let mut command = Command::new(&setpriv);
+        command
+            .args(["--bounding-set", dropped, "--inh-caps", dropped])
+            .arg(tool::binary().unwrap());
+        command.args(["capture", "--duration", "1s", "--nginx"]);
+        command.arg(nginx.master_pid().to_string());
+        command.arg("--output").arg(&output);
+        let finished = tool::finish(&mut command).unwrap();
+        refused(&finished, 1, words);
+        for other in ["CAP_PERFMON", "CAP_BPF", "CAP_SYS_PTRACE"] {
+            let named = finished.stderr.contains(other);
+            assert_eq!(named, words.contains(&other), "{}", finished.stderr);
+        }
+        assert!(!output.exists());
+    }
+}
+
+#[test]
 fn an_output_that_exists_is_kept_unless_forced() {
     let _alone = alone();
     let nginx = quiet_nginx();
@@ -150,9 +180,13 @@ fn an_output_that_cannot_be_created_is_named() {
     let _alone = alone();
     let nginx = quiet_nginx();
     let pid = nginx.master_pid().to_string();
-    let output = Path::new("/proc/no-such-folder/trace");
-    let finished = capture(output, &["--duration", "1s", "--nginx", &pid]);
-    refused(&finished, 1, &["/proc/no-such-folder/trace"]);
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("no-such-folder/trace");
+    for output in [Path::new("/proc/no-such-folder/trace"), &missing] {
+        let finished = capture(output, &["--duration", "1s", "--nginx", &pid]);
+        refused(&finished, 1, &[output.to_str().unwrap()]);
+    }
+    assert!(!missing.parent().unwrap().exists());
 }
 
 #[test]

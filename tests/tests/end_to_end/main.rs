@@ -9,11 +9,17 @@
     reason = "a test panics where something is not as it must be"
 )]
 
+mod attached;
 mod bad_input;
 mod bench;
+mod causes;
 mod connections;
 mod interrupted;
 mod laboratory;
+mod limits;
+mod logs;
+mod open_faults;
 mod retries;
 mod trace_files;
 mod unprivileged;
+mod unusual_nginx;

@@ -85,6 +85,7 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
             _ => None,
         },
         closed_ns: happened(wire.closed_ns),
+        line_ns: happened(wire.line_ns),
         ended_ns: if end == ConnectionEnd::Open {
             read_ns
         } else {

@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result};
 use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
-use self::session::Session;
+use self::session::{Session, Signals};
 use crate::trace::record::{Capture, ErrorLog, Hook, Record};
 use crate::trace::writer::Writer;
 
@@ -55,6 +55,16 @@ pub struct Request {
 pub fn run(request: &Request) -> Result<()> {
     checks::before_capture()?;
     let mut host = host::find(&request.names, request.nginx)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    // From before there is a file to leave behind: whoever has read that it captures
+    // may end it at once, and gets a report.
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::install()?
+    };
     let mut writer = Writer::create(&request.output, request.force)?;
     let prepared = prepare(request, &mut host, &mut writer);
     let (programs, progress) = match prepared {
@@ -71,11 +81,7 @@ pub fn run(request: &Request) -> Result<()> {
             return Err(error);
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    runtime.block_on(Session::new(host, programs, writer, progress)?.run(request))
+    runtime.block_on(Session::new(host, programs, writer, progress)?.run(request, signals))
 }
 
 fn prepare(

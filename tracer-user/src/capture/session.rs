@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_ebpf::Kind;
 use tracer_ebpf::connection::Connection as WireConnection;
@@ -35,6 +35,32 @@ const TICKS_A_SECOND: u32 = 20;
 const TICKS_AN_ANCHOR: u32 = 200;
 /// After the bell a line and its socket may still end.
 const DRAIN: Duration = Duration::from_millis(1000);
+
+/// The signals that end a capture early.
+#[derive(Debug)]
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From here on neither ends this process; what comes before [`Session::run`]
+    /// waits for it.
+    pub(super) fn install() -> Result<Self> {
+        let install = |kind| signal(kind).context("cannot handle signals");
+        Ok(Self {
+            interrupt: install(SignalKind::interrupt())?,
+            terminate: install(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
 
 /// A running capture.
 pub(super) struct Session {
@@ -82,26 +108,24 @@ impl Session {
     }
 
     /// Runs to its end.
-    pub(super) async fn run(mut self, request: &Request) -> Result<()> {
+    pub(super) async fn run(mut self, request: &Request, mut signals: Signals) -> Result<()> {
         if request.diagnostics {
             self.diagnostics = Some(Diagnostics::start(&mut self.programs)?);
         }
-        let reason = match self.watch(request.duration).await {
+        let reason = match self.watch(request.duration, &mut signals).await {
             Ok(reason) => reason,
             Err(error) => {
                 self.progress.finish();
                 return Err(self.abandon(error));
             }
         };
-        let ended = self.end(reason).await;
+        let ended = self.end(reason, &mut signals).await;
         self.progress.finish();
         ended
     }
 
     /// Until the time is over or a signal comes.
-    async fn watch(&mut self, duration: Duration) -> Result<EndReason> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+    async fn watch(&mut self, duration: Duration, signals: &mut Signals) -> Result<EndReason> {
         let bell = sleep_until(Instant::now() + duration);
         tokio::pin!(bell);
         let mut ticks = interval(TICK);
@@ -110,8 +134,7 @@ impl Session {
             tokio::select! {
                 _ = ticks.tick() => self.tick()?,
                 () = &mut bell => return Ok(EndReason::Duration),
-                _ = interrupt.recv() => return Ok(EndReason::Signal),
-                _ = terminate.recv() => return Ok(EndReason::Signal),
+                () = signals.next() => return Ok(EndReason::Signal),
             }
         }
     }
@@ -246,16 +269,15 @@ impl Session {
     }
 
     /// Drains, detaches and closes the trace.
-    async fn end(&mut self, reason: EndReason) -> Result<()> {
+    async fn end(&mut self, reason: EndReason, signals: &mut Signals) -> Result<()> {
         let bell_ns = clock::monotonic_ns();
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let over = Instant::now() + DRAIN;
         let mut ticks = interval(TICK);
         while Instant::now() < over {
             tokio::select! {
                 _ = ticks.tick() => self.tick()?,
                 // A second Ctrl-C: no more waiting.
-                _ = interrupt.recv() => break,
+                () = signals.next() => break,
             }
         }
         self.host

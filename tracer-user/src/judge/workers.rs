@@ -270,7 +270,11 @@ fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Connection>) -> 
         && connection
             .closed_ns
             .is_none_or(|closed| logged.ns <= closed || connection.established_ns.is_none());
-    if same_peer && lived && shows_failure(line, logged, &connection) {
+    // nginx closes right after the line: nothing else of this thread came between.
+    let at_once = connection
+        .line_ns
+        .is_some_and(|line_ns| logged.ns <= line_ns);
+    if same_peer && lived && at_once && shows_failure(line, logged, &connection) {
         return Socket::Found(connection);
     }
     if line.kind == MessageKind::ConnectFailedAtOnce {

@@ -299,6 +299,10 @@ pub struct Connection {
     /// nginx closed the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_ns: Option<u64>,
+    /// The last line about a client connection that the closing thread logged before,
+    /// if it did nothing on another socket in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line_ns: Option<u64>,
     /// The record left the kernel.
     pub ended_ns: u64,
     /// How.
