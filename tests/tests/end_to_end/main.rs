@@ -18,6 +18,7 @@ mod interrupted;
 mod laboratory;
 mod limits;
 mod logs;
+mod open_faults;
 mod retries;
 mod trace_files;
 mod unprivileged;
