@@ -23,6 +23,8 @@ use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
 use self::session::{Session, Signals};
+use crate::judge::Judge;
+use crate::report::words::counted;
 use crate::trace::record::{Capture, ErrorLog, Hook, Record};
 use crate::trace::writer::Writer;
 
@@ -67,7 +69,7 @@ pub fn run(request: &Request) -> Result<()> {
     };
     let mut writer = Writer::create(&request.output, request.force)?;
     let prepared = prepare(request, &mut host, &mut writer);
-    let (programs, progress) = match prepared {
+    let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             // Nothing was captured: leave no empty trace behind.
@@ -81,14 +83,18 @@ pub fn run(request: &Request) -> Result<()> {
             return Err(error);
         }
     };
-    runtime.block_on(Session::new(host, programs, writer, progress)?.run(request, signals))
+    runtime.block_on(Session::new(host, prepared, writer)?.run(request, signals))
 }
 
-fn prepare(
-    request: &Request,
-    host: &mut Host,
-    writer: &mut Writer,
-) -> Result<(Programs, Progress)> {
+/// What a session begins with.
+struct Prepared {
+    programs: Programs,
+    progress: Progress,
+    /// Has taken the records that the trace begins with.
+    judge: Judge,
+}
+
+fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
     let mut programs = Programs::load(&Options {
         names: request.names.clone(),
         master: match request.nginx {
@@ -102,8 +108,8 @@ fn prepare(
         diagnostics: request.diagnostics,
     })?;
     let sees_log_calls = attach_log_calls(host, &mut programs)?;
-    let start_ns = clock::monotonic_ns();
     let followed = host.follow(&request.error_logs)?;
+    let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
         host: rustix::system::uname()
@@ -121,8 +127,14 @@ fn prepare(
             .collect(),
         hooks: programs.hooks.clone(),
     };
-    writer.write(&Record::Capture(Box::new(capture)))?;
-    writer.write(&Record::Anchor(clock::anchor()))?;
+    let mut judge = Judge::default();
+    for record in [
+        Record::Capture(Box::new(capture)),
+        Record::Anchor(clock::anchor()),
+    ] {
+        judge.push(&record);
+        writer.write(&record)?;
+    }
     writer.flush()?;
 
     let progress = Progress::new(request.duration, request.quiet);
@@ -134,7 +146,11 @@ fn prepare(
         progress.say(&format!("warning: {} is not attached: {reason}", hook.name));
     }
     progress.say(&announcement(request, host, &followed));
-    Ok((programs, progress))
+    Ok(Prepared {
+        programs,
+        progress,
+        judge,
+    })
 }
 
 /// One uprobe a binary. Tells for each instance whether its log calls are seen.
@@ -182,14 +198,14 @@ fn announcement(request: &Request, host: &Host, followed: &[Vec<ErrorLog>]) -> S
         .iter()
         .map(|watched| {
             format!(
-                "{} (master {}, {} workers)",
+                "{} (master {}, {})",
                 watched
                     .binary
                     .version
                     .as_deref()
                     .unwrap_or(&watched.instance.binary),
                 watched.instance.master_pid,
-                watched.instance.workers.len()
+                counted(watched.instance.workers.len() as u64, "worker", "workers")
             )
         })
         .collect();

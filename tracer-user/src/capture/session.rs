@@ -19,7 +19,7 @@ use super::diagnostics::Diagnostics;
 use super::host::Host;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
-use super::{Request, clock, convert};
+use super::{Prepared, Request, clock, convert};
 use crate::judge::Judge;
 use crate::trace::record::{Continuation, End, EndReason, Line, Loss, Record};
 use crate::trace::writer::Writer;
@@ -29,10 +29,8 @@ use crate::trace::writer::Writer;
 const TICK: Duration = Duration::from_millis(50);
 /// Logs are looked at every so many ticks.
 const TICKS_A_LOG_POLL: u32 = 2;
-/// Counters, losses, workers and the trace's frame: every so many ticks.
+/// Both clocks, counters, losses, workers and the trace's frame: every so many ticks.
 const TICKS_A_SECOND: u32 = 20;
-/// Both clocks are read every so many ticks.
-const TICKS_AN_ANCHOR: u32 = 200;
 /// After the bell a line and its socket may still end.
 const DRAIN: Duration = Duration::from_millis(1000);
 
@@ -82,12 +80,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(
-        host: Host,
-        mut programs: Programs,
-        writer: Writer,
-        progress: Progress,
-    ) -> Result<Self> {
+    pub(super) fn new(host: Host, prepared: Prepared, writer: Writer) -> Result<Self> {
+        let Prepared {
+            mut programs,
+            progress,
+            judge,
+        } = prepared;
         let records = programs.take_records()?;
         Ok(Self {
             host,
@@ -95,7 +93,7 @@ impl Session {
             records,
             diagnostics: None,
             writer,
-            judge: Judge::default(),
+            judge,
             progress,
             counts: Counts::default(),
             readings: Readings::default(),
@@ -147,11 +145,9 @@ impl Session {
             self.write_lines()?;
         }
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
+            self.record(&Record::Anchor(clock::anchor()))?;
             self.every_second()?;
             self.writer.flush()?;
-        }
-        if self.ticks.is_multiple_of(TICKS_AN_ANCHOR) {
-            self.record(&Record::Anchor(clock::anchor()))?;
         }
         for incident in self.judge.fresh() {
             self.counts.incidents += 1;

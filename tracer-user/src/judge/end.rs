@@ -127,6 +127,10 @@ fn backends_ending(connection: &Connection, end: u64) -> Ending {
         return directly(age);
     }
     let answered = connection.first_byte_ns.is_some();
+    if !answered && connection.unread_at_end.is_some() {
+        // The answer was there with the end; nginx closed without reading it.
+        return Ending::NginxInFlight;
+    }
     if connection.awaiting_at_end || !answered {
         return Ending::BackendInFlight;
     }

@@ -34,8 +34,7 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
         && connection.opened_ns <= logged.ns
         // nginx writes no line about a connection that it found ended in its pool.
         && connection.idle_end.is_none()
-        // The kernel's own word: this thread logged no later than this before the close.
-        && connection.line_ns.is_some_and(|line_ns| logged.ns <= line_ns)
+        && (shows_by_itself(line) || closed_at_once(logged.ns, &connection))
         && (logged.ns..=logged.ns.saturating_add(SOON_NS)).contains(&connection.ended_ns)
         && (line.tls || untouched_after(logged.ns, &connection))
         && shows_failure(line, logged.ns, &connection)
@@ -46,6 +45,27 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
         return Socket::NoneByNature(AT_ONCE);
     }
     Socket::Missing("the connection that the worker closed after the line is not the line's own")
+}
+
+/// The kernel's own word: between this line and the close the thread did nothing on
+/// another socket.
+fn closed_at_once(ns: u64, connection: &Connection) -> bool {
+    connection.line_ns.is_some_and(|line_ns| ns <= line_ns)
+}
+
+/// Is the failure itself on the connection's record, so that nginx may have sent the
+/// client what it still had before it closed (`ngx_event_pipe` goes on after a failed
+/// readv() or a bad chunk)? A timer leaves nothing there.
+fn shows_by_itself(line: &UpstreamLine) -> bool {
+    let in_body = matches!(
+        line.summary.action.as_deref(),
+        Some("reading upstream" | "sending to client")
+    );
+    match line.kind {
+        MessageKind::PrematureClose | MessageKind::ReceiveFailed | MessageKind::SendFailed => true,
+        MessageKind::ResponseRejected => in_body,
+        _ => false,
+    }
 }
 
 /// Over TLS nginx may send a close_notify before it closes.

@@ -7,7 +7,8 @@ use super::line::UpstreamLine;
 use super::upstreams::Figures;
 use super::workers::Socket;
 use super::{Entry, Judge, clock, end, settings};
-use crate::report::model::{Confidence, ConnectionSummary, Incident, Match, Phase};
+use crate::nginx::message::SocketEvidence;
+use crate::report::model::{Cause, Confidence, ConnectionSummary, Incident, Match, Phase};
 use crate::report::words::counted;
 use crate::trace::record::Connection;
 
@@ -54,6 +55,9 @@ impl Judge {
         let (side, means) = case.side_and_means();
         let phase = case.phase();
         let mut verdict = causes::decide(&case);
+        if verdict.cause != Cause::Unexplained {
+            verdict.evidence.extend(without_connection(&case));
+        }
         let lost = self.lost_around(entry.ns());
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {
@@ -101,6 +105,18 @@ impl Judge {
             advice: verdict.advice.as_ref().map(|remedy| remedy.text.clone()),
         };
         (incident, phase, verdict)
+    }
+}
+
+/// Why the verdict rests on the line alone, if a connection would have told more.
+fn without_connection(case: &Case<'_>) -> Option<String> {
+    if case.line.kind.socket() == SocketEvidence::NoSocket {
+        return None;
+    }
+    match case.socket {
+        Socket::Found(_) => None,
+        Socket::NoneByNature(why) => Some(format!("there is no connection to look at: {why}")),
+        Socket::Missing(why) => Some(format!("its connection is not known: {why}")),
     }
 }
 

@@ -150,8 +150,9 @@ impl Judge {
                     .clock
                     .realtime_ns(logged.ns)
                     .map(|ns| ns.div_euclid(1_000_000_000));
+                let start_ns = self.capture.as_ref().map_or(0, |capture| capture.start_ns);
                 let worker = self.workers.entry(logged.pid).or_default();
-                worker.logged(*logged, wall_s);
+                worker.logged(*logged, wall_s, start_ns <= logged.ns);
                 let settled = worker.take_settled();
                 self.keep(logged.pid, settled);
                 self.forget_the_gone();
@@ -179,7 +180,7 @@ impl Judge {
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
-                if loss.what != "upstream_slots" {
+                if could_change_verdicts(&loss.what) {
                     *self.losses.entry(loss.ns).or_default() += loss.count;
                 }
             }
@@ -245,7 +246,7 @@ impl Judge {
 
     fn forget(&mut self, pid: u32) {
         if let Some(mut worker) = self.workers.remove(&pid) {
-            let settled = worker.finish();
+            let settled = worker.finish(self.end.as_ref().map(|end| end.ns));
             self.duplicates += worker.duplicates;
             self.sightings_dropped += worker.sightings_dropped;
             self.keep(pid, settled);
@@ -369,4 +370,17 @@ impl Judge {
                 .map(|block| block.name.clone());
         }
     }
+}
+
+/// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less
+/// evidence, never a wrong verdict; the counter slots bear on totals alone.
+fn could_change_verdicts(lost: &str) -> bool {
+    !matches!(
+        lost,
+        "upstream_slots"
+            | "missed_runs:whoclosed_gone"
+            | "missed_runs:whoclosed_rst_o"
+            | "missed_runs:whoclosed_rst_r"
+            | "missed_runs:whoclosed_again"
+    )
 }

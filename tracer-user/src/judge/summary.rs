@@ -10,6 +10,7 @@ use crate::report::model::{
     Advice, CaptureSummary, Cause, Incident, Match, MatchCounts, Means, Report, SCHEMA, Side,
     Summary, UpstreamSummary,
 };
+use crate::report::words::counted;
 use crate::trace::record::EndReason;
 
 /// Steps of the wall clock below this are its ordinary discipline.
@@ -256,7 +257,9 @@ fn remarks(judge: &Judge) -> Vec<String> {
     let dropped = judge.sightings_dropped;
     if dropped > 0 {
         notes.push(format!(
-            "{dropped} lines were seen being written but stand in no log followed"
+            "{} seen being written but found in no log that was followed (a rotation that was \
+             too quick, or another log)",
+            counted(dropped, "error line was", "error lines were")
         ));
     }
     let step = judge.clock.largest_step_ns();

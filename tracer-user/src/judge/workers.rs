@@ -72,6 +72,8 @@ enum Close {
 struct Sighting {
     logged: Logged,
     wall_s: Option<i64>,
+    /// The logs were being followed when it was written.
+    followed: bool,
     close: Close,
     line: Option<(UpstreamLine, u64)>,
 }
@@ -99,7 +101,7 @@ const fn may_precede_close(logged: &Logged) -> bool {
 }
 
 impl Worker {
-    pub(super) fn logged(&mut self, logged: Logged, wall_s: Option<i64>) {
+    pub(super) fn logged(&mut self, logged: Logged, wall_s: Option<i64>, followed: bool) {
         self.last_ns = self.last_ns.max(logged.ns);
         for earlier in self.sightings.iter_mut().rev().take(LATELY) {
             let same_client = earlier.logged.connection == logged.connection;
@@ -118,6 +120,7 @@ impl Worker {
             },
             logged,
             wall_s,
+            followed,
             line: None,
         });
         self.forget_old_sightings();
@@ -135,9 +138,7 @@ impl Worker {
             let Some(first) = self.sightings.pop_front() else {
                 return;
             };
-            if first.line.is_none() {
-                self.sightings_dropped += 1;
-            }
+            self.sightings_dropped += u64::from(is_lost_line(&first));
             self.settled.extend(settle(first));
         }
     }
@@ -253,9 +254,14 @@ impl Worker {
         std::mem::take(&mut self.settled)
     }
 
-    /// The trace is over: nothing more will come.
-    pub(super) fn finish(&mut self) -> Vec<Settled> {
+    /// The trace is over: nothing more will come. What was seen being written after
+    /// `end_ns` may not have been read any more.
+    pub(super) fn finish(&mut self, end_ns: Option<u64>) -> Vec<Settled> {
         let sightings = std::mem::take(&mut self.sightings);
+        let lost = sightings.iter().filter(|sighting| {
+            is_lost_line(sighting) && end_ns.is_none_or(|end| sighting.logged.ns <= end)
+        });
+        self.sightings_dropped += lost.count() as u64;
         self.settled
             .extend(sightings.into_iter().filter_map(settle));
         for (line, order) in std::mem::take(&mut self.lines) {
@@ -263,6 +269,15 @@ impl Worker {
         }
         self.take_settled()
     }
+}
+
+/// Was an error about a client seen being written that no followed log showed?
+fn is_lost_line(sighting: &Sighting) -> bool {
+    let logged = &sighting.logged;
+    sighting.followed
+        && sighting.line.is_none()
+        && logged.level <= LEVEL_ERROR
+        && logged.connection != 0
 }
 
 fn unseen(line: UpstreamLine, order: u64) -> Settled {

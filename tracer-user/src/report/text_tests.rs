@@ -88,7 +88,7 @@ fn live_lines_say_who_how_and_why() {
     assert_eq!(
         one_line(&samples::incident(Cause::StaleKeepalive)),
         "18:00:03.123 #1 stale-keepalive: backend 127.0.0.1:9101 closed (FIN) a kept-alive \
-         connection that had been idle for 1000.2 ms (certain, served on retry)"
+         connection, which nginx reused after 1000.2 ms of silence (certain, served on retry)"
     );
     let lines: Vec<_> = Cause::ALL
         .iter()

@@ -134,11 +134,15 @@ pub fn verdict_sentence(incident: &Incident) -> String {
         .map_or_else(String::new, |time| format!(", {time} into the request"));
     match incident.cause {
         Cause::StaleKeepalive => {
-            let idle = connection.and_then(|c| c.idle_ms).map_or_else(
-                || "nginx then reused".to_owned(),
-                |ms| format!("had been idle for {}", milliseconds(ms)),
-            );
-            format!("backend {peer} {closed} a kept-alive connection that {idle}")
+            let idle = connection
+                .and_then(|c| c.idle_ms)
+                .map_or_else(String::new, |ms| {
+                    format!(", silent for {}", milliseconds(ms))
+                });
+            format!(
+                "backend {peer} {closed} a kept-alive connection that nginx was about to use \
+                 again{idle}"
+            )
         }
         Cause::RequestLimit => {
             // The failed request counts as one of the connection's.

@@ -4,17 +4,25 @@
 //! the failed one.
 
 use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness, surety};
-use crate::judge::end::DIRECTLY_NS;
+use crate::judge::case::ms;
 use crate::report::model::Cause;
 use crate::report::words::counted;
+
+/// A backend that has reached its limit closes within this time of its last response.
+const SOON_MS: f64 = 500.0;
+/// From this share of the backend's idle timeout on, the timeout may have closed it.
+const MOST_OF_TIMEOUT: f64 = 0.9;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let stale = case.was_stale()?;
     let limit = case.constants.request_limit?;
     let connection = case.connection()?;
-    // A limit closes right after a response; after a silence it is the idle timeout.
-    let silent = case.idle_age_ns().is_some_and(|age| age >= DIRECTLY_NS);
-    if connection.exchanges_at_end != limit.requests || silent {
+    // A limit closes soon after a response; after a silence some timer did.
+    let silence_ms = case.idle_age_ns().map_or(0.0, ms);
+    let timeout = case.constants.idle_timeout;
+    let timed_out = silence_ms > SOON_MS
+        || timeout.is_some_and(|timeout| silence_ms >= timeout.ms * MOST_OF_TIMEOUT);
+    if connection.exchanges_at_end != limit.requests || timed_out {
         return None;
     }
     let unknown = case.settings.keepalive_timeout_unknown;
