@@ -57,10 +57,11 @@ pub(crate) fn verb() -> Result<()> {
 }
 
 /// Programs that the tests call, and the packages that hold them by distribution.
-const TOOLS: [(&str, &[&str]); 3] = [
+const TOOLS: [(&str, &[&str]); 4] = [
     ("bpftool", &["bpftool", "linux-tools-generic"]),
     ("ip", &["iproute2"]),
     ("ss", &["iproute2"]),
+    ("openssl", &["openssl"]),
 ];
 
 /// Sees to it that the programs and the agent can be built.
@@ -198,8 +199,8 @@ fn by_hand_message() -> String {
     format!(
         "{reason}; run what fits, then this command again\n  \
          Fedora, RHEL:  sudo dnf install gcc gcc-c++ llvm-devel libzstd-devel zlib-devel nginx \
-         bpftool iproute\n  \
-         Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2\n  \
+         bpftool iproute openssl\n  \
+         Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2 openssl\n  \
          Debian, Ubuntu: rustc-web rust-web-src cargo-web, or rustc rust-src cargo, of version \
          {OLDEST} or newer\n  \
          and, unless the system's rustc is {OLDEST} or newer and comes with its source:\n    \

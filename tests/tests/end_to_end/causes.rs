@@ -398,6 +398,8 @@ fn a_unix_socket_has_no_connection_to_show_and_no_verdict_is_certain() {
         assert!(incident.connection.is_none());
         assert_ne!(incident.confidence, "certain", "{incident:#?}");
         assert_eq!(incident.upstream, unix(path));
+        let said = incident.evidence.join(". ");
+        assert!(said.contains("unix socket"), "{said:?}");
     }
 }
 

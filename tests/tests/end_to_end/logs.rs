@@ -166,3 +166,34 @@ fn a_rotation_amid_failures_loses_no_line_and_tells_none_twice() {
     assert_eq!(report.incidents.len(), lines.len());
     each_close_is_told_once(&report, &backend);
 }
+
+/// One file is read whole before the other.
+#[test]
+fn a_burst_of_lines_that_stand_in_two_logs_is_told_once() {
+    const COUNT: usize = 1000;
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let configuration = Configuration {
+        error_logs: vec!["logs/error.log".into(), "logs/second.log".into()],
+        ..Configuration::new(vec![Upstream::new("app", backend.address())])
+    };
+    let mut bench = Bench::start(&configuration, &[]);
+    let fail = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
+    let requests: Vec<_> = (0..COUNT)
+        .map(|n| Request::post(format!("/app/{n}"), 3).asking(fail))
+        .collect();
+    let _ = load::run(bench.nginx.address(), &requests, 4, true);
+    let report = bench.report();
+    assert_eq!(report.incidents.len(), COUNT);
+    let mut told = BTreeSet::new();
+    for record in backend.connections() {
+        let target = record.requests[0].target.clone();
+        told.insert((target, record.remote));
+    }
+    for incident in &report.incidents {
+        assert_eq!(incident.matched, "exact", "{incident:#?}");
+        let connection = incident.connection.as_ref().unwrap();
+        let target = incident.target().unwrap().to_owned();
+        assert!(told.remove(&(target, connection.local)), "{incident:#?}");
+    }
+}

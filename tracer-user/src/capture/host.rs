@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::clock;
 use crate::nginx::binary::Binary;
 use crate::nginx::configuration::{self, InForce};
 use crate::nginx::follow::Follower;
@@ -179,20 +180,31 @@ impl Host {
     }
 
     /// New lines of all logs.
-    pub fn poll_logs(&mut self, now_ns: u64, lines: &mut Vec<Line>) {
-        for follower in &mut self.followers {
-            if let Err(error) = follower.poll(now_ns, lines) {
-                warn_once(&mut self.warnings, format!("{error:#}"));
-            }
-        }
+    pub fn poll_logs(&mut self, lines: &mut Vec<Line>) {
+        self.read_logs(lines, Follower::poll);
     }
 
     /// What is still held back of all logs.
-    pub fn finish_logs(&mut self, now_ns: u64, lines: &mut Vec<Line>) {
+    pub fn finish_logs(&mut self, lines: &mut Vec<Line>) {
+        self.read_logs(lines, Follower::finish);
+    }
+
+    fn read_logs(
+        &mut self,
+        lines: &mut Vec<Line>,
+        read: impl Fn(&mut Follower, u64, &mut Vec<Line>) -> Result<()>,
+    ) {
+        let before = lines.len();
         for follower in &mut self.followers {
-            if let Err(error) = follower.finish(now_ns, lines) {
+            if let Err(error) = read(follower, clock::monotonic_ns(), lines) {
                 warn_once(&mut self.warnings, format!("{error:#}"));
             }
+        }
+        // A line may have been written while the log was being read: it was read later
+        // than it was logged, whatever the clock said before.
+        let read_ns = clock::monotonic_ns();
+        for line in lines.iter_mut().skip(before) {
+            line.read_ns = read_ns;
         }
     }
 

@@ -141,7 +141,7 @@ impl Session {
         self.ticks = self.ticks.wrapping_add(1);
         self.take_records()?;
         if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) {
-            self.host.poll_logs(clock::monotonic_ns(), &mut self.lines);
+            self.host.poll_logs(&mut self.lines);
             self.write_lines()?;
         }
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
@@ -276,8 +276,7 @@ impl Session {
                 () = signals.next() => break,
             }
         }
-        self.host
-            .finish_logs(clock::monotonic_ns(), &mut self.lines);
+        self.host.finish_logs(&mut self.lines);
         self.take_records()?;
         self.write_lines()?;
         self.every_second()?;

@@ -153,12 +153,14 @@ fn nginxs_ending(connection: &Connection) -> Ending {
     }
 }
 
-/// Did the backend close right after a whole response that nginx had taken, so that the
-/// number of exchanges may be its limit? A response that ends with the connection, or is
-/// cut short, ends in a read of the end instead.
+/// Did the backend close right after a whole response, so that the number of exchanges
+/// may be its limit? A response that ends with the connection ends in a read of the end
+/// instead; so does one whose last bytes came together with the FIN, and whether that one
+/// was whole only a line can tell (see `Figures::failed`).
 pub(super) fn closed_after_exchanges(connection: &Connection) -> Option<u32> {
     let whole = connection.idle_end.is_some()
         || ended_before_request(connection)
+        || connection.unread_at_end.is_some()
         || (connection.eof_read_ns.is_none() && connection.failed_call_ns.is_none());
     (whole
         && !connection.awaiting_at_end

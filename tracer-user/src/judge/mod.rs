@@ -311,6 +311,11 @@ impl Judge {
                 pid,
                 continuation: None,
             };
+            if let Some(connection) = entry.connection()
+                && let Some(figures) = self.upstreams.get_mut(&connection.remote)
+            {
+                figures.failed(connection);
+            }
             if let Some(cookie) = entry.connection().map(|found| found.cookie) {
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());

@@ -63,6 +63,17 @@ impl Figures {
         }
     }
 
+    /// A line says that this connection failed: unless the end came before the request,
+    /// no whole response was before it.
+    pub(super) fn failed(&mut self, connection: &Connection) {
+        if !end::ended_before_request(connection)
+            && let Some(exchanges) = closed_after_exchanges(connection)
+            && let Some(count) = self.closed_after.get_mut(&exchanges)
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// Looks at the sample again if enough of it is new: what is a twentieth of it
     /// cannot move its mode by much.
     pub(super) fn look_again(&mut self) {

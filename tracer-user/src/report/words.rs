@@ -134,15 +134,12 @@ pub fn verdict_sentence(incident: &Incident) -> String {
         .map_or_else(String::new, |time| format!(", {time} into the request"));
     match incident.cause {
         Cause::StaleKeepalive => {
-            let idle = connection
+            let silence = connection
                 .and_then(|c| c.idle_ms)
                 .map_or_else(String::new, |ms| {
-                    format!(", silent for {}", milliseconds(ms))
+                    format!(" after {} of silence", milliseconds(ms))
                 });
-            format!(
-                "backend {peer} {closed} a kept-alive connection that nginx was about to use \
-                 again{idle}"
-            )
+            format!("backend {peer} {closed} a kept-alive connection, which nginx reused{silence}")
         }
         Cause::RequestLimit => {
             // The failed request counts as one of the connection's.

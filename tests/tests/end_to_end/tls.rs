@@ -1,18 +1,13 @@
-//! What is right and does not hold yet: faults found in matching and judging, each
-//! with its reproduction. A test moves to its own subject's file once it holds.
+//! Upstreams over TLS: what a line that is the same for every kind of end leaves open.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
-use lab::backend::{Backend, Habits, IPV4};
-use lab::behaviour::{Behaviour, Kind, Means};
+use lab::backend::IPV4;
 use lab::clock::{PATIENCE, wait_for};
-use lab::load::{self, Client, Request};
+use lab::load::{Client, Request};
 use lab::nginx::{Configuration, Upstream};
 use lab::processes;
 use lab::sockets::{self, State};
@@ -25,65 +20,6 @@ fn one_worker(upstream: Upstream) -> Configuration {
         workers: 1,
         ..Configuration::new(vec![upstream])
     }
-}
-
-/// The judge remembers 64 lines of each worker to know them again in a second file, and
-/// the files are read one after the other: a longer burst is told twice, and the second
-/// telling of a line may take the sighting, and the connection, of a later one of the
-/// same client connection.
-#[test]
-fn a_burst_of_lines_that_stand_in_two_logs_is_told_once() {
-    const COUNT: usize = 1000;
-    let _alone = alone();
-    let backend = Backend::start(IPV4, Habits::default()).unwrap();
-    let configuration = Configuration {
-        error_logs: vec!["logs/error.log".into(), "logs/second.log".into()],
-        ..Configuration::new(vec![Upstream::new("app", backend.address())])
-    };
-    let mut bench = Bench::start(&configuration, &[]);
-    let fail = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
-    let requests: Vec<_> = (0..COUNT)
-        .map(|n| Request::post(format!("/app/{n}"), 3).asking(fail))
-        .collect();
-    let _ = load::run(bench.nginx.address(), &requests, 4, true);
-    let report = bench.report();
-    assert_eq!(report.incidents.len(), COUNT);
-    let mut told = BTreeSet::new();
-    for record in backend.connections() {
-        let target = record.requests[0].target.clone();
-        told.insert((target, record.remote));
-    }
-    for incident in &report.incidents {
-        assert_eq!(incident.matched, "exact", "{incident:#?}");
-        let connection = incident.connection.as_ref().unwrap();
-        let target = incident.target().unwrap().to_owned();
-        assert!(told.remove(&(target, connection.local)), "{incident:#?}");
-    }
-}
-
-/// Only `unexplained` states why there is no connection to look at.
-#[test]
-fn a_line_about_a_unix_socket_says_why_it_has_no_connection() {
-    let _alone = alone();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("backend.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    // nginx's workers are another user.
-    for path in [folder.path(), &path] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-    }
-    let closing = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
-    });
-    let upstream = Upstream::new("app", format!("unix:{}", path.display()));
-    let mut bench = Bench::start(&one_worker(upstream), &[]);
-    let mut client = Client::connect(bench.nginx.address()).unwrap();
-    assert_eq!(client.ask(&Request::get("/app/x")).unwrap().status, 502);
-    closing.join().unwrap();
-    let report = bench.report();
-    let said = only(&report).evidence.join(". ");
-    assert!(said.contains("unix socket"), "{said:?}");
 }
 
 /// A TLS server whose plain text goes through its stdin and stdout.
