@@ -8,4 +8,5 @@ pub mod commands;
 pub mod judge;
 pub mod nginx;
 pub mod report;
+pub mod stderr;
 pub mod trace;

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracer_user::{cli, commands};
+use tracer_user::{cli, commands, stderr};
 
 fn main() -> ExitCode {
     match commands::run(cli::Arguments::parse().verb) {
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         // The reader of our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("whoclosed: {error:#}");
+            stderr::line(format_args!("whoclosed: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -254,6 +254,58 @@ fn a_full_disk_leaves_what_was_written_readable() {
 }
 
 #[test]
+fn a_reader_of_messages_that_leaves_ends_no_capture() {
+    let _alone = alone();
+    let nginx = quiet_nginx();
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("trace");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(tool::binary().unwrap())
+        .args(["capture", "--duration", "1s", "--nginx"])
+        .arg(nginx.master_pid().to_string())
+        .arg("--output")
+        .arg(&output)
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    assert!(report(&output).capture.complete);
+}
+
+#[test]
+fn a_kernel_without_type_information_is_told_so() {
+    let _alone = alone();
+    let nginx = quiet_nginx();
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("trace");
+    let alien = folder.path().join("alien");
+    fs::write(&alien, "no type information").unwrap();
+    let empty = "mount -t tmpfs tmpfs /sys/kernel/btf".to_owned();
+    let alien = format!("mount --bind {} /sys/kernel/btf/vmlinux", alien.display());
+    for (hide, says) in [(empty, "CONFIG_DEBUG_INFO_BTF"), (alien, "not BTF")] {
+        let script = format!("{hide} || exit 99; exec \"$@\"");
+        let mut command = Command::new(processes::which("unshare").expect("unshare"));
+        command.args(["--mount", "sh", "-c", &script, "sh"]);
+        command.arg(tool::binary().unwrap()).arg("capture");
+        command.args([
+            "--duration",
+            "1s",
+            "--nginx",
+            &nginx.master_pid().to_string(),
+        ]);
+        command.arg("--output").arg(&output);
+        refused(
+            &tool::finish(&mut command).unwrap(),
+            1,
+            &[says, "/sys/kernel/btf/vmlinux"],
+        );
+        assert!(!output.exists());
+    }
+}
+
+#[test]
 fn a_reader_that_leaves_early_makes_no_noise() {
     let _alone = alone();
     let backend = Backend::start(IPV4, Habits::default()).unwrap();

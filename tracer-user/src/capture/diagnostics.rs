@@ -14,11 +14,11 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        eprintln!(
+        crate::stderr::line(format_args!(
             "{}: {}",
             record.level().as_str().to_lowercase(),
             record.args()
-        );
+        ));
     }
 
     fn flush(&self) {}

@@ -75,10 +75,10 @@ pub fn run(request: &Request) -> Result<()> {
             // Nothing was captured: leave no empty trace behind.
             drop(writer);
             if let Err(problem) = std::fs::remove_file(&request.output) {
-                eprintln!(
+                crate::stderr::line(format_args!(
                     "whoclosed: cannot remove {}: {problem}",
                     request.output.display()
-                );
+                ));
             }
             return Err(error);
         }

@@ -69,7 +69,7 @@ impl Progress {
         }
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => crate::stderr::line(line),
         }
     }
 

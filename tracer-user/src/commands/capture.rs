@@ -25,9 +25,13 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
     let printed = judged::print(&judged.report, arguments.format);
     if !arguments.quiet {
         let path = output.display();
-        eprintln!("\nTrace: {path}\nThis report again: whoclosed report {path}");
+        crate::stderr::line(format_args!(
+            "\nTrace: {path}\nThis report again: whoclosed report {path}"
+        ));
         if !judged.report.incidents.is_empty() {
-            eprintln!("One incident, event by event: whoclosed show {path} NUMBER");
+            crate::stderr::line(format_args!(
+                "One incident, event by event: whoclosed show {path} NUMBER"
+            ));
         }
     }
     printed?;
