@@ -87,6 +87,26 @@ pub fn before_capture() -> Result<()> {
     );
 }
 
+/// Inode number of the initial pid namespace (`PROC_PID_INIT_INO` of
+/// include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// What makes a capture from here less than whole.
+#[must_use]
+pub fn warnings() -> Vec<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let namespace = std::fs::metadata("/proc/self/ns/pid").map(|metadata| metadata.ino());
+    match namespace {
+        Ok(INITIAL_PID_NAMESPACE) | Err(_) => Vec::new(),
+        Ok(_) => vec![
+            "whoclosed runs in a pid namespace of its own, where pids differ from the kernel's: \
+             lines will not be tied to their connections; run it on the host, or in a container \
+             with the host's pid namespace"
+                .to_owned(),
+        ],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

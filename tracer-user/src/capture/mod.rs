@@ -138,7 +138,10 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     writer.flush()?;
 
     let progress = Progress::new(request.duration, request.quiet);
-    for warning in std::mem::take(&mut host.warnings) {
+    for warning in checks::warnings()
+        .into_iter()
+        .chain(std::mem::take(&mut host.warnings))
+    {
         progress.say(&format!("warning: {warning}"));
     }
     for hook in programs.hooks.iter().filter(|hook| !hook.attached) {
