@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::end::{ended_before_request, ended_by_reset, idle_age_ns, peer_end_ns, unacked_at_end};
 use super::line::UpstreamLine;
-use super::workers::Socket;
+use super::socket::Socket;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{InferredLimit, InferredTimeout, Match, Means, Phase, Side};
 use crate::report::words::milliseconds;

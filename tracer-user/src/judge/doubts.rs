@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::workers::Socket;
+use super::socket::Socket;
 use super::{Judge, line};
 
 /// Lines this close together may have changed sightings if one of theirs is missing.

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::line::UpstreamLine;
-use super::workers::Socket;
+use super::socket::Socket;
 use crate::nginx::message::{MessageKind, SocketEvidence};
 use crate::trace::record::{Connection, Logged};
 

@@ -4,8 +4,8 @@
 use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
 use super::line::UpstreamLine;
+use super::socket::Socket;
 use super::upstreams::Figures;
-use super::workers::Socket;
 use super::{Entry, Judge, clock, end, settings};
 use crate::nginx::message::SocketEvidence;
 use crate::report::model::{Cause, Confidence, ConnectionSummary, Incident, Match, Phase};

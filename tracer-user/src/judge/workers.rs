@@ -14,6 +14,7 @@ use std::rc::Rc;
 use super::duplicates::Duplicates;
 use super::fitting::{AT_ONCE, fitting, no_socket};
 use super::line::{Key, UpstreamLine};
+use super::socket::Socket;
 use crate::nginx::message::MessageKind;
 use crate::trace::record::{Connection, Logged};
 
@@ -36,17 +37,6 @@ const STAMP_TOLERANCE_S: i64 = 2 * 3600;
 
 const LEVEL_ERROR: u32 = 4;
 const LEVEL_INFO: u32 = 7;
-
-/// How a line's search for its socket ended.
-#[derive(Clone, Debug)]
-pub(super) enum Socket {
-    /// It is this connection.
-    Found(Rc<Connection>),
-    /// The message speaks of no socket, or of one without a TCP connection.
-    NoneByNature(&'static str),
-    /// There should be one.
-    Missing(&'static str),
-}
 
 /// A line that a sighting was found for, or that no sighting can be found for.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! `unexplained`: no cause is established. Says what is known and what is missing.
 
 use super::{Case, Verdict, how_it_ended, in_flight, reuse, sentences};
-use crate::judge::workers::Socket;
+use crate::judge::socket::Socket;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
