@@ -3,45 +3,63 @@
 use std::collections::HashMap;
 
 use super::socket::Socket;
-use super::{Judge, line};
+use super::{Entry, Judge, line};
 
-/// Lines this close together may have changed sightings if one of theirs is missing.
+/// Lines this close together may have changed sightings if one of theirs is missing; a
+/// line that took the next one's leaves that one to take the one after, and so on.
 const SAME_TIME_NS: u64 = 3_000_000_000;
 
 impl Judge {
     /// Where one of several equal lines was not seen being written, the others may have
     /// taken each other's sightings: whose connection is whose is then not known.
     pub(super) fn doubt_exchanged_sightings(&mut self) {
-        let unseen: HashMap<_, Vec<u64>> = self
-            .entries
-            .iter()
-            .filter(|entry| matches!(entry.socket, Socket::Missing(_)) && entry.sighting.is_none())
-            .fold(HashMap::new(), |mut unseen, entry| {
-                let key: (u32, line::Key) = (entry.pid, entry.line.key);
-                unseen
-                    .entry(key)
-                    .or_insert_with(Vec::new)
-                    .push(entry.line.read_ns);
-                unseen
-            });
-        if unseen.is_empty() {
+        if !self.entries.iter().any(is_unseen) {
             return;
         }
-        for entry in &mut self.entries {
-            let near = |read: &u64| read.abs_diff(entry.line.read_ns) <= SAME_TIME_NS;
-            if entry.sighting.is_some()
-                && unseen
-                    .get(&(entry.pid, entry.line.key))
-                    .is_some_and(|read| read.iter().any(near))
-            {
-                entry.sighting = None;
-                if matches!(entry.socket, Socket::Found(_)) {
-                    entry.socket = Socket::Missing(
-                        "of several lines alike not all were seen being written, so which of \
-                         their connections is its own is not known",
-                    );
+        let mut alike: HashMap<(u32, line::Key), Vec<usize>> = HashMap::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.sighting.is_some() || is_unseen(entry) {
+                alike
+                    .entry((entry.pid, entry.line.key))
+                    .or_default()
+                    .push(index);
+            }
+        }
+        for mut group in alike.into_values() {
+            let read_ns = |index: &usize| self.entries.get(*index).map(|entry| entry.line.read_ns);
+            group.sort_by_key(read_ns);
+            let chains: Vec<Vec<usize>> = group
+                .chunk_by(|before, after| {
+                    read_ns(before)
+                        .zip(read_ns(after))
+                        .is_some_and(|(before, after)| after - before <= SAME_TIME_NS)
+                })
+                .map(<[usize]>::to_vec)
+                .collect();
+            for chain in chains {
+                let unseen = |index: &usize| self.entries.get(*index).is_some_and(is_unseen);
+                if chain.iter().any(unseen) {
+                    for index in chain {
+                        self.doubt(index);
+                    }
                 }
             }
         }
     }
+
+    fn doubt(&mut self, index: usize) {
+        if let Some(entry) = self.entries.get_mut(index)
+            && entry.sighting.take().is_some()
+            && matches!(entry.socket, Socket::Found(_))
+        {
+            entry.socket = Socket::Missing(
+                "of several lines alike not all were seen being written, so which of their \
+                 connections is its own is not known",
+            );
+        }
+    }
+}
+
+fn is_unseen(entry: &Entry) -> bool {
+    entry.sighting.is_none() && matches!(entry.socket, Socket::Missing(_))
 }

@@ -124,6 +124,52 @@ fn holds(judged: &Judged, truth: &BTreeMap<u64, (u64, Cause)>) {
     }
 }
 
+/// Found by the property below: each line took the next one's sighting, over more than
+/// three seconds.
+#[test]
+fn lines_that_took_each_others_sightings_in_a_chain_are_all_doubted() {
+    let events: Vec<Event> = [
+        (1, 0, 1),
+        (1, 0, 1),
+        (1, 0, 1),
+        (1, 0, 1),
+        (1, 0, 1),
+        (47, 0, 1),
+        (133, 2, 1),
+        (275, 0, 2),
+        (184, 0, 1),
+        (192, 0, 1),
+        (170, 0, 2),
+        (394, 0, 2),
+        (178, 0, 1),
+        (110, 0, 1),
+        (198, 4, 1),
+        (374, 4, 1),
+        (253, 0, 1),
+        (398, 0, 2),
+        (142, 0, 1),
+    ]
+    .into_iter()
+    .map(|(gap_ms, what, number)| Event {
+        gap_ms,
+        worker: 0,
+        what,
+        number,
+    })
+    .collect();
+    let captured = captured(&events);
+    let mut sighting = 0;
+    let records = interleaved(&captured, 100)
+        .into_iter()
+        .filter(|record| {
+            let logged = matches!(record, Record::Logged(_));
+            sighting += u32::from(logged);
+            !(logged && [1, 2, 3, 5].contains(&sighting))
+        })
+        .collect();
+    holds(&judged(records), &captured.truth);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 200,
