@@ -206,6 +206,32 @@ impl Comparison {
 /// upstream and request where there was none.
 #[must_use]
 pub fn compare(truth: &[Happened], report: &Report) -> Comparison {
+    compare_beside(truth, report, &[])
+}
+
+/// [`compare`], where retries may have met connections that these backends closed while
+/// they were idle: a free retry goes to the next pooled connection, which may be as dead
+/// as the first. Such an incident needs no fault of its own, but the right verdict and a
+/// connection whose idle close the backend recorded.
+#[must_use]
+pub fn compare_beside(
+    truth: &[Happened],
+    report: &Report,
+    backends: &[&crate::backend::Backend],
+) -> Comparison {
+    let idle_closes: BTreeSet<_> = backends
+        .iter()
+        .flat_map(|backend| backend.connections())
+        .filter(|record| record.closed_because(crate::backend::Why::Idle))
+        .map(|record| (record.remote, record.local))
+        .collect();
+    let is_retry = |incident: &Incident| {
+        (incident.side.as_str(), incident.cause.as_str()) == ("backend", "stale-keepalive")
+            && incident
+                .connection
+                .as_ref()
+                .is_some_and(|found| idle_closes.contains(&(found.local, found.remote)))
+    };
     let mut taken = BTreeSet::new();
     let mut rows = Vec::new();
     for happened in truth {
@@ -229,7 +255,7 @@ pub fn compare(truth: &[Happened], report: &Report) -> Comparison {
     let unexpected = report
         .incidents
         .iter()
-        .filter(|incident| !taken.contains(&incident.id))
+        .filter(|incident| !taken.contains(&incident.id) && !is_retry(incident))
         .cloned();
     Comparison {
         rows,

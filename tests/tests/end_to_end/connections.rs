@@ -11,7 +11,7 @@ use lab::load::{self, Client, Method, Outcome, Request};
 use lab::nginx::{Configuration, Upstream};
 use lab::stale::{Race, race};
 use lab::truth;
-use lab::verdicts::{Report, compare};
+use lab::verdicts::{Report, compare, compare_beside};
 
 use crate::bench::{Bench, alone};
 
@@ -136,7 +136,7 @@ fn stale_connections_have_their_verdict_count_and_age_in_both_families_and_by_bo
                 truth.extend(truth::stale(&raced.stale));
             }
             let report = bench.report();
-            let comparison = compare(&truth, &report);
+            let comparison = compare_beside(&truth, &report, &[&backend]);
             assert!(comparison.holds(), "{address} {means:?}\n{comparison}");
             for incident in &report.incidents {
                 assert_eq!(incident.connection.as_ref().unwrap().reused, Some(true));

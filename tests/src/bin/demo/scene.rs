@@ -174,6 +174,11 @@ impl Scene {
         self.stale.address()
     }
 
+    /// Its backend.
+    pub(crate) fn stale_backend(&self) -> &Backend {
+        &self.stale
+    }
+
     /// The stale upstream's idle closes as its backend recorded them: silence before each.
     pub(crate) fn idle_closes(&self) -> Vec<Duration> {
         let silence = |record: Connection| {
