@@ -227,6 +227,7 @@ pub fn compare_beside(
         .collect();
     let is_retry = |incident: &Incident| {
         (incident.side.as_str(), incident.cause.as_str()) == ("backend", "stale-keepalive")
+            && incident.matched == "exact"
             && incident
                 .connection
                 .as_ref()
