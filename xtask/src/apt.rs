@@ -51,12 +51,15 @@ pub(crate) fn first_available(packages: &[&str]) -> Result<Option<String>> {
         .map(|package| (*package).to_owned()))
 }
 
-fn update_once() -> Result<()> {
+/// Fetches the package lists, once in a run and only by root. Whether they were fetched
+/// just now.
+pub(crate) fn update_once() -> Result<bool> {
     static UPDATED: Once = Once::new();
-    let mut outcome = Ok(());
+    let mut outcome = Ok(false);
     if step::is_root() {
         UPDATED.call_once(|| {
-            outcome = step::run("setup: fetch the package lists", apt_get().arg("update"));
+            outcome =
+                step::run("setup: fetch the package lists", apt_get().arg("update")).map(|()| true);
         });
     }
     outcome
@@ -80,6 +83,13 @@ pub(crate) fn install(purpose: &str, packages: &[String]) -> Result<()> {
     command
         .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
         .args(packages);
+    let Err(failed) = step::run("setup: install packages", &mut command) else {
+        return Ok(());
+    };
+    // Lists of some weeks ago name versions that the archive has since replaced.
+    if !update_once()? {
+        return Err(failed);
+    }
     step::run("setup: install packages", &mut command)
 }
 

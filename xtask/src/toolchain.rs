@@ -137,16 +137,26 @@ pub(crate) enum Way {
 pub(crate) fn way() -> Result<Option<Way>> {
     let has_rustup = workspace::find_program("rustup").is_some();
     if apt::is_here() && (step::is_root() || !has_rustup) {
-        let candidates = apt::candidates(&PACKAGES.map(|[rustc, ..]| rustc))?;
-        let chosen = apt::newest_rust(&candidates);
-        let packages = PACKAGES
-            .into_iter()
-            .find(|[rustc, ..]| Some(*rustc) == chosen);
-        if let Some(packages) = packages {
+        // Old package lists know old compilers only.
+        if let Some(packages) = packages()? {
+            return Ok(Some(Way::Packages(packages)));
+        }
+        if apt::update_once()?
+            && let Some(packages) = packages()?
+        {
             return Ok(Some(Way::Packages(packages)));
         }
     }
     Ok(has_rustup.then_some(Way::Rustup))
+}
+
+/// The packages of the newest compiler that apt knows, if that is new enough.
+fn packages() -> Result<Option<[&'static str; 3]>> {
+    let candidates = apt::candidates(&PACKAGES.map(|[rustc, ..]| rustc))?;
+    let chosen = apt::newest_rust(&candidates);
+    Ok(PACKAGES
+        .into_iter()
+        .find(|[rustc, ..]| Some(*rustc) == chosen))
 }
 
 /// Has rustup install a nightly with its source, or adds the source to the one there is.

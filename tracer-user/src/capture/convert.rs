@@ -107,6 +107,8 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         unacked_at_rst: happened(wire.rst_received_ns).map(|_| wire.unacked_at_rst),
         unread_at_close: known(wire.unread_at_close),
         unread_at_end: known(wire.unread_at_end),
+        unacked_at_close: None,
+        handshake_ns: None,
         rst_sent_reason: known(wire.rst_sent_reason),
         first_seen_mid_life: wire.first_seen_mid_life != 0,
     }

@@ -187,7 +187,12 @@ impl Judge {
                 }
             }
             Record::End(end) => self.end = Some(end.clone()),
-            Record::Trace(_) | Record::Unknown => {}
+            Record::PeerClose(_)
+            | Record::BackendExit(_)
+            | Record::BackendProcess(_)
+            | Record::Listener(_)
+            | Record::Trace(_)
+            | Record::Unknown => {}
         }
     }
 

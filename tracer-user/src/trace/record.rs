@@ -37,6 +37,14 @@ pub enum Record {
     Line(Line),
     /// A worker's start or end.
     Process(Process),
+    /// The backend's side of an upstream connection, if a process on this host held it.
+    PeerClose(Box<PeerClose>),
+    /// A process that had held a backend's side of connections ended.
+    BackendExit(BackendExit),
+    /// A process that holds a backend's side of connections.
+    BackendProcess(BackendProcess),
+    /// A backend on this host did not take its connections from the queue in time.
+    Listener(Listener),
     /// One upstream's counters over the time since its last such record.
     Upstream(Upstream),
     /// Something was lost.
@@ -154,6 +162,10 @@ pub struct Configuration {
     pub upstreams: Vec<UpstreamBlock>,
     /// Places that proxy, with the settings in force there.
     pub locations: Vec<ProxyLocation>,
+    /// Settings of the main and events contexts, as written: `worker_connections`,
+    /// `worker_rlimit_nofile`, `worker_processes`, `worker_shutdown_timeout`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub main: BTreeMap<String, String>,
 }
 
 /// An `upstream` block.
@@ -343,6 +355,12 @@ pub struct Connection {
     /// Bytes that nginx had not read when the first FIN or RST arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread_at_end: Option<u32>,
+    /// Bytes not acknowledged when nginx closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacked_at_close: Option<u32>,
+    /// A TLS handshake was done: exchanges and bytes count from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_ns: Option<u64>,
     /// The kernel's reason number for an RST sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rst_sent_reason: Option<u32>,
@@ -427,6 +445,101 @@ pub struct Process {
     pub worker: Worker,
     /// Started (true) or gone (false).
     pub started: bool,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// exit() with this status.
+    Code(u32),
+    /// This signal.
+    Signal(u32),
+    /// SIGKILL from the kernel, which had no memory left (for the host or the cgroup).
+    OutOfMemory,
+}
+
+/// The backend's side of an upstream connection, as it ended before nginx's side did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerClose {
+    /// Cookie of nginx's side: the [`Connection`] that this belongs to.
+    pub cookie: u64,
+    /// Inode number of the backend's network namespace.
+    pub netns: u32,
+    /// When.
+    pub ns: u64,
+    /// Process that closed, on the host.
+    pub pid: u32,
+    /// Its parent.
+    pub parent_pid: u32,
+    /// Name of its main thread.
+    pub comm: String,
+    /// The process was ending: nobody called close(). How it ended; absent if it
+    /// closed by a call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Bytes from nginx that it had not read: the kernel then sends an RST.
+    pub unread_bytes: u32,
+    /// Bytes from nginx that had reached its host.
+    pub received_bytes: u64,
+    /// A process had taken the connection from the listening socket's queue.
+    pub accepted: bool,
+}
+
+/// A process that had held a backend's side of connections ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendExit {
+    /// When.
+    pub ns: u64,
+    /// The process, on the host.
+    pub pid: u32,
+    /// Its parent.
+    pub parent_pid: u32,
+    /// Name of its main thread.
+    pub comm: String,
+    /// How.
+    pub exit: Exit,
+}
+
+/// A process that holds a backend's side of connections. Written again as the numbers
+/// grow; the last record counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendProcess {
+    /// The backend's address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Inode number of nginx's network namespace.
+    pub netns: u32,
+    /// The process, on the host.
+    pub pid: u32,
+    /// Its parent.
+    pub parent_pid: u32,
+    /// Name of its main thread.
+    pub comm: String,
+    /// It first ended one of these connections.
+    pub first_ns: u64,
+    /// It last did.
+    pub last_ns: u64,
+    /// How many it ended.
+    pub connections: u64,
+}
+
+/// A listening socket of a backend on this host, whose queue was full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// When it was looked at.
+    pub ns: u64,
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Inode number of its network namespace.
+    pub netns: u32,
+    /// Connections that wait to be accepted.
+    pub queued: u32,
+    /// How many may wait.
+    pub limit: u32,
 }
 
 /// A histogram: lower bound of each non-empty bucket and its count.

@@ -133,6 +133,8 @@ pub(super) fn connection(cookie: u64, opened_ms: u64) -> Connection {
         unacked_at_rst: None,
         unread_at_close: None,
         unread_at_end: None,
+        unacked_at_close: None,
+        handshake_ns: None,
         rst_sent_reason: None,
         first_seen_mid_life: false,
     }
