@@ -253,7 +253,7 @@ fn every_kind_and_every_field_is_documented() {
             "docs/trace-format.md lacks {kind}"
         );
     }
-    let records = read("src/trace/record.rs");
+    let records = read("src/trace/record.rs") + &read("src/trace/backend_record.rs");
     let fields = records.lines().filter_map(|line| {
         line.strip_prefix("    pub ")?
             .split_once(": ")
