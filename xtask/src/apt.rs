@@ -83,14 +83,19 @@ pub(crate) fn install(purpose: &str, packages: &[String]) -> Result<()> {
     command
         .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
         .args(packages);
-    let Err(failed) = step::run("setup: install packages", &mut command) else {
+    run("setup: install packages", &mut command)
+}
+
+/// Runs an apt-get that downloads. If it fails, the package lists may be some weeks old
+/// and name versions that the archive has since replaced: once more with fresh ones.
+pub(crate) fn run(name: &str, command: &mut Command) -> Result<()> {
+    let Err(failed) = step::run(name, command) else {
         return Ok(());
     };
-    // Lists of some weeks ago name versions that the archive has since replaced.
     if !update_once()? {
         return Err(failed);
     }
-    step::run("setup: install packages", &mut command)
+    step::run(name, command)
 }
 
 /// apt-get that asks nothing and waits for another one that is at work.

@@ -99,7 +99,7 @@ fn download_into(temporary: &Path) -> Result<PathBuf> {
         command
             .args(["-o", "APT::Sandbox::User=root", "download", package])
             .current_dir(&folder);
-        step::run(&format!("setup: download {package}"), &mut command)?;
+        apt::run(&format!("setup: download {package}"), &mut command)?;
         let archive = only_archive(&folder)?;
         let unpacked = folder.join("unpacked");
         let mut command = Command::new("dpkg");
