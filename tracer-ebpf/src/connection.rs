@@ -29,7 +29,7 @@ wire! {
     /// Times are nanoseconds of CLOCK_MONOTONIC, 0 where the event never happened.
     /// "Exchange" is one request with its response: it begins with the first byte
     /// sent after a byte was received (or the first ever).
-    pub struct Connection, size 320, last reserved at 313 {
+    pub struct Connection, size 328, last reserved at 317 {
         /// [`Kind::Connection`]
         pub kind: u32,
         /// [`Connection::SIZE`]
@@ -126,6 +126,8 @@ wire! {
         pub unread_at_end: u32,
         /// TCP sequence number of the first byte that nginx writes.
         pub first_sequence: u32,
+        /// Bytes written and not acknowledged when nginx closed.
+        pub unacked_at_close: u32,
         /// [`CALL_NONE`], [`CALL_SEND`] or [`CALL_RECEIVE`].
         pub failed_call: u8,
         /// The last successful call that moved bytes.
@@ -145,7 +147,7 @@ wire! {
         /// Result of the last peek at an idle connection: 0 nothing seen, 1 end, 2 error, 3 bytes.
         pub idle_end: u8,
         /// Zero.
-        pub reserved: [u8; 7],
+        pub reserved: [u8; 11],
     }
 }
 

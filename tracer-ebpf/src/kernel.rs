@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{
 };
 use tracer_ebpf::connection::{FAMILY_IPV4, FAMILY_IPV6};
 use tracer_ebpf::layout;
+use tracer_ebpf::peer::PeerClose;
 
 /// Offsets in bytes, in the order of [`layout::FIELDS`]; user space writes them
 /// before the programs are loaded, and the verifier sees them as constants.
@@ -98,6 +99,43 @@ impl Socket {
         }
     }
 
+    /// Own address in network order, IPv4 in its form for IPv6.
+    #[inline(always)]
+    pub(crate) fn mapped_local_address(self, family: u16, target: &mut [u8; 16]) {
+        if family == FAMILY_IPV4 {
+            target[10] = 0xff;
+            target[11] = 0xff;
+            read_into(self.0, layout::LOCAL_IPV4, &mut target[12..]);
+        } else {
+            read_into(self.0, layout::LOCAL_IPV6, target);
+        }
+    }
+
+    /// The peer's address, likewise.
+    #[inline(always)]
+    pub(crate) fn mapped_remote_address(self, family: u16, target: &mut [u8; 16]) {
+        if family == FAMILY_IPV4 {
+            target[10] = 0xff;
+            target[11] = 0xff;
+            read_into(self.0, layout::REMOTE_IPV4, &mut target[12..]);
+        } else {
+            read_into(self.0, layout::REMOTE_IPV6, target);
+        }
+    }
+
+    /// Bytes received in order.
+    #[inline(always)]
+    pub(crate) fn received_bytes(self) -> u64 {
+        read(self.0, layout::BYTES_RECEIVED)
+    }
+
+    /// A process has taken the connection from the listener's queue.
+    #[inline(always)]
+    pub(crate) fn is_accepted(self) -> bool {
+        let socket: *const c_void = read(self.0, layout::SK_SOCKET);
+        !socket.is_null()
+    }
+
     /// Own port in host order; 0 before the kernel has chosen one.
     #[inline(always)]
     pub(crate) fn local_port(self) -> u16 {
@@ -143,6 +181,28 @@ impl Socket {
         let received: u32 = read(self.0, layout::RCV_NXT);
         let copied: u32 = read(self.0, layout::COPIED_SEQ);
         received.wrapping_sub(copied)
+    }
+}
+
+/// `PF_EXITING` of `linux/sched.h`.
+const EXITING: u32 = 4;
+
+/// Who the current process is, and whether and how it is ending.
+#[inline(always)]
+pub(crate) fn describe_current(peer: &mut PeerClose) {
+    // SAFETY: no arguments; the kernel returns the current task's address.
+    let task = unsafe { bpf_get_current_task() } as *const c_void;
+    let leader: *const c_void = read(task, layout::GROUP_LEADER);
+    peer.pid = read(task, layout::TGID);
+    peer.parent_pid = parent_pid();
+    read_into(leader, layout::COMM, &mut peer.comm);
+    let flags: u32 = read(task, layout::TASK_FLAGS);
+    if flags & EXITING != 0 {
+        let signal: *const c_void = read(task, layout::SIGNAL);
+        let victim: *const c_void = read(signal, layout::OOM_MM);
+        peer.exiting = 1;
+        peer.exit_code = read(task, layout::EXIT_CODE);
+        peer.out_of_memory = u8::from(!victim.is_null());
     }
 }
 

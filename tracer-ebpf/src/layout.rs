@@ -66,4 +66,20 @@ layout! {
     PARENT = "task_struct"."real_parent";
     /// A task's process id.
     TGID = "task_struct"."tgid";
+    /// The process's main thread.
+    GROUP_LEADER = "task_struct"."group_leader";
+    /// A thread's name.
+    COMM = "task_struct"."comm";
+    /// A task's flags, `PF_EXITING` among them.
+    TASK_FLAGS = "task_struct"."flags";
+    /// How a task ended; set before its files are closed.
+    EXIT_CODE = "task_struct"."exit_code";
+    /// What the threads of a process share.
+    SIGNAL = "task_struct"."signal";
+    /// Memory of a process that was chosen to free some.
+    OOM_MM = "signal_struct"."oom_mm";
+    /// Bytes that a socket has received in order.
+    BYTES_RECEIVED = "tcp_sock"."bytes_received";
+    /// The file's half of a socket; none until accept().
+    SK_SOCKET = "sock"."sk_socket";
 }

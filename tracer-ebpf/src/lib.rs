@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod layout;
 pub mod logged;
 pub mod loss;
+pub mod peer;
 pub mod record;
 pub mod settings;
 pub mod upstream;

@@ -15,7 +15,7 @@ use tracer_ebpf::{histogram, loss};
 
 use crate::kernel::Socket;
 use crate::threads::{self, now};
-use crate::{maps, owner};
+use crate::{maps, owner, peers};
 
 // TCP states of net/tcp_states.h.
 const ESTABLISHED: i32 = 1;
@@ -39,7 +39,10 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
     if from == CLOSE && to == SYN_SENT {
         return begin(socket);
     }
-    let connection = maps::connection(socket)?;
+    let Some(connection) = maps::connection(socket) else {
+        peers::state_changed(socket, from, to);
+        return None;
+    };
     if connection.sent != 0 {
         return None;
     }
@@ -55,6 +58,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
         }
         FIN_WAIT1 | LAST_ACK => {
             connection.unread_at_close = unread(socket, connection);
+            connection.unacked_at_close = socket.unacked();
             connection.closed_ns = now();
             finish(socket, connection, END_CLOSED);
         }
@@ -65,6 +69,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
             // connect() that failed in itself. The socket is destroyed right after.
             if connection.socket_error == 0 && connection.rst_received_ns == 0 {
                 connection.unread_at_close = unread(socket, connection);
+                connection.unacked_at_close = socket.unacked();
                 connection.closed_ns = now();
             }
         }
@@ -116,6 +121,7 @@ fn established(socket: Socket, connection: &mut Connection) {
     connection.established_ns = now;
     connection.first_sequence = socket.next_sequence();
     note_local_end(socket, connection);
+    peers::expect(socket, connection);
     if let Some(counters) = maps::counters(connection.upstream) {
         let took = (now - connection.opened_ns) / NS_PER_US;
         count(&mut counters.connect_us, took);
@@ -247,6 +253,7 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
             counters.nginx_first += 1;
         }
     }
+    peers::forget(socket, connection);
     maps::send_connection(connection);
     connection.sent = 1;
     threads::closed(connection.cookie, now);

@@ -12,8 +12,12 @@ pub const SOCKET_STORAGE: u32 = 3;
 pub const UPSTREAM_SLOTS: u32 = 4;
 /// A continuation pushed out by another thread with the same slot before it was complete.
 pub const CONTINUATIONS_OVERWRITTEN: u32 = 5;
+/// A record that found no room in the ring buffer: a backend's side that ended.
+pub const PEER_CLOSE_RECORDS: u32 = 6;
+/// A backend's side for which the kernel had no socket storage.
+pub const PEER_STORAGE: u32 = 7;
 /// Counters in the map `LOSS`.
-pub const COUNT: u32 = 6;
+pub const COUNT: u32 = 8;
 
 /// Names of the counters, as the trace and the report give them.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -23,4 +27,6 @@ pub const NAMES: [&str; COUNT as usize] = [
     "socket_storage",
     "upstream_slots",
     "continuations_overwritten",
+    "peer_close_records",
+    "peer_storage",
 ];

@@ -13,6 +13,7 @@ mod log_call;
 mod maps;
 mod open_connections;
 mod owner;
+mod peers;
 mod threads;
 
 use core::ffi::c_void;

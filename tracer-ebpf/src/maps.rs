@@ -2,11 +2,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use tracer_ebpf::connection::Connection;
 use tracer_ebpf::continuation::Continuation;
+use tracer_ebpf::peer::{PeerClose, PeerKey};
 use tracer_ebpf::settings::THREADS;
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{logged::Logged, loss};
@@ -16,6 +17,14 @@ use crate::kernel::Socket;
 /// One record per upstream connection, in the socket itself.
 #[btf_map]
 static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+/// The same for the other ends that processes of this host have.
+#[btf_map]
+static PEERS: SkStorage<PeerClose> = SkStorage::new();
+
+/// Connections whose other end may still show up on this host, with nginx's cookie.
+#[btf_map]
+static EXPECTED_PEERS: LruHashMap<PeerKey, u64, 16384> = LruHashMap::new();
 
 /// Records to user space. The loader sets the real size.
 #[btf_map]
@@ -52,29 +61,67 @@ const NO_WAKEUP: u64 = 1;
 const NO_EXIST: u64 = 1;
 
 #[inline(always)]
-fn storage(socket: Socket, flags: u64) -> Option<&'static mut Connection> {
+fn storage<T>(
+    map: *const SkStorage<T>,
+    socket: Socket,
+    flags: u64,
+) -> Option<&'static mut T> {
     if socket.0.is_null() {
         return None;
     }
-    let map = (&raw const CONNECTIONS).cast_mut().cast::<c_void>();
-    // SAFETY: the map is a socket storage of Connection and the pointer is the
+    let map = map.cast_mut().cast::<c_void>();
+    // SAFETY: the map is a socket storage of T and the pointer is the
     // tracepoint's socket argument, checked for null as the verifier requires.
     let found = unsafe { bpf_sk_storage_get(map, socket.0, core::ptr::null_mut(), flags) };
     // SAFETY: null or a value of this map, which lives as long as the socket; the
     // kernel keeps the socket alive for the program's run.
-    unsafe { found.cast::<Connection>().as_mut() }
+    unsafe { found.cast::<T>().as_mut() }
 }
 
 /// The record of an upstream connection; none for any other socket.
 #[inline(always)]
 pub(crate) fn connection(socket: Socket) -> Option<&'static mut Connection> {
-    storage(socket, 0)
+    storage(&raw const CONNECTIONS, socket, 0)
 }
 
 /// A new record for a socket that becomes an upstream connection.
 #[inline(always)]
 pub(crate) fn new_connection(socket: Socket) -> Option<&'static mut Connection> {
-    storage(socket, CREATE)
+    storage(&raw const CONNECTIONS, socket, CREATE)
+}
+
+/// The record of a backend's side; none for any other socket.
+#[inline(always)]
+pub(crate) fn peer(socket: Socket) -> Option<&'static mut PeerClose> {
+    storage(&raw const PEERS, socket, 0)
+}
+
+/// A new record for a socket that turns out to be a backend's side.
+#[inline(always)]
+pub(crate) fn new_peer(socket: Socket) -> Option<&'static mut PeerClose> {
+    storage(&raw const PEERS, socket, CREATE)
+}
+
+/// The other end of nginx's socket with this cookie may come.
+#[inline(always)]
+pub(crate) fn expect_peer(key: &PeerKey, cookie: u64) {
+    // A full LRU map makes room by itself: what it throws out is a backend elsewhere.
+    let _ = EXPECTED_PEERS.insert(key, cookie, 0);
+}
+
+/// Cookie of nginx's socket whose other end this is.
+#[inline(always)]
+pub(crate) fn expected_peer(key: &PeerKey) -> Option<u64> {
+    // SAFETY: the value is copied at once; a cookie of another connection could stand
+    // there only if nginx had used the same addresses and ports again meanwhile.
+    unsafe { EXPECTED_PEERS.get(key) }.copied()
+}
+
+/// Nothing more is expected.
+#[inline(always)]
+pub(crate) fn forget_peer(key: &PeerKey) {
+    // It is gone already if the other end came.
+    let _ = EXPECTED_PEERS.remove(key);
 }
 
 /// Counts one loss.
@@ -114,6 +161,12 @@ pub(crate) fn send_logged(record: &Logged) {
 #[inline(always)]
 pub(crate) fn send_continuation(record: &Continuation) {
     output(record, loss::CONTINUATION_RECORDS);
+}
+
+/// Sends the end of a backend's side.
+#[inline(always)]
+pub(crate) fn send_peer_close(record: &PeerClose) {
+    output(record, loss::PEER_CLOSE_RECORDS);
 }
 
 /// The counters of a slot on this processor.

@@ -13,6 +13,8 @@ pub enum Kind {
     Logged = 2,
     /// [`crate::continuation::Continuation`]
     Continuation = 3,
+    /// [`crate::peer::PeerClose`]
+    PeerClose = 4,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
             1 => Ok(Self::Connection),
             2 => Ok(Self::Logged),
             3 => Ok(Self::Continuation),
+            4 => Ok(Self::PeerClose),
             other => Err(DecodeError::Kind(other)),
         }
     }

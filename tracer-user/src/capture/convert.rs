@@ -9,8 +9,11 @@ use tracer_ebpf::continuation::{
     Continuation as WireContinuation, NEXT_CONNECT, NEXT_OTHER_SEND, NEXT_REUSE,
 };
 use tracer_ebpf::logged::Logged as WireLogged;
+use tracer_ebpf::peer::PeerClose as WirePeerClose;
 
-use crate::trace::record::{Call, Connection, ConnectionEnd, Continuation, IdleEnd, Logged, Next};
+use crate::trace::record::{
+    Call, Connection, ConnectionEnd, Continuation, Exit, IdleEnd, Logged, Next, PeerClose,
+};
 
 /// An address of the wire.
 #[must_use]
@@ -107,10 +110,40 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         unacked_at_rst: happened(wire.rst_received_ns).map(|_| wire.unacked_at_rst),
         unread_at_close: known(wire.unread_at_close),
         unread_at_end: known(wire.unread_at_end),
-        unacked_at_close: None,
+        unacked_at_close: (wire.closed_ns != 0
+            && wire.established_ns != 0
+            && wire.rst_received_ns == 0)
+            .then_some(wire.unacked_at_close),
         handshake_ns: None,
         rst_sent_reason: known(wire.rst_sent_reason),
         first_seen_mid_life: wire.first_seen_mid_life != 0,
+    }
+}
+
+/// An exit code as wait() gives it (`linux/wait.h`: the status in the second byte, or
+/// the signal in the low seven bits, above them whether it left a core).
+const fn exit(code: u32, out_of_memory: bool) -> Exit {
+    match code & 0x7f {
+        0 => Exit::Code(code >> 8 & 0xff),
+        9 if out_of_memory => Exit::OutOfMemory,
+        signal => Exit::Signal(signal),
+    }
+}
+
+/// The end of a backend's side.
+#[must_use]
+pub fn peer_close(wire: &WirePeerClose) -> PeerClose {
+    PeerClose {
+        cookie: wire.cookie,
+        netns: wire.netns,
+        ns: wire.ns,
+        pid: wire.pid,
+        parent_pid: wire.parent_pid,
+        comm: name(&wire.comm),
+        exit: (wire.exiting != 0).then(|| exit(wire.exit_code, wire.out_of_memory != 0)),
+        unread_bytes: wire.unread_bytes,
+        received_bytes: wire.received_bytes,
+        accepted: wire.accepted != 0,
     }
 }
 
@@ -144,4 +177,18 @@ pub fn continuation(wire: &WireContinuation) -> Option<Continuation> {
         next_cookie: (next != Next::OtherSend).then_some(wire.next_cookie),
         next_ns: wire.next_ns,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_tells_status_signal_and_lack_of_memory_apart() {
+        assert_eq!(exit(3 << 8, false), Exit::Code(3));
+        assert_eq!(exit(0, true), Exit::Code(0));
+        assert_eq!(exit(9, false), Exit::Signal(9));
+        assert_eq!(exit(6 | 0x80, false), Exit::Signal(6));
+        assert_eq!(exit(9, true), Exit::OutOfMemory);
+    }
 }

@@ -13,6 +13,7 @@ use tracer_ebpf::Kind;
 use tracer_ebpf::connection::Connection as WireConnection;
 use tracer_ebpf::continuation::Continuation as WireContinuation;
 use tracer_ebpf::logged::Logged as WireLogged;
+use tracer_ebpf::peer::PeerClose as WirePeerClose;
 
 use super::counters::Readings;
 use super::diagnostics::Diagnostics;
@@ -342,6 +343,10 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         Kind::Continuation => {
             let wire = WireContinuation::decode(bytes).ok()?;
             Record::Continuation(convert::continuation(&wire)?)
+        }
+        Kind::PeerClose => {
+            let wire = WirePeerClose::decode(bytes).ok()?;
+            Record::PeerClose(Box::new(convert::peer_close(&wire)))
         }
     })
 }

@@ -1,0 +1,84 @@
+//! The other end of an upstream connection where it is a process on this host: how
+//! that process ended it.
+
+use crate::record::{DecodeError, Kind, wire};
+
+wire! {
+    /// A connection as both ends can name it. IPv4 addresses stand in their mapped
+    /// form, which sockets of a listener for both families have anyway.
+    pub struct PeerKey, size 40, last netns at 36 {
+        /// nginx's address, network order.
+        pub nginx: [u8; 16],
+        /// The backend's address, network order.
+        pub backend: [u8; 16],
+        /// nginx's port, host order.
+        pub nginx_port: u16,
+        /// The backend's port, host order.
+        pub backend_port: u16,
+        /// Inode number of the network namespace if the addresses are loopback, which
+        /// every namespace has for itself; else 0.
+        pub netns: u32,
+    }
+}
+
+wire! {
+    /// The backend's side, as its own process ended it before nginx did.
+    pub struct PeerClose, size 72, last sent at 71 {
+        /// [`Kind::PeerClose`]
+        pub kind: u32,
+        /// [`PeerClose::SIZE`]
+        pub size: u32,
+        /// Cookie of nginx's socket.
+        pub cookie: u64,
+        /// When, nanoseconds of CLOCK_MONOTONIC.
+        pub ns: u64,
+        /// Bytes from nginx that had reached the socket.
+        pub received_bytes: u64,
+        /// Inode number of the backend's network namespace.
+        pub netns: u32,
+        /// Process that closed, as the initial pid namespace numbers it.
+        pub pid: u32,
+        /// Its parent.
+        pub parent_pid: u32,
+        /// If it was ending: its exit code as wait() gives it.
+        pub exit_code: u32,
+        /// Name of its main thread, zero-padded.
+        pub comm: [u8; 16],
+        /// Bytes from nginx that it had not read.
+        pub unread_bytes: u32,
+        /// 1 if the process was ending, and nobody called close().
+        pub exiting: u8,
+        /// 1 if the kernel had chosen the process to free memory.
+        pub out_of_memory: u8,
+        /// 1 if a process had accepted the connection.
+        pub accepted: u8,
+        /// Set once the record has left.
+        pub sent: u8,
+    }
+}
+
+impl PeerClose {
+    /// Decodes a record from the ring buffer.
+    ///
+    /// # Errors
+    /// If kind, size, cookie or a flag is not one that the programs write.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let record = Self::read(bytes)?;
+        if record.kind != Kind::PeerClose as u32 {
+            return Err(DecodeError::Kind(record.kind));
+        }
+        if record.size as usize != Self::SIZE {
+            return Err(DecodeError::Size {
+                expected: Self::SIZE,
+                found: record.size as usize,
+            });
+        }
+        if record.cookie == 0 {
+            return Err(DecodeError::Value("cookie"));
+        }
+        if record.exiting > 1 || record.out_of_memory > 1 || record.accepted > 1 {
+            return Err(DecodeError::Value("flag"));
+        }
+        Ok(record)
+    }
+}

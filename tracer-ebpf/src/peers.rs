@@ -1,0 +1,116 @@
+//! The backend's end of an upstream connection, where a process of this host has it:
+//! found by the addresses when the handshake is done, and noted when that process
+//! ends it. No program on send or receive takes part.
+
+use tracer_ebpf::Kind;
+use tracer_ebpf::connection::Connection;
+use tracer_ebpf::loss;
+use tracer_ebpf::peer::{PeerClose, PeerKey};
+
+use crate::kernel::{self, Socket};
+use crate::maps;
+use crate::threads::now;
+
+const ESTABLISHED: i32 = 1;
+const SYN_RECV: i32 = 3;
+const FIN_WAIT1: i32 = 4;
+const CLOSE: i32 = 7;
+
+/// Loopback addresses mean another host in every network namespace.
+#[inline(always)]
+fn netns_of(address: &[u8; 16], socket: Socket) -> u32 {
+    let address = u128::from_be_bytes(*address);
+    let (high, low) = ((address >> 64) as u64, address as u64);
+    let loopback = high == 0 && (low == 1 || low >> 24 == 0x00ff_ff7f);
+    if loopback { socket.netns() } else { 0 }
+}
+
+/// nginx's side is established; on one host that comes before the backend's, which
+/// waits for the handshake's last segment.
+#[inline(always)]
+pub(crate) fn expect(socket: Socket, connection: &Connection) {
+    if let Some(key) = key_of_nginx(socket) {
+        maps::expect_peer(&key, connection.cookie);
+    }
+}
+
+/// nginx's side has ended; the addresses may mean another connection from now on.
+#[inline(always)]
+pub(crate) fn forget(socket: Socket, connection: &Connection) {
+    if connection.established_ns != 0
+        && let Some(key) = key_of_nginx(socket)
+    {
+        maps::forget_peer(&key);
+    }
+}
+
+#[inline(always)]
+fn key_of_nginx(socket: Socket) -> Option<PeerKey> {
+    let family = socket.tcp_family()?;
+    let mut key = PeerKey::ZERO;
+    socket.mapped_local_address(family, &mut key.nginx);
+    socket.mapped_remote_address(family, &mut key.backend);
+    key.nginx_port = socket.local_port();
+    key.backend_port = socket.remote_port();
+    key.netns = netns_of(&key.backend, socket);
+    Some(key)
+}
+
+/// `inet_sock_set_state` of a socket that is no upstream connection.
+#[inline(always)]
+pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
+    if from == SYN_RECV && to == ESTABLISHED {
+        attach(socket);
+    } else if from == ESTABLISHED && (to == FIN_WAIT1 || to == CLOSE) {
+        ended(socket, to);
+    }
+}
+
+#[inline(always)]
+fn attach(socket: Socket) {
+    let Some(family) = socket.tcp_family() else {
+        return;
+    };
+    let mut key = PeerKey::ZERO;
+    socket.mapped_remote_address(family, &mut key.nginx);
+    socket.mapped_local_address(family, &mut key.backend);
+    key.nginx_port = socket.remote_port();
+    key.backend_port = socket.local_port();
+    key.netns = netns_of(&key.backend, socket);
+    let Some(cookie) = maps::expected_peer(&key) else {
+        return;
+    };
+    let Some(peer) = maps::new_peer(socket) else {
+        maps::lost(loss::PEER_STORAGE);
+        return;
+    };
+    peer.kind = Kind::PeerClose as u32;
+    peer.size = PeerClose::SIZE as u32;
+    peer.netns = socket.netns();
+    peer.cookie = cookie;
+    maps::forget_peer(&key);
+}
+
+/// From ESTABLISHED (nginx's FIN has not come) a socket goes to FIN_WAIT1 only by a
+/// call of its owner, and to CLOSE either by one (unread bytes, linger of zero, a
+/// listener that closes) or, with an error set before, by an RST, a timer or an
+/// administrator (tcp_reset, tcp_write_err, tcp_abort): only the first is the
+/// owner's, in whose context this runs.
+#[inline(always)]
+fn ended(socket: Socket, to: i32) {
+    let Some(peer) = maps::peer(socket) else {
+        return;
+    };
+    if peer.sent != 0 || (to == CLOSE && socket.error() != 0) {
+        return;
+    }
+    peer.ns = now();
+    // Before the socket is taken from its file, and the queue of unread bytes counts
+    // by sequence numbers, which its flush leaves as they are.
+    peer.unread_bytes = socket.unread();
+    peer.received_bytes = socket.received_bytes();
+    peer.accepted = u8::from(socket.is_accepted());
+    kernel::describe_current(peer);
+    maps::send_peer_close(peer);
+    peer.sent = 1;
+}
