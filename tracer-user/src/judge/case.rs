@@ -9,7 +9,7 @@ use super::socket::Socket;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{InferredLimit, InferredTimeout, Match, Means, Phase, Side};
 use crate::report::words::milliseconds;
-use crate::trace::record::{Connection, Logged};
+use crate::trace::record::{BackendExit, Connection, Logged, PeerClose};
 
 pub(super) const NS_PER_MS: f64 = 1e6;
 
@@ -40,6 +40,7 @@ pub(super) struct Settings {
     pub(super) read_timeout: Option<String>,
     pub(super) send_timeout: Option<String>,
     pub(super) buffer_size: Option<String>,
+    pub(super) next_upstream: Option<String>,
 }
 
 /// What the backend's closes say of it.
@@ -57,6 +58,10 @@ pub(super) struct Case<'a> {
     pub(super) socket: &'a Socket,
     pub(super) settings: &'a Settings,
     pub(super) constants: Constants,
+    /// The end of the backend's side, if a process on this host held it.
+    pub(super) peer_close: Option<&'a PeerClose>,
+    /// The end of that process, with the close or soon after.
+    pub(super) backend_exit: Option<&'a BackendExit>,
 }
 
 impl<'a> Case<'a> {
@@ -65,6 +70,14 @@ impl<'a> Case<'a> {
             Socket::Found(connection) => Some(connection),
             _ => None,
         }
+    }
+
+    pub(super) const fn peer_close(&self) -> Option<&'a PeerClose> {
+        self.peer_close
+    }
+
+    pub(super) const fn backend_exit(&self) -> Option<&'a BackendExit> {
+        self.backend_exit
     }
 
     pub(super) fn matched(&self) -> Match {

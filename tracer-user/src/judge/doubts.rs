@@ -56,6 +56,7 @@ impl Judge {
                 "of several lines alike not all were seen being written, so which of their \
                  connections is its own is not known",
             );
+            entry.peer_close = None;
         }
     }
 }

@@ -51,6 +51,8 @@ impl Judge {
             socket: &entry.socket,
             settings: &settings,
             constants: self.constants_of(&entry.line),
+            peer_close: entry.peer_close.as_deref(),
+            backend_exit: self.exit_of(entry),
         };
         let (side, means) = case.side_and_means();
         let phase = case.phase();

@@ -16,6 +16,7 @@ mod fitting;
 mod incident;
 mod line;
 mod no_live;
+mod peers;
 mod recent;
 mod samples;
 mod settings;
@@ -33,13 +34,16 @@ use std::rc::Rc;
 
 use self::clock::Clock;
 use self::line::{AnyLine, UpstreamLine};
+use self::peers::Peers;
 use self::recent::Recent;
 use self::socket::Socket;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
 use crate::nginx::time_zone;
 use crate::report::model::{Incident, Report};
-use crate::trace::record::{Capture, Connection, ConnectionEnd, Continuation, End, Logged, Record};
+use crate::trace::record::{
+    BackendExit, Capture, Connection, ConnectionEnd, Continuation, End, Logged, PeerClose, Record,
+};
 
 /// A worker that has gone is forgotten after this time: its last lines are read by then.
 const GONE_NS: u64 = 10_000_000_000;
@@ -54,6 +58,8 @@ pub(crate) struct Entry {
     /// The worker on the host.
     pid: u32,
     continuation: Option<Continuation>,
+    /// The end of the backend's side.
+    peer_close: Option<Box<PeerClose>>,
 }
 
 impl Entry {
@@ -80,6 +86,10 @@ pub struct Details {
     pub logged: Option<Logged>,
     /// What the worker did next.
     pub continuation: Option<Continuation>,
+    /// The end of the backend's side, if a process on this host held it.
+    pub peer_close: Option<PeerClose>,
+    /// The end of that process.
+    pub exit: Option<BackendExit>,
 }
 
 /// A report and, for each incident in its order, what it was made from.
@@ -133,6 +143,8 @@ pub struct Judge {
     /// Connections that ended, or were open at the end, with a request unanswered: when
     /// it began.
     unanswered: Recent<u64>,
+    /// The backends' own side, where it is on this host.
+    peers: Peers,
 }
 
 impl Judge {
@@ -187,9 +199,9 @@ impl Judge {
                 }
             }
             Record::End(end) => self.end = Some(end.clone()),
-            Record::PeerClose(_)
-            | Record::BackendExit(_)
-            | Record::BackendProcess(_)
+            Record::PeerClose(close) => self.peer_close(close),
+            Record::BackendExit(exit) => self.peers.exit(exit),
+            Record::BackendProcess(_)
             | Record::Listener(_)
             | Record::Trace(_)
             | Record::Unknown => {}
@@ -238,6 +250,23 @@ impl Judge {
             Some(entry) => entry.continuation = Some(continuation),
             None => self.continuations.insert(cookie, continuation),
         }
+    }
+
+    /// Usually before its connection's record, sometimes after the line.
+    fn peer_close(&mut self, close: &PeerClose) {
+        self.peers.close(close);
+        if let Some(entry) = self
+            .entry_of
+            .get(&close.cookie)
+            .and_then(|index| self.entries.get_mut(*index))
+        {
+            entry.peer_close = Some(Box::new(close.clone()));
+        }
+    }
+
+    /// The end of the process that ended an entry's connection.
+    fn exit_of(&self, entry: &Entry) -> Option<&BackendExit> {
+        self.peers.exit_after(entry.peer_close.as_deref()?)
     }
 
     /// Takes leave of workers whose last lines have been read.
@@ -317,13 +346,16 @@ impl Judge {
                 order,
                 pid,
                 continuation: None,
+                peer_close: None,
             };
             if let Some(connection) = entry.connection()
                 && let Some(figures) = self.upstreams.get_mut(&connection.remote)
             {
                 figures.failed(connection);
             }
-            if let Some(cookie) = entry.connection().map(|found| found.cookie) {
+            if let Some(connection) = entry.connection() {
+                let cookie = connection.cookie;
+                entry.peer_close = self.peers.close_of(connection).cloned().map(Box::new);
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
             }

@@ -82,6 +82,7 @@ pub(super) fn settings_for(
         read_timeout: agreed("read_timeout"),
         send_timeout: agreed("send_timeout"),
         buffer_size: agreed("buffer_size"),
+        next_upstream: agreed("next_upstream"),
     }
 }
 

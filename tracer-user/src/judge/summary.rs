@@ -52,6 +52,8 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
             connection: entry.connection().map(|connection| (**connection).clone()),
             logged: entry.sighting,
             continuation: attempt.continuation.copied(),
+            peer_close: entry.peer_close.as_deref().cloned(),
+            exit: judge.exit_of(entry).cloned(),
         })
         .collect();
 

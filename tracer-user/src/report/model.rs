@@ -200,6 +200,14 @@ vocabulary! {
         StaleKeepalive = "stale-keepalive",
         /// The backend closes after a constant number of requests.
         RequestLimit = "request-limit",
+        /// A signal ended the backend's process.
+        BackendKilled = "backend-killed",
+        /// The kernel ended it for want of memory.
+        BackendOom = "backend-oom",
+        /// It crashed.
+        BackendCrashed = "backend-crashed",
+        /// It exited.
+        BackendExited = "backend-exited",
         /// The backend closed without answering.
         ClosedWithoutAnswer = "closed-without-answer",
         /// The backend closed in the middle of its response.

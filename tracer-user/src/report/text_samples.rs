@@ -196,6 +196,9 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
     let (side, means, phase) = match cause {
         C::StaleKeepalive => (Side::Backend, Means::Fin, Phase::Wait),
         C::RequestLimit | C::ClosedWithoutAnswer => (Side::Backend, Means::Rst, Phase::Wait),
+        C::BackendKilled | C::BackendOom | C::BackendCrashed | C::BackendExited => {
+            (Side::Backend, Means::Rst, Phase::Wait)
+        }
         C::ResponseAborted => (Side::Backend, Means::Fin, Phase::Body),
         C::ConnectRefused => (Side::Backend, Means::Refused, Phase::Connect),
         C::ConnectTimeout => (Side::Network, Means::Timeout, Phase::Connect),

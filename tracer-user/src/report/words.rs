@@ -149,6 +149,22 @@ pub fn verdict_sentence(incident: &Incident) -> String {
             );
             format!("backend {peer} {closed} the connection after {served} on it")
         }
+        Cause::BackendKilled | Cause::BackendOom | Cause::BackendCrashed | Cause::BackendExited => {
+            let fate = match incident.cause {
+                Cause::BackendKilled => "was killed by a signal",
+                Cause::BackendOom => "was killed by the kernel for want of memory",
+                Cause::BackendCrashed => "crashed",
+                _ => "exited",
+            };
+            if incident.phase == Phase::Idle {
+                format!("the process of backend {peer} {fate} while the connection was idle")
+            } else {
+                format!(
+                    "the process of backend {peer} {fate} {}{into}",
+                    when(incident.phase)
+                )
+            }
+        }
         Cause::ClosedWithoutAnswer => {
             format!(
                 "backend {peer} {closed} the connection {}{into}",

@@ -2,11 +2,16 @@
 //! only if they are there; the first that does, in the order of [`CAUSES`], is the
 //! incident's cause. What none of them can establish is `unexplained`.
 
+mod backend_crashed;
+mod backend_exited;
+mod backend_killed;
+mod backend_oom;
 mod client_abort;
 mod closed_without_answer;
 mod connect_refused;
 mod connect_timeout;
 mod no_live_upstreams;
+mod owner;
 mod read_timeout;
 mod request_limit;
 mod response_aborted;
@@ -56,6 +61,10 @@ const CAUSES: &[Decide] = &[
     unreachable::decide,
     read_timeout::decide,
     send_timeout::decide,
+    backend_oom::decide,
+    backend_crashed::decide,
+    backend_killed::decide,
+    backend_exited::decide,
     request_limit::decide,
     stale_keepalive::decide,
     response_aborted::decide,

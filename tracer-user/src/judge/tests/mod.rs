@@ -4,6 +4,7 @@
 mod attempts;
 mod causes;
 mod matching;
+mod owners;
 mod properties;
 mod stale;
 
@@ -12,8 +13,8 @@ use std::net::SocketAddr;
 use super::{Judge, Judged, judge};
 use crate::report::model::{Cause, Confidence, Incident, Match};
 use crate::trace::record::{
-    Anchor, Call, Capture, Configuration, Connection, ConnectionEnd, Continuation, IdleEnd, Line,
-    Logged, Next, Nginx, Record, UpstreamBlock, Worker,
+    Anchor, BackendExit, Call, Capture, Configuration, Connection, ConnectionEnd, Continuation,
+    Exit, IdleEnd, Line, Logged, Next, Nginx, PeerClose, Record, UpstreamBlock, Worker,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -300,6 +301,33 @@ impl Said {
 
 pub(super) fn ended(connection: Connection) -> Record {
     Record::Connection(Box::new(connection))
+}
+
+/// The other end of a connection, held by the process 4711, closed in the middle of a
+/// request or by the end of the process.
+pub(super) fn peer_close(cookie: u64, ms: u64, exit: Option<Exit>) -> Record {
+    Record::PeerClose(Box::new(PeerClose {
+        cookie,
+        netns: 1,
+        ns: at(ms),
+        pid: 4711,
+        parent_pid: 4700,
+        comm: "app".to_owned(),
+        exit,
+        unread_bytes: 0,
+        received_bytes: 80,
+        accepted: true,
+    }))
+}
+
+pub(super) fn backend_exit(ms: u64, pid: u32, exit: Exit) -> Record {
+    Record::BackendExit(BackendExit {
+        ns: at(ms),
+        pid,
+        parent_pid: 4700,
+        comm: "app".to_owned(),
+        exit,
+    })
 }
 
 pub(super) fn then(cookie: u64, closed_ms: u64, next: Next, next_cookie: u64) -> Record {

@@ -1,0 +1,149 @@
+//! The end of the process that held the backend's side of a connection: what
+//! `backend-killed`, `backend-oom`, `backend-crashed` and `backend-exited` share.
+
+use super::{Case, how_it_ended, in_flight, reuse, sentences};
+use crate::judge::case::words;
+use crate::judge::end::peer_end_ns;
+use crate::nginx::message::MessageKind;
+use crate::report::model::Confidence;
+use crate::report::words::counted;
+use crate::trace::record::{Exit, PeerClose};
+
+/// A process that ended and with it the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner<'a> {
+    pub(super) close: &'a PeerClose,
+    pub(super) exit: Exit,
+    /// It had closed the connection by a call; how long before it ended.
+    closed_before_ns: Option<u64>,
+}
+
+/// The owner of the backend's side, if its end is what ended the connection: nginx found
+/// a FIN or RST that the dying process, or one that was about to end, had caused.
+pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
+    let of_the_backend = matches!(
+        case.line.kind,
+        MessageKind::PrematureClose
+            | MessageKind::ReceiveFailed
+            | MessageKind::SendFailed
+            | MessageKind::TlsSendFailed
+            | MessageKind::ConnectFailed
+            | MessageKind::PeerClosedInTlsHandshake
+    );
+    peer_end_ns(case.connection()?).filter(|_| of_the_backend)?;
+    let close = case.peer_close()?;
+    if let Some(exit) = close.exit {
+        return Some(Owner {
+            close,
+            exit,
+            closed_before_ns: None,
+        });
+    }
+    let ended = case.backend_exit()?;
+    Some(Owner {
+        close,
+        exit: ended.exit,
+        closed_before_ns: Some(ended.ns.saturating_sub(close.ns)),
+    })
+}
+
+impl Owner<'_> {
+    /// A process that closes by a call may have meant that connection alone.
+    pub(super) const fn confidence(&self) -> Confidence {
+        if self.closed_before_ns.is_some() {
+            Confidence::Likely
+        } else {
+            Confidence::Certain
+        }
+    }
+
+    /// `process 4711 (gunicorn, child of 4700)`.
+    pub(super) fn name(&self) -> String {
+        let PeerClose {
+            pid,
+            parent_pid,
+            comm,
+            ..
+        } = self.close;
+        format!("process {pid} ({comm}, child of {parent_pid})")
+    }
+
+    /// What the process's end and the socket show.
+    pub(super) fn evidence(&self, case: &Case<'_>, what: &str) -> Vec<String> {
+        let name = self.name();
+        let ended = self.closed_before_ns.map_or_else(
+            || format!("{name}, which held the other end, {what}; that closed the connection"),
+            |before| {
+                format!(
+                    "{name}, which held the other end, closed the connection by a call and {} \
+                     later {what}",
+                    words(before)
+                )
+            },
+        );
+        sentences([
+            Some(ended),
+            how_it_ended(case),
+            in_flight(case),
+            self.leftovers(),
+            reuse(case),
+        ])
+    }
+
+    fn leftovers(&self) -> Option<String> {
+        if !self.close.accepted {
+            return Some("it had not accepted the connection yet".to_owned());
+        }
+        let unread = u64::from(self.close.unread_bytes);
+        (unread > 0).then(|| {
+            format!(
+                "it left {} of nginx's unread, so its host sent an RST",
+                counted(unread, "byte", "bytes")
+            )
+        })
+    }
+}
+
+/// `SIGKILL (9)`: numbers as on x86-64 and aarch64.
+pub(super) fn signal(number: u32) -> String {
+    let name = match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return format!("signal {number}"),
+    };
+    format!("{name} ({number})")
+}
+
+/// Signals by which the kernel answers what the program itself did wrong, and abort().
+pub(super) const fn is_crash(signal: u32) -> bool {
+    matches!(signal, 4 | 5 | 6 | 7 | 8 | 11 | 31)
+}
+
+/// That nginx could repeat requests that met such an end, where its configuration
+/// forbids it.
+pub(super) fn retries(case: &Case<'_>) -> String {
+    let directive = case.directive("next_upstream");
+    match case.settings.next_upstream.as_deref() {
+        Some(set) if !set.split_whitespace().any(|word| word == "error") => format!(
+            ". {directive} is `{set}`: with `error` nginx would try another peer for requests \
+             that may be repeated (costs: work done twice)"
+        ),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,53 @@
+//! The backend's side of connections, where a process on this host held it: who closed
+//! there, and which of these processes ended.
+
+use super::recent::Recent;
+use crate::trace::record::{BackendExit, Connection, PeerClose};
+
+/// A server that handles its signal closes its connections first and ends soon after.
+const SOON_NS: u64 = 1_000_000_000;
+
+/// What lines that are still to come may need.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    /// Ends by the end of the process: few, and the ones that matter most.
+    dying: Recent<PeerClose>,
+    /// Ends by a call.
+    called: Recent<PeerClose>,
+    /// The last end of a process of each pid.
+    exits: Recent<BackendExit>,
+}
+
+impl Peers {
+    pub(super) fn close(&mut self, close: &PeerClose) {
+        let closes = if close.exit.is_some() {
+            &mut self.dying
+        } else {
+            &mut self.called
+        };
+        closes.insert(close.cookie, close.clone());
+    }
+
+    pub(super) fn exit(&mut self, exit: &BackendExit) {
+        self.exits.insert(u64::from(exit.pid), exit.clone());
+    }
+
+    /// The end of this connection's other side.
+    pub(super) fn close_of(&self, connection: &Connection) -> Option<&PeerClose> {
+        let cookie = connection.cookie;
+        self.dying.get(cookie).or_else(|| self.called.get(cookie))
+    }
+
+    /// The end of the process that closed, if it came with the close or soon after.
+    pub(super) fn exit_after(&self, close: &PeerClose) -> Option<&BackendExit> {
+        let exit = self.exits.get(u64::from(close.pid))?;
+        let soon = close.ns.saturating_add(SOON_NS);
+        // Of a process that is ending, the close and the end may be noted in either order.
+        let from = if close.exit.is_some() {
+            close.ns.saturating_sub(SOON_NS)
+        } else {
+            close.ns
+        };
+        (from..=soon).contains(&exit.ns).then_some(exit)
+    }
+}
