@@ -176,7 +176,7 @@ fn the_backends_process_and_its_end_are_told() {
     assert_eq!(
         told(peer(Some(Exit::Signal(9)), 1024, true)),
         "process 900 (gunicorn) was killed by SIGKILL, which closes the connection \
-         with 1024 bytes unread"
+         with 1,024 bytes unread"
     );
     assert_eq!(
         told(peer(Some(Exit::Code(3)), 0, true)),
