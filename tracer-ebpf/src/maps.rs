@@ -61,11 +61,7 @@ const NO_WAKEUP: u64 = 1;
 const NO_EXIST: u64 = 1;
 
 #[inline(always)]
-fn storage<T>(
-    map: *const SkStorage<T>,
-    socket: Socket,
-    flags: u64,
-) -> Option<&'static mut T> {
+fn storage<T>(map: *const SkStorage<T>, socket: Socket, flags: u64) -> Option<&'static mut T> {
     if socket.0.is_null() {
         return None;
     }

@@ -38,6 +38,7 @@ pub(super) fn run(arguments: &Show) -> Result<ExitCode> {
                 connection,
                 details.logged.as_ref(),
                 details.continuation.as_ref(),
+                None,
             )
         });
     let mut page = String::new();

@@ -7,7 +7,9 @@ use super::incidents;
 use super::model::Incident;
 use super::page::{DIM, HEADING, PLAIN, Page, TextOptions};
 use super::words::{NAME, counted, milliseconds};
-use crate::trace::record::{Call, Connection, ConnectionEnd, Continuation, IdleEnd, Logged, Next};
+use crate::trace::record::{
+    Call, Connection, ConnectionEnd, Continuation, Exit, IdleEnd, Logged, Next, PeerClose,
+};
 
 /// Silence that is worth a line of its own, in nanoseconds.
 const GAP_NS: i64 = 100_000_000;
@@ -57,6 +59,7 @@ pub fn events_of(
     connection: &Connection,
     logged: Option<&Logged>,
     continuation: Option<&Continuation>,
+    peer: Option<&PeerClose>,
 ) -> Vec<Event> {
     let origin = connection
         .request_started_ns
@@ -67,6 +70,9 @@ pub fn events_of(
     };
     opening(&mut list, connection);
     exchange(&mut list, connection);
+    if let Some(peer) = peer {
+        list.add(Some(peer.ns), Whose::Backend, peer_ended(peer));
+    }
     ending(&mut list, connection);
     if let Some(logged) = logged {
         let errno = match logged.errno {
@@ -202,6 +208,34 @@ fn ending(list: &mut Events, connection: &Connection) {
     );
 }
 
+/// How the backend's process ended its side.
+fn peer_ended(peer: &PeerClose) -> String {
+    let process = format!("process {} ({})", peer.pid, peer.comm);
+    let how = match peer.exit {
+        None => format!("{process} closes the connection"),
+        Some(Exit::Code(code)) => {
+            format!("{process} exits with status {code}, which closes the connection")
+        }
+        Some(Exit::Signal(number)) => format!(
+            "{process} was killed by {}, which closes the connection",
+            signal(number)
+        ),
+        Some(Exit::OutOfMemory) => {
+            format!("{process} was killed because memory ran out, which closes the connection")
+        }
+    };
+    let unread = match peer.unread_bytes {
+        0 => String::new(),
+        bytes => format!(" with {} unread", counted(bytes.into(), "byte", "bytes")),
+    };
+    let queued = if peer.accepted {
+        ""
+    } else {
+        "; nobody had accepted it"
+    };
+    format!("{how}{unread}{queued}")
+}
+
 fn closing(list: &mut Events, connection: &Connection) {
     let unread = match connection.unread_at_close {
         Some(bytes) if bytes > 0 => {
@@ -307,6 +341,32 @@ pub fn render(
 )]
 fn ms(ns: i64) -> f64 {
     ns as f64 / 1e6
+}
+
+/// A signal as Linux names it on x86-64 and aarch64 (asm-generic/signal.h).
+#[must_use]
+pub fn signal(number: u32) -> String {
+    let name = match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        31 => "SIGSYS",
+        _ => return format!("signal {number}"),
+    };
+    name.to_owned()
 }
 
 /// An errno as Linux names it on x86-64 and aarch64 (asm-generic/errno.h).

@@ -45,7 +45,7 @@ fn continuation() -> Continuation {
 
 #[test]
 fn events_are_in_order_and_relative_to_the_request() {
-    let events = events_of(&stale(), Some(&logged()), Some(&continuation()));
+    let events = events_of(&stale(), Some(&logged()), Some(&continuation()), None);
     let told: Vec<_> = events
         .iter()
         .map(|e| (e.ns / 1000, e.whose.word(), e.what.as_str()))
@@ -80,7 +80,7 @@ fn events_are_in_order_and_relative_to_the_request() {
 
 #[test]
 fn the_timeline_shows_silence_and_reads_well() {
-    let events = events_of(&stale(), Some(&logged()), Some(&continuation()));
+    let events = events_of(&stale(), Some(&logged()), Some(&continuation()), None);
     let mut out = String::new();
     render(
         &samples::incident(Cause::StaleKeepalive),
@@ -118,7 +118,7 @@ fn every_event_of_a_connection_is_told() {
     connection.rst_sent_reason = Some(3);
     connection.end = ConnectionEnd::Destroyed;
     connection.socket_error = Some(104);
-    let told: Vec<_> = events_of(&connection, None, None)
+    let told: Vec<_> = events_of(&connection, None, None, None)
         .into_iter()
         .map(|e| e.what)
         .collect();
@@ -144,10 +144,50 @@ fn times_without_sense_do_no_harm() {
     connection.request_started_ns = Some(u64::MAX);
     connection.opened_ns = 0;
     connection.idle_before_ns = Some(u64::MAX);
-    let events = events_of(&connection, Some(&logged()), Some(&continuation()));
+    let events = events_of(&connection, Some(&logged()), Some(&continuation()), None);
     let mut out = String::new();
     let incident = samples::incident(Cause::Unexplained);
     render(&incident, &events, &TextOptions::default(), &mut out).unwrap();
     render(&incident, &[], &TextOptions::default(), &mut out).unwrap();
     assert!(out.contains("No connection of this incident"));
+}
+
+#[test]
+fn the_backends_process_and_its_end_are_told() {
+    let peer = |exit, unread_bytes, accepted| PeerClose {
+        cookie: 4711,
+        netns: 1,
+        ns: 6_003_450_000,
+        pid: 900,
+        parent_pid: 899,
+        comm: "gunicorn".to_owned(),
+        exit,
+        unread_bytes,
+        received_bytes: 174,
+        accepted,
+    };
+    let told = |peer: PeerClose| {
+        let events = events_of(&stale(), None, None, Some(&peer));
+        let at = events.iter().position(|e| e.ns == 50_000).unwrap();
+        assert_eq!(events[at].whose, Whose::Backend);
+        assert!(events[at + 1].what.starts_with("FIN received"));
+        events[at].what.clone()
+    };
+    assert_eq!(
+        told(peer(Some(Exit::Signal(9)), 1024, true)),
+        "process 900 (gunicorn) was killed by SIGKILL, which closes the connection \
+         with 1,024 bytes unread"
+    );
+    assert_eq!(
+        told(peer(Some(Exit::Code(3)), 0, true)),
+        "process 900 (gunicorn) exits with status 3, which closes the connection"
+    );
+    assert_eq!(
+        told(peer(Some(Exit::OutOfMemory), 0, true)),
+        "process 900 (gunicorn) was killed because memory ran out, which closes the connection"
+    );
+    assert_eq!(
+        told(peer(None, 0, false)),
+        "process 900 (gunicorn) closes the connection; nobody had accepted it"
+    );
 }
