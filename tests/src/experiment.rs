@@ -35,7 +35,7 @@ pub fn run(scenarios: &[Scenario], seed: u64) -> Result<Score> {
     let nginx = Nginx::start(&configuration)?;
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
-    let capture = Capture::start(nginx.master_pid(), &trace, &["--quiet"])?;
+    let capture = Capture::start(nginx.master_pid(), &trace, &[])?;
     drive(&mut parts, &Stage::new(&nginx))?;
     capture.finish()?.succeeded()?;
 

@@ -4,6 +4,7 @@ mod aborted;
 mod closed;
 mod read_timeout;
 mod refused;
+mod rejected;
 mod stale;
 mod without_keepalive;
 
@@ -17,4 +18,5 @@ pub const ALL: &[Scenario] = &[
     aborted::SCENARIO,
     read_timeout::SCENARIO,
     refused::SCENARIO,
+    rejected::SCENARIO,
 ];

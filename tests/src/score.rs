@@ -71,7 +71,7 @@ pub struct Score {
     pub calibration: BTreeMap<String, Calibration>,
     /// Inferred constants.
     pub constants: Vec<Inferred>,
-    /// Faults that left no line, by cause: no fault of the tool's.
+    /// Acts that met no request or left no line, by cause: no fault of the tool's.
     pub without_line: BTreeMap<String, usize>,
     /// Each mistake that fails the run, in words: a wrong `certain`, a false incident,
     /// a missing line, a wrong connection.

@@ -2,7 +2,7 @@
 //! verdicts scored against the truth. The scenarios and the scoring live in the crate
 //! `whoclosed-tests`; this only builds and starts its lab.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Run those that can share an nginx at once, on one
     #[arg(long)]
     mixed: bool,
+    /// Binary of the nginx to run [default: the one that setup unpacked]
+    #[arg(long, value_name = "FILE")]
+    nginx: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -48,7 +51,8 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
             arguments.push(name.to_owned());
         }
     }
-    run(&agent, &found.nginx, &arguments)
+    let nginx = options.nginx.as_ref().unwrap_or(&found.nginx);
+    run(&agent, nginx, &arguments)
 }
 
 /// Every scenario once, with one fixed seed.

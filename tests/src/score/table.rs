@@ -46,7 +46,7 @@ impl fmt::Display for Score {
             )?;
         }
         for (cause, count) in &self.without_line {
-            writeln!(f, "without a line: {cause}: {count}")?;
+            writeln!(f, "met no request or left no line: {cause}: {count}")?;
         }
         for mistake in &self.mistakes {
             writeln!(f, "mistake: {mistake}")?;
