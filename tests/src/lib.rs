@@ -6,16 +6,25 @@
 //! turns those records into the faults that a capture has to explain, [`tool`]
 //! runs the command under test from outside, and [`verdicts`] compares both. No
 //! part of the tool is linked in: what it says is read from its output alone.
+//!
+//! [`scenarios`] makes failures of every kind with parameters from a seed,
+//! [`experiment`] runs them, and [`score`] counts what the report got right.
 #![forbid(unsafe_code)]
 
+pub mod act;
 pub mod attached;
 pub mod backend;
 pub mod behaviour;
 pub mod clock;
+pub mod draw;
+pub mod experiment;
 pub mod http;
 pub mod load;
 pub mod nginx;
 pub mod processes;
+pub mod scenario;
+pub mod scenarios;
+pub mod score;
 pub mod sockets;
 pub mod stale;
 pub mod tool;

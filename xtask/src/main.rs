@@ -7,6 +7,7 @@ mod apt;
 mod build;
 mod compiler;
 mod demo;
+mod lab;
 mod linker;
 mod nginx;
 mod setup;
@@ -43,6 +44,8 @@ enum Verb {
     Test(test::Options),
     /// Build, then capture a real nginx before backends that misbehave; needs root
     Demo(demo::Options),
+    /// Build, then cause failures on purpose and score every verdict; needs root
+    Lab(lab::Options),
     /// Check what clippy cannot: headers, lints, comments, README transcripts
     Tidy,
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Build(options) => build::verb(&options),
         Verb::Test(options) => test::verb(&options),
         Verb::Demo(options) => demo::verb(&options),
+        Verb::Lab(options) => lab::verb(&options),
         Verb::Tidy => tidy::verb(),
     };
     let Err(error) = outcome else {

@@ -1,10 +1,10 @@
 //! `cargo xtask test`: the tests without root, then the end-to-end tests on this
-//! machine's kernel.
+//! machine's kernel and a short lab.
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::{build, setup, step, workspace};
+use crate::{build, lab, setup, step, workspace};
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -28,13 +28,17 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     step::require_root("the end-to-end tests need", "test")?;
     let mut end_to_end = step::cargo();
     end_to_end
-        .env("WHOCLOSED", agent)
-        .env("WHOCLOSED_NGINX", found.nginx)
+        .env("WHOCLOSED", &agent)
+        .env("WHOCLOSED_NGINX", &found.nginx)
         .args(["test", "--package", "whoclosed-tests", "--features", "root"])
         .args(["--test", "end_to_end", "--target-dir"])
         .arg(&target)
         .args(&options.filter)
         // They share the kernel's hooks, and a busy machine tells less.
         .args(["--", "--test-threads=1"]);
-    step::run("end-to-end tests", &mut end_to_end)
+    step::run("end-to-end tests", &mut end_to_end)?;
+    if options.filter.is_some() {
+        return Ok(());
+    }
+    lab::short(&agent, &found.nginx)
 }

@@ -1,0 +1,107 @@
+//! Acts: what the lab's backends and drivers did, and what a report has to say of it.
+//! They come from the lab's own records, never from the tool.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+/// One thing that happened to one attempt or one connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct Act {
+    /// The backend's address as nginx names it; the upstream block's name where no
+    /// peer was left.
+    pub upstream: String,
+    /// nginx's end of the connection, where there was one and the backend knows it.
+    pub nginx_end: Option<SocketAddr>,
+    /// Target of the request that arrived on it and met the act. None for what happened
+    /// to a connection without a request: whichever request meets that has the line.
+    pub target: Option<String>,
+    /// When, CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// What was done, in words.
+    pub what: String,
+    /// What a line about it deserves. None: it is no fault, and a line about it is a
+    /// false incident.
+    pub expected: Option<Expected>,
+}
+
+/// The verdicts that are right. The lists are never empty; the first stands for the act
+/// in tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Who.
+    pub sides: Vec<&'static str>,
+    /// How.
+    pub means: Vec<&'static str>,
+    /// Why.
+    pub causes: Vec<&'static str>,
+    /// What decides it was there to be seen: only then does `unexplained` count
+    /// against the tool.
+    pub evident: bool,
+}
+
+impl Expected {
+    /// One right verdict, with its evidence.
+    #[must_use]
+    pub fn new(side: &'static str, means: &'static str, cause: &'static str) -> Self {
+        Self {
+            sides: vec![side],
+            means: vec![means],
+            causes: vec![cause],
+            evident: true,
+        }
+    }
+
+    /// Another cause is right too.
+    #[must_use]
+    pub fn or_cause(mut self, cause: &'static str) -> Self {
+        self.causes.push(cause);
+        self
+    }
+
+    /// Other means are right too.
+    #[must_use]
+    pub fn or_means(mut self, means: &'static str) -> Self {
+        self.means.push(means);
+        self
+    }
+
+    /// Another side is right too.
+    #[must_use]
+    pub fn or_side(mut self, side: &'static str) -> Self {
+        self.sides.push(side);
+        self
+    }
+
+    /// What would decide it cannot be seen: `unexplained` is a good answer.
+    #[must_use]
+    pub fn without_evidence(mut self) -> Self {
+        self.evident = false;
+        self
+    }
+
+    /// The cause that stands for it.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        self.causes.first().copied().unwrap_or("-")
+    }
+}
+
+/// A constant that a backend was configured with, to be inferred by the tool.
+#[derive(Clone, Debug, Serialize)]
+pub struct Constant {
+    /// The backend's address.
+    pub upstream: String,
+    /// Which, and its true value.
+    pub value: Value,
+}
+
+/// A constant's value.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Value {
+    /// Silence after which connections are closed, milliseconds.
+    IdleTimeoutMs(f64),
+    /// Requests after which a connection is closed.
+    RequestLimit(u32),
+}

@@ -1,0 +1,118 @@
+//! Scenarios: failures made on purpose, each with its truth.
+//!
+//! # How to add one
+//!
+//! 1. A file `scenarios/NAME.rs` with `pub(super) const SCENARIO: Scenario`, whose
+//!    `prepare` starts backends with parameters drawn from the [`Draw`] and returns a
+//!    [`Part`]. Where one backend is told by each request what to do, [`Told`] is that
+//!    part already.
+//! 2. One line in `scenarios.rs`: the module, and its `SCENARIO` in `ALL`.
+//!
+//! A part names its upstream blocks after the scenario or with it as a prefix
+//! (`NAME`, `NAME_two`): [`crate::nginx::Upstream`] makes the location `/BLOCK/` of each.
+//! [`Part::drive`] causes the failures through the real nginx, bounded, waiting for facts and never
+//! for times; every target comes from [`Stage::target`], which makes it unique. Then
+//! [`Part::truth`] tells what the backends and drivers recorded: acts with what a
+//! report must say of them, and acts that are no fault (normal closes, good answers).
+//! What the tool says has no part in it.
+//!
+//! Unless `alone`, a part shares nginx and time with others: it must not signal
+//! nginx, and races go through [`Stage::race`]. An `alone` part has an nginx of its own,
+//! whose configuration it may change as it likes ([`Part::configure`]).
+
+mod told;
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+
+pub use told::{Ask, Told};
+
+use crate::act::{Act, Constant};
+use crate::backend::Backend;
+use crate::draw::Draw;
+use crate::nginx::{Configuration, Nginx};
+use crate::stale::{Race, Raced, race};
+
+/// A failure that the lab can make.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name: the file's.
+    pub name: &'static str,
+    /// In one line.
+    pub description: &'static str,
+    /// It needs an nginx of its own and runs in no mixed run.
+    pub alone: bool,
+    /// Starts its backends.
+    pub prepare: fn(&mut Draw) -> Result<Box<dyn Part>>,
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scenario")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A scenario that has begun.
+pub trait Part: Send {
+    /// Adds its upstreams and locations, and nothing else unless it is `alone`.
+    fn configure(&self, configuration: &mut Configuration);
+
+    /// Causes the failures.
+    ///
+    /// # Errors
+    /// If a fact that it waits for does not come about.
+    fn drive(&mut self, stage: &Stage<'_>) -> Result<()>;
+
+    /// What happened, asked once after [`Part::drive`].
+    ///
+    /// # Errors
+    /// If the records cannot be had.
+    fn truth(&self) -> Result<Vec<Act>>;
+
+    /// What its backends were configured with and a capture can infer.
+    fn constants(&self) -> Vec<Constant> {
+        Vec::new()
+    }
+}
+
+/// What parts share while they drive.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// The nginx.
+    pub nginx: &'a Nginx,
+    targets: AtomicUsize,
+    racing: Mutex<()>,
+}
+
+impl<'a> Stage<'a> {
+    /// Before this nginx.
+    #[must_use]
+    pub fn new(nginx: &'a Nginx) -> Self {
+        Self {
+            nginx,
+            targets: AtomicUsize::new(0),
+            racing: Mutex::new(()),
+        }
+    }
+
+    /// A target below `/block/` that no other request of the run has.
+    #[must_use]
+    pub fn target(&self, block: &str) -> String {
+        let number = self.targets.fetch_add(1, Ordering::Relaxed);
+        format!("/{block}/{number}")
+    }
+
+    /// [`race`], one at a time: each stops nginx's workers for a moment.
+    ///
+    /// # Errors
+    /// As [`race`].
+    pub fn race(&self, backend: &Backend, plan: &Race) -> Result<Raced> {
+        let _racing = self.racing.lock().unwrap_or_else(PoisonError::into_inner);
+        race(self.nginx, backend, plan)
+    }
+}

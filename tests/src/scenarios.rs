@@ -1,0 +1,22 @@
+//! All scenarios, one file each. How to add one is told in [`crate::scenario`].
+
+mod aborted;
+mod closed;
+mod read_timeout;
+mod refused;
+mod rejected;
+mod stale;
+mod without_keepalive;
+
+use crate::scenario::Scenario;
+
+/// In the order in which they are listed and run.
+pub const ALL: &[Scenario] = &[
+    stale::SCENARIO,
+    without_keepalive::SCENARIO,
+    closed::SCENARIO,
+    aborted::SCENARIO,
+    read_timeout::SCENARIO,
+    refused::SCENARIO,
+    rejected::SCENARIO,
+];

@@ -1,0 +1,203 @@
+//! The scoring itself: bad judges score badly, and each kind of mistake shows.
+
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::draw::Draw;
+
+const CAUSES: [(&str, &str, &str); 4] = [
+    ("backend", "fin", "closed-without-answer"),
+    ("backend", "rst", "response-aborted"),
+    ("nginx", "timeout", "read-timeout"),
+    ("backend", "fin", "stale-keepalive"),
+];
+
+fn acts(count: u16) -> Vec<Act> {
+    (0..count)
+        .map(|number| {
+            let (side, means, cause) = CAUSES[usize::from(number) % CAUSES.len()];
+            Act {
+                upstream: "127.0.0.1:9000".into(),
+                nginx_end: Some(([127, 0, 0, 1], 1000 + number).into()),
+                target: (cause != "stale-keepalive").then(|| format!("/x/{number}")),
+                at_ns: number.into(),
+                what: cause.into(),
+                expected: Some(Expected::new(side, means, cause)),
+            }
+        })
+        .collect()
+}
+
+fn incident(number: usize, verdict: (&str, &str, &str)) -> Json {
+    let (side, means, cause) = verdict;
+    json!({
+        "id": number + 1, "upstream": "127.0.0.1:9000", "side": side, "means": means,
+        "phase": "wait", "cause": cause, "confidence": "certain", "match": "exact",
+        "retried": null, "served": null, "request_group": number + 1, "evidence": [],
+        "line": { "message": "m", "request": format!("GET /x/{number} HTTP/1.1"), "file": "log",
+                  "offset": number * 100, "connection": 1 },
+        "connection": { "local": format!("127.0.0.1:{}", 1000 + number),
+                        "remote": "127.0.0.1:9000", "worker_pid": 7, "requests": 2,
+                        "reused": true, "idle_ms": 1.5 },
+    })
+}
+
+fn report(incidents: &[Json]) -> Report {
+    let json = json!({
+        "schema": "whoclosed.report/1", "capture": { "lost": {} },
+        "summary": { "lines": incidents.len(), "matched": {} }, "incidents": incidents,
+        "upstreams": [{ "address": "127.0.0.1:9000",
+                        "idle_timeout": { "ms": 1010.0, "samples": 4 } }],
+    });
+    Report::parse(json.to_string().as_bytes()).unwrap()
+}
+
+fn right(count: usize) -> Vec<Json> {
+    let right = |number| incident(number, CAUSES[number % CAUSES.len()]);
+    (0..count).map(right).collect()
+}
+
+fn log(count: usize) -> Vec<LogLine> {
+    let line = |number: usize| LogLine {
+        offset: number as u64 * 100,
+        text: String::new(),
+    };
+    (0..count).map(line).collect()
+}
+
+fn score(incidents: &[Json], acts: &[Act]) -> Score {
+    Score::of(&report(incidents), acts, &[], &log(incidents.len()))
+}
+
+fn right_causes(score: &Score) -> usize {
+    score.causes.values().map(|row| row.right_cause).sum()
+}
+
+#[test]
+fn a_judge_that_is_always_right_scores_full() {
+    let score = score(&right(8), &acts(8));
+    assert!(score.holds(), "{score}");
+    assert_eq!(right_causes(&score), 8);
+    assert!(
+        score.mistakes.is_empty() && score.without_line.is_empty(),
+        "{score}"
+    );
+    assert!(
+        score
+            .causes
+            .values()
+            .all(|row| row.right_connection == row.lines)
+    );
+    assert_eq!(score.calibration["certain"].right, 8);
+}
+
+#[test]
+fn a_judge_at_random_scores_badly() {
+    let mut draw = Draw::new(1);
+    let incidents: Vec<_> = (0..400)
+        .map(|number| incident(number, draw.one_of(&CAUSES)))
+        .collect();
+    let score = score(&incidents, &acts(400));
+    assert!(!score.holds());
+    assert!(right_causes(&score) < 160, "{}", right_causes(&score));
+    assert!(score.causes.values().all(|row| row.wrong > row.lines / 2));
+}
+
+#[test]
+fn a_judge_that_always_says_stale_keepalive_scores_badly() {
+    let incidents: Vec<_> = (0..400).map(|number| incident(number, CAUSES[3])).collect();
+    let score = score(&incidents, &acts(400));
+    assert!(!score.holds());
+    assert_eq!(right_causes(&score), 100);
+    assert_eq!(score.confusion["read-timeout"]["stale-keepalive"], 100);
+    assert_eq!(score.calibration["certain"].right, 100);
+}
+
+#[test]
+fn a_wrong_connection_and_a_swapped_pair_show() {
+    let mut incidents = right(8);
+    incidents[0]["connection"]["local"] = json!("127.0.0.1:9");
+    assert!(score(&incidents, &acts(8)).failures[0].starts_with("wrong connection 1"));
+    let mut incidents = right(8);
+    let (first, second) = (
+        incidents[0]["connection"].clone(),
+        incidents[1]["connection"].clone(),
+    );
+    incidents[0]["connection"] = second;
+    incidents[1]["connection"] = first;
+    let swapped = score(&incidents, &acts(8));
+    assert_eq!(swapped.failures.len(), 2, "{swapped}");
+    incidents[0]["connection"] = Json::Null;
+    assert_eq!(score(&incidents, &acts(8)).failures.len(), 2);
+}
+
+#[test]
+fn a_missing_line_shows() {
+    let score = Score::of(&report(&right(7)), &acts(8), &[], &log(8));
+    assert_eq!(score.failures.len(), 1, "{score}");
+    assert!(score.failures[0].starts_with("missing line at byte 700"));
+}
+
+#[test]
+fn an_incident_without_an_act_or_about_a_normal_one_is_false() {
+    let nothing = score(&right(1), &[]);
+    assert!(
+        nothing.failures[0].starts_with("false incident"),
+        "{nothing}"
+    );
+    let mut acts = acts(1);
+    acts[0].expected = None;
+    let normal = score(&right(1), &acts);
+    assert!(normal.failures[0].contains("normal act"), "{normal}");
+}
+
+#[test]
+fn an_act_stands_behind_one_incident_only() {
+    let twice = [incident(0, CAUSES[0]), incident(0, CAUSES[0])];
+    let score = score(&twice, &acts(1));
+    assert!(
+        score
+            .failures
+            .iter()
+            .any(|failure| failure.contains("false incident")),
+        "{score}"
+    );
+}
+
+#[test]
+fn unexplained_is_no_wrong_verdict_and_counts_only_where_there_was_evidence() {
+    let unexplained = [incident(0, ("backend", "fin", "unexplained"))];
+    let mut acts = acts(1);
+    let row = |acts: &[Act]| score(&unexplained, acts).causes["closed-without-answer"].clone();
+    assert_eq!(
+        (row(&acts).unexplained, row(&acts).needlessly_unexplained),
+        (1, 1)
+    );
+    assert_eq!(row(&acts).wrong, 0);
+    acts[0].expected = acts[0].expected.take().map(Expected::without_evidence);
+    assert_eq!(
+        (row(&acts).unexplained, row(&acts).needlessly_unexplained),
+        (1, 0)
+    );
+}
+
+#[test]
+fn a_wrong_guess_that_is_not_certain_is_a_mistake_and_no_failure() {
+    let mut guess = incident(0, CAUSES[2]);
+    guess["confidence"] = json!("likely");
+    let score = score(&[guess], &acts(1));
+    assert!(score.holds() && score.mistakes.len() == 1, "{score}");
+    assert_eq!(score.calibration["likely"].right, 0);
+}
+
+#[test]
+fn an_inferred_constant_may_be_off_by_two_percent_or_twenty_milliseconds() {
+    for (ms, is_right) in [(1000.0, true), (991.0, true), (985.0, false)] {
+        let constant = Constant {
+            upstream: "127.0.0.1:9000".into(),
+            value: Value::IdleTimeoutMs(ms),
+        };
+        let score = Score::of(&report(&[]), &[], &[constant], &[]);
+        assert_eq!(score.constants[0].right, is_right, "{ms}");
+    }
+}
