@@ -66,4 +66,18 @@ layout! {
     PARENT = "task_struct"."real_parent";
     /// A task's process id.
     TGID = "task_struct"."tgid";
+    /// A task's open files.
+    FILES = "task_struct"."files";
+    /// Their table.
+    FILE_TABLE = "files_struct"."fdt";
+    /// Descriptors that the table has room for.
+    FILE_TABLE_SIZE = "fdtable"."max_fds";
+    /// The files by descriptor.
+    FILE_TABLE_FILES = "fdtable"."fd";
+    /// A socket's file points to the socket.
+    FILE_PRIVATE = "file"."private_data";
+    /// The kernel's socket of a process's one.
+    SOCK = "socket"."sk";
+    /// The cookie, 0 before anybody has asked for it.
+    COOKIE = "sock_common"."skc_cookie";
 }

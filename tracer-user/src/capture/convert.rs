@@ -108,7 +108,7 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         unread_at_close: known(wire.unread_at_close),
         unread_at_end: known(wire.unread_at_end),
         unacked_at_close: None,
-        handshake_ns: None,
+        handshake_ns: happened(wire.handshake_ns),
         rst_sent_reason: known(wire.rst_sent_reason),
         first_seen_mid_life: wire.first_seen_mid_life != 0,
     }
