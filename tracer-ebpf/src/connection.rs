@@ -28,8 +28,9 @@ wire! {
     ///
     /// Times are nanoseconds of CLOCK_MONOTONIC, 0 where the event never happened.
     /// "Exchange" is one request with its response: it begins with the first byte
-    /// sent after a byte was received (or the first ever).
-    pub struct Connection, size 328, last reserved at 317 {
+    /// sent after a byte was received (or the first ever). Flights of a TLS handshake
+    /// that was seen are no exchanges; their bytes are not counted either.
+    pub struct Connection, size 336, last reserved at 325 {
         /// [`Kind::Connection`]
         pub kind: u32,
         /// [`Connection::SIZE`]
@@ -91,6 +92,8 @@ wire! {
         /// The last line about a client connection that the closing thread logged before,
         /// if it did nothing on another socket in between.
         pub line_ns: u64,
+        /// A TLS handshake was done, as the first request told.
+        pub handshake_ns: u64,
         /// Silence before the last exchange, in nanoseconds; 0 for the first.
         pub idle_before_ns: u64,
         /// Bytes sent in all.
@@ -124,7 +127,7 @@ wire! {
         pub rst_sent_reason: u32,
         /// Bytes that nginx had not read when the first FIN or RST arrived.
         pub unread_at_end: u32,
-        /// TCP sequence number of the first byte that nginx writes.
+        /// TCP sequence number of the first byte that nginx writes, and that is counted.
         pub first_sequence: u32,
         /// Bytes written and not acknowledged when nginx closed.
         pub unacked_at_close: u32,

@@ -36,8 +36,12 @@ fn offset(field: usize) -> usize {
 
 #[inline(always)]
 fn read<T: Copy>(base: *const c_void, field: usize) -> T {
+    read_at(base.wrapping_byte_add(offset(field)))
+}
+
+#[inline(always)]
+fn read_at<T: Copy>(source: *const c_void) -> T {
     let mut value = MaybeUninit::<T>::zeroed();
-    let source = base.wrapping_byte_add(offset(field));
     // SAFETY: the helper checks the source address itself and zeroes the target on
     // a fault; the target is this stack slot of exactly the size given.
     unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, source) };
@@ -204,6 +208,27 @@ pub(crate) fn describe_current(peer: &mut PeerClose) {
         peer.exit_code = read(task, layout::EXIT_CODE);
         peer.out_of_memory = u8::from(!victim.is_null());
     }
+}
+
+/// Cookie of the socket that the current task has under this descriptor, which must
+/// be a socket's; 0 if nobody has asked for that cookie yet.
+#[inline(always)]
+pub(crate) fn cookie_of(descriptor: i32) -> u64 {
+    // SAFETY: no arguments; the kernel returns the current task's address.
+    let task = unsafe { bpf_get_current_task() } as *const c_void;
+    let files: *const c_void = read(task, layout::FILES);
+    let table: *const c_void = read(files, layout::FILE_TABLE);
+    let size: u32 = read(table, layout::FILE_TABLE_SIZE);
+    // A negative descriptor is larger than any table.
+    if descriptor as u32 >= size {
+        return 0;
+    }
+    let list: *const c_void = read(table, layout::FILE_TABLE_FILES);
+    let entry = list.wrapping_byte_add(descriptor as usize * size_of::<*const c_void>());
+    let file: *const c_void = read_at(entry);
+    let socket: *const c_void = read(file, layout::FILE_PRIVATE);
+    let sock: *const c_void = read(socket, layout::SOCK);
+    read(sock, layout::COOKIE)
 }
 
 /// Process id of the current task's parent.

@@ -82,4 +82,18 @@ layout! {
     BYTES_RECEIVED = "tcp_sock"."bytes_received";
     /// The file's half of a socket; none until accept().
     SK_SOCKET = "sock"."sk_socket";
+    /// A task's open files.
+    FILES = "task_struct"."files";
+    /// Their table.
+    FILE_TABLE = "files_struct"."fdt";
+    /// Descriptors that the table has room for.
+    FILE_TABLE_SIZE = "fdtable"."max_fds";
+    /// The files by descriptor.
+    FILE_TABLE_FILES = "fdtable"."fd";
+    /// A socket's file points to the socket.
+    FILE_PRIVATE = "file"."private_data";
+    /// The kernel's socket of a process's one.
+    SOCK = "socket"."sk";
+    /// The cookie, 0 before anybody has asked for it.
+    COOKIE = "sock_common"."skc_cookie";
 }

@@ -13,6 +13,7 @@ use tracer_ebpf::continuation::{NEXT_CONNECT, NEXT_REUSE};
 use tracer_ebpf::upstream::UpstreamKey;
 use tracer_ebpf::{histogram, loss};
 
+use crate::handshake::{self, Part};
 use crate::kernel::Socket;
 use crate::threads::{self, now};
 use crate::{maps, owner, peers};
@@ -269,6 +270,13 @@ pub(crate) fn sent(socket: Socket, result: i32) {
     if result > 0 {
         let now = now();
         let bytes = u64::from(result.unsigned_abs());
+        if connection.exchanges == 0 {
+            match handshake::part(connection.cookie) {
+                Part::Flight => return flight_sent(connection, result.unsigned_abs(), now),
+                Part::Request(done_ns) => connection.handshake_ns = done_ns,
+                Part::Unknown => {}
+            }
+        }
         if connection.last_call != CALL_SEND {
             begin_exchange(connection, now);
             connection.last_call = CALL_SEND;
@@ -279,6 +287,14 @@ pub(crate) fn sent(socket: Socket, result: i32) {
     } else {
         failed(connection, CALL_SEND, result);
     }
+}
+
+/// A flight of a TLS handshake is no request, but a step of the thread all the same.
+#[inline(always)]
+fn flight_sent(connection: &mut Connection, bytes: u32, now: u64) {
+    connection.first_sequence = connection.first_sequence.wrapping_add(bytes);
+    connection.last_sent_ns = now;
+    threads::went_on(NEXT_REUSE, connection.cookie, now);
 }
 
 #[inline(always)]
@@ -310,6 +326,10 @@ pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
     } else if result > 0 {
         let now = now();
         let bytes = u64::from(result.unsigned_abs());
+        if connection.exchanges == 0 && matches!(handshake::part(connection.cookie), Part::Flight) {
+            connection.last_received_ns = now;
+            return;
+        }
         if connection.answered == 0 {
             first_byte(connection, now);
         }

@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod handshake;
 mod kernel;
 mod life;
 mod log_call;
@@ -18,8 +19,8 @@ mod threads;
 
 use core::ffi::c_void;
 
-use aya_ebpf::macros::{btf_tracepoint, uprobe};
-use aya_ebpf::programs::{BtfTracePointContext, ProbeContext};
+use aya_ebpf::macros::{btf_tracepoint, uprobe, uretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, ProbeContext, RetProbeContext};
 use aya_log_ebpf::debug;
 use tracer_ebpf::settings;
 
@@ -115,6 +116,22 @@ fn whoclosed_gone(context: BtfTracePointContext) -> i32 {
 #[uprobe]
 fn whoclosed_line(context: ProbeContext) -> u32 {
     log_call::logged(&context);
+    0
+}
+
+// uprobe on ngx_ssl_handshake of the nginx binary
+// proto: ngx_connection_t *c
+#[uprobe]
+fn whoclosed_tls(context: ProbeContext) -> u32 {
+    handshake::entered(&context);
+    0
+}
+
+// uretprobe on ngx_ssl_handshake of the nginx binary
+// proto: ngx_int_t; NGX_OK, NGX_AGAIN or NGX_ERROR
+#[uretprobe]
+fn whoclosed_tls_r(context: RetProbeContext) -> u32 {
+    handshake::returned(&context);
     0
 }
 

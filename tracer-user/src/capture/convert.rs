@@ -114,7 +114,7 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
             && wire.established_ns != 0
             && wire.rst_received_ns == 0)
             .then_some(wire.unacked_at_close),
-        handshake_ns: None,
+        handshake_ns: happened(wire.handshake_ns),
         rst_sent_reason: known(wire.rst_sent_reason),
         first_seen_mid_life: wire.first_seen_mid_life != 0,
     }

@@ -107,7 +107,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
         diagnostics: request.diagnostics,
     })?;
-    let sees_log_calls = attach_log_calls(host, &mut programs)?;
+    let sees_log_calls = attach_to_binaries(host, &mut programs)?;
     let followed = host.follow(&request.error_logs)?;
     let start_ns = clock::monotonic_ns();
 
@@ -156,8 +156,8 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     })
 }
 
-/// One uprobe a binary. Tells for each instance whether its log calls are seen.
-fn attach_log_calls(host: &Host, programs: &mut Programs) -> Result<Vec<bool>> {
+/// The uprobes, once a binary. Tells for each instance whether its log calls are seen.
+fn attach_to_binaries(host: &Host, programs: &mut Programs) -> Result<Vec<bool>> {
     let mut attached = std::collections::HashMap::new();
     let mut seen = Vec::new();
     for watched in &host.watched {
@@ -179,6 +179,21 @@ fn attach_log_calls(host: &Host, programs: &mut Programs) -> Result<Vec<bool>> {
         seen.push(reason.is_none());
         programs.hooks.push(Hook {
             name: format!("{} in {}", programs::LOG_FUNCTION, watched.instance.binary),
+            attached: reason.is_none(),
+            reason,
+        });
+        let reason = programs
+            .attach_handshake(&watched.instance.exe)
+            .err()
+            .map(|error| {
+                format!("{error:#}; without it TLS handshakes with upstreams count as requests")
+            });
+        programs.hooks.push(Hook {
+            name: format!(
+                "{} in {}",
+                programs::HANDSHAKE_FUNCTION,
+                watched.instance.binary
+            ),
             attached: reason.is_none(),
             reason,
         });

@@ -86,9 +86,13 @@ const TRACEPOINTS: &[Tracepoint] = &[
 ];
 
 const LOG_CALL: &str = "whoclosed_line";
+const HANDSHAKE: &str = "whoclosed_tls";
+const HANDSHAKE_RETURN: &str = "whoclosed_tls_r";
 const OPEN_CONNECTIONS: &str = "whoclosed_open";
 /// nginx's function behind every line of its logs.
 pub const LOG_FUNCTION: &str = "ngx_log_error_core";
+/// nginx's function that does each step of a TLS handshake.
+pub const HANDSHAKE_FUNCTION: &str = "ngx_ssl_handshake";
 
 /// What the programs are told when they are loaded.
 #[derive(Clone, Debug)]
@@ -313,13 +317,28 @@ impl Programs {
     /// # Errors
     /// If the binary exports no such function or the kernel refuses.
     pub fn attach_log_call(&mut self, binary: &Path) -> Result<()> {
-        let program = self.ebpf.program_mut(LOG_CALL).context("no such program")?;
+        self.attach_uprobe(LOG_CALL, LOG_FUNCTION, binary)
+    }
+
+    /// Attaches to nginx's TLS handshakes in a binary, likewise.
+    ///
+    /// # Errors
+    /// If the binary exports no such function or the kernel refuses.
+    pub fn attach_handshake(&mut self, binary: &Path) -> Result<()> {
+        // A handshake whose end is not seen would swallow requests: so its end is
+        // attached first, and without it the beginning is not.
+        self.attach_uprobe(HANDSHAKE_RETURN, HANDSHAKE_FUNCTION, binary)?;
+        self.attach_uprobe(HANDSHAKE, HANDSHAKE_FUNCTION, binary)
+    }
+
+    fn attach_uprobe(&mut self, program: &str, function: &str, binary: &Path) -> Result<()> {
+        let program = self.ebpf.program_mut(program).context("no such program")?;
         let program: &mut UProbe = program.try_into()?;
         if program.fd().is_err() {
             program.load().map_err(|error| anyhow!(why(&error)))?;
         }
         program
-            .attach(LOG_FUNCTION, binary, UProbeScope::AllProcesses)
+            .attach(function, binary, UProbeScope::AllProcesses)
             .map_err(|error| anyhow!(why(&error)))?;
         Ok(())
     }

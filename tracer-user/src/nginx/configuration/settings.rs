@@ -11,7 +11,7 @@ use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
 const MODULES: [&str; 6] = ["proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"];
 
 /// Settings of those modules, without the module's name.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 16] = [
     "connect_timeout",
     "read_timeout",
     "send_timeout",
@@ -25,12 +25,29 @@ const SETTINGS: [&str; 13] = [
     "ignore_client_abort",
     "socket_keepalive",
     "keep_conn",
+    "ssl_verify",
+    "ssl_name",
+    "ssl_server_name",
 ];
 
-/// The `http` part of a configuration. A `stream` part has other settings and no
-/// locations; it is left out.
+/// A setting of the core that bears on what is passed on, whatever passes it.
+const BODY_SIZE: &str = "client_max_body_size";
+
+/// Settings of the main context, and of `events` in it.
+const MAIN: [&str; 3] = [
+    "worker_processes",
+    "worker_rlimit_nofile",
+    "worker_shutdown_timeout",
+];
+const EVENTS: [&str; 1] = ["worker_connections"];
+
+/// The `http` part of a configuration, and what its main context says of workers. A
+/// `stream` part has other settings and no locations; it is left out.
 pub(super) fn configuration(directives: &[Directive]) -> Configuration {
-    let mut found = Configuration::default();
+    let mut found = Configuration {
+        main: main(directives),
+        ..Configuration::default()
+    };
     for http in directives
         .iter()
         .filter(|directive| directive.name == "http")
@@ -47,6 +64,21 @@ pub(super) fn configuration(directives: &[Directive]) -> Configuration {
     found
 }
 
+/// nginx refuses a second setting of the same name, so each stands at most once.
+fn main(directives: &[Directive]) -> BTreeMap<String, String> {
+    let events = directives
+        .iter()
+        .filter(|directive| directive.name == "events")
+        .flat_map(|events| &events.block)
+        .filter(|directive| EVENTS.contains(&directive.name.as_str()));
+    directives
+        .iter()
+        .filter(|directive| MAIN.contains(&directive.name.as_str()))
+        .chain(events)
+        .map(|directive| (directive.name.clone(), directive.value()))
+        .collect()
+}
+
 fn upstream(directive: &Directive) -> UpstreamBlock {
     let mut block = UpstreamBlock {
         name: directive.value(),
@@ -55,7 +87,7 @@ fn upstream(directive: &Directive) -> UpstreamBlock {
     for inner in &directive.block {
         let argument = inner.argument(0).unwrap_or_default();
         match inner.name.as_str() {
-            "server" => block.servers.push(argument.to_owned()),
+            "server" => block.servers.push(inner.value()),
             "keepalive" => block.keepalive = argument.parse().ok(),
             "keepalive_timeout" => block.keepalive_timeout_ms = parse_time_ms(argument),
             "keepalive_requests" => block.keepalive_requests = argument.parse().ok(),
@@ -88,6 +120,11 @@ impl InForce {
     /// Those in force inside a block: its own over those around it.
     fn within(&self, block: &[Directive]) -> Self {
         let mut inner = self.clone();
+        for directive in block.iter().filter(|inner| inner.name == BODY_SIZE) {
+            inner
+                .settings
+                .insert(directive.name.clone(), directive.value());
+        }
         for module in MODULES {
             let header = format!("{module}_set_header");
             let key = format!("{header} Connection");
@@ -119,11 +156,13 @@ impl InForce {
         inner
     }
 
-    /// Those of one module.
+    /// Those of one module, and the core's.
     fn of(&self, module: &str) -> BTreeMap<String, String> {
         let own = |name: &str| {
-            name.strip_prefix(module)
-                .is_some_and(|rest| rest.starts_with('_'))
+            name == BODY_SIZE
+                || name
+                    .strip_prefix(module)
+                    .is_some_and(|rest| rest.starts_with('_'))
         };
         let settings = self.settings.iter().filter(|(name, _)| own(name));
         settings
@@ -217,15 +256,18 @@ mod tests {
     #[test]
     fn upstream_blocks_have_servers_and_keepalive() {
         let found = read(
-            "http { upstream app { zone app 64k; server 127.0.0.1:9101 weight=5; \
-             server unix:/run/app.sock backup; keepalive 32 local; keepalive_timeout 1m 30s; \
+            "http { upstream app { zone app 64k; server 127.0.0.1:9101 weight=5 \
+             max_fails=2 fail_timeout=5s; server unix:/run/app.sock backup; keepalive 32 local; keepalive_timeout 1m 30s; \
              keepalive_requests 100; } upstream bare { server app.example:80; } }"
                 .replace("1m 30s", "'1m 30s'")
                 .as_str(),
         );
         let app = UpstreamBlock {
             name: "app".to_owned(),
-            servers: vec!["127.0.0.1:9101".to_owned(), "unix:/run/app.sock".to_owned()],
+            servers: vec![
+                "127.0.0.1:9101 weight=5 max_fails=2 fail_timeout=5s".to_owned(),
+                "unix:/run/app.sock backup".to_owned(),
+            ],
             keepalive: Some(32),
             keepalive_timeout_ms: Some(90_000),
             keepalive_requests: Some(100),
@@ -294,6 +336,57 @@ mod tests {
         assert_eq!(connection(0).map(String::as_str), Some(""));
         assert_eq!(connection(1), None);
         assert_eq!(connection(2).map(String::as_str), Some("upgrade"));
+    }
+
+    #[test]
+    fn settings_of_main_and_events_are_kept_as_written() {
+        let found = read(
+            "worker_processes auto; worker_rlimit_nofile 1024; worker_shutdown_timeout 5s;
+             user www; events { worker_connections 512; multi_accept on; }
+             http { server { location / { proxy_pass http://a; } } }",
+        );
+        let main: Vec<_> = found
+            .main
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            main,
+            [
+                ("worker_connections", "512"),
+                ("worker_processes", "auto"),
+                ("worker_rlimit_nofile", "1024"),
+                ("worker_shutdown_timeout", "5s"),
+            ]
+        );
+        assert!(read("http { }").main.is_empty());
+    }
+
+    #[test]
+    fn tls_retry_and_body_settings_are_those_in_force() {
+        let found = read(
+            "http { client_max_body_size 8m; proxy_ssl_verify on; proxy_ssl_name outer.example;
+               server { proxy_next_upstream error http_502; proxy_next_upstream_tries 2;
+                 location /a { proxy_pass https://a; proxy_ssl_server_name on;
+                   proxy_ssl_name a.example; proxy_request_buffering off; }
+                 location /b { fastcgi_pass b; client_max_body_size 0; } } }",
+        );
+        assert_eq!(
+            settings(&found.locations[0]),
+            [
+                ("client_max_body_size", "8m"),
+                ("proxy_next_upstream", "error http_502"),
+                ("proxy_next_upstream_tries", "2"),
+                ("proxy_request_buffering", "off"),
+                ("proxy_ssl_name", "a.example"),
+                ("proxy_ssl_server_name", "on"),
+                ("proxy_ssl_verify", "on"),
+            ]
+        );
+        assert_eq!(
+            settings(&found.locations[1]),
+            [("client_max_body_size", "0")]
+        );
     }
 
     #[test]
