@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Show) -> Result<ExitCode> {
                 connection,
                 details.logged.as_ref(),
                 details.continuation.as_ref(),
-                None,
+                details.peer_close.as_ref(),
             )
         });
     let mut page = String::new();
