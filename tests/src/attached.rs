@@ -45,7 +45,7 @@ const fn at(names: &'static [&'static str], hook: Hook) -> Program {
 }
 
 /// All that a capture of one nginx attaches.
-pub const PROGRAMS: [Program; 9] = [
+pub const PROGRAMS: [Program; 11] = [
     at(
         &["whoclosed_state"],
         Hook::Tracepoint("inet_sock_set_state"),
@@ -61,6 +61,8 @@ pub const PROGRAMS: [Program; 9] = [
     ),
     at(&["whoclosed_again"], Hook::Tracepoint("tcp_retransmit_skb")),
     at(&["whoclosed_line"], Hook::Uprobe("ngx_log_error_core")),
+    at(&["whoclosed_tls"], Hook::Uprobe("ngx_ssl_handshake")),
+    at(&["whoclosed_tls_r"], Hook::Uprobe("ngx_ssl_handshake")),
     at(&["whoclosed_open"], Hook::Iterator("bpf_sk_storage_map")),
 ];
 
