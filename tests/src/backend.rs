@@ -5,6 +5,7 @@
 //! request is in [`crate::behaviour`]; this module serves and remembers.
 
 mod connection;
+mod journal;
 mod record;
 
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketType};
 
+pub use journal::{Journal, read as read_journal};
 pub use record::{Answer, Connection, End, Ended, Request, Why};
 
 use crate::behaviour::{Behaviour, Means};
@@ -84,10 +86,23 @@ struct Shared {
     gathered: Condvar,
     seen: Mutex<HashSet<String>>,
     threads: AtomicUsize,
+    /// Where every change of a record is written before the act is committed.
+    journal: Option<Journal>,
     stopped: UnixStream,
 }
 
 impl Shared {
+    /// Writes a connection's latest change to the journal. The caller holds the records.
+    fn note(&self, index: usize, connection: &Connection) {
+        if let Some(journal) = &self.journal
+            && let Err(error) = journal.append(index, connection)
+        {
+            // An act that is not on record would be a lie: the process ends instead.
+            eprintln!("backend: {error:#}");
+            std::process::exit(70);
+        }
+    }
+
     /// Lets held closes happen.
     fn release(&self) {
         *lock(&self.held) = false;
@@ -115,6 +130,19 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
+        Self::start_with(address, habits, None)
+    }
+
+    /// The same with a journal: every record is in it before its act is committed, so
+    /// that it survives this process. Requests may then end the process.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub fn start_journalled(address: SocketAddr, habits: Habits, journal: Journal) -> Result<Self> {
+        Self::start_with(address, habits, Some(journal))
+    }
+
+    fn start_with(address: SocketAddr, habits: Habits, journal: Option<Journal>) -> Result<Self> {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
@@ -129,6 +157,7 @@ impl Backend {
             gathered: Condvar::new(),
             seen: Mutex::default(),
             threads: AtomicUsize::new(0),
+            journal,
             stopped,
         });
         let listening = thread::Builder::new()

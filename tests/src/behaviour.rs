@@ -8,12 +8,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
+use serde::{Deserialize, Serialize};
 
 /// Header that chooses the behaviour for one request.
 pub const HEADER: &str = "X-Lab";
 
 /// How a backend ends a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Means {
     /// close(2) with nothing unread: the kernel sends a FIN.
     Fin,
@@ -78,10 +79,75 @@ pub enum Kind {
     LeaveBodyUnread,
     /// Read no byte of the request's body and say nothing until nginx goes.
     StopReading,
+    /// End the whole process. Only a backend in a process of its own does so.
+    EndProcess {
+        /// How it ends.
+        death: Death,
+        /// How far the answer has come.
+        phase: Phase,
+    },
+}
+
+/// How a process ends itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// exit(2) with this status.
+    Exit(u8),
+    /// abort(3): SIGABRT.
+    Abort,
+    /// SIGSEGV with its default action.
+    Segfault,
+}
+
+/// How far an exchange has come when the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The request's head is read, its body is not: with one, the kernel sends an RST.
+    Unread,
+    /// The request is read, no byte of the answer written.
+    Waiting,
+    /// In the middle of the response header.
+    Header,
+    /// After half of the response body.
+    Body,
+}
+
+impl Phase {
+    const ALL: [(Self, &str); 4] = [
+        (Self::Unread, "-unread"),
+        (Self::Waiting, ""),
+        (Self::Header, "-in-header"),
+        (Self::Body, "-in-body"),
+    ];
+
+    fn suffix(self) -> &'static str {
+        Self::ALL
+            .into_iter()
+            .find_map(|(phase, suffix)| (phase == self).then_some(suffix))
+            .unwrap_or_default()
+    }
+}
+
+/// `exit-in-body` with the number after its `=`, if it is the end of a process.
+fn end_of_process(name: &str, number: Option<usize>) -> Option<Result<Kind>> {
+    let (death, rest) = ["exit", "abort", "segfault"]
+        .into_iter()
+        .find_map(|death| Some((death, name.strip_prefix(death)?)))?;
+    let (phase, _) = Phase::ALL.into_iter().find(|(_, suffix)| *suffix == rest)?;
+    let death = match (death, number) {
+        ("exit", status) => match u8::try_from(status.unwrap_or(0)) {
+            Ok(status) => Death::Exit(status),
+            Err(error) => return Some(Err(error).context("no exit status")),
+        },
+        ("abort", _) => Death::Abort,
+        _ => Death::Segfault,
+    };
+    Some(Ok(Kind::EndProcess { death, phase }))
 }
 
 /// A behaviour and when it applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Behaviour {
     /// What to do.
     pub kind: Kind,
@@ -152,6 +218,11 @@ impl fmt::Display for Behaviour {
             Kind::InvalidHeader => f.write_str("invalid-header")?,
             Kind::LeaveBodyUnread => f.write_str("leave-body-unread")?,
             Kind::StopReading => f.write_str("stop-reading")?,
+            Kind::EndProcess { death, phase } => match death {
+                Death::Exit(status) => write!(f, "exit{}={status}", phase.suffix())?,
+                Death::Abort => write!(f, "abort{}", phase.suffix())?,
+                Death::Segfault => write!(f, "segfault{}", phase.suffix())?,
+            },
         }
         if !self.after.is_zero() {
             write!(f, " after={}", self.after.as_millis())?;
@@ -222,9 +293,26 @@ impl FromStr for Behaviour {
             "invalid-header" => Kind::InvalidHeader,
             "leave-body-unread" => Kind::LeaveBodyUnread,
             "stop-reading" => Kind::StopReading,
-            _ => bail!("unknown behaviour {name:?}"),
+            _ => match end_of_process(name, number) {
+                Some(kind) => kind?,
+                None => bail!("unknown behaviour {name:?}"),
+            },
         };
         Ok(Self { kind, after, once })
+    }
+}
+
+impl From<Behaviour> for String {
+    fn from(behaviour: Behaviour) -> Self {
+        behaviour.to_string()
+    }
+}
+
+impl TryFrom<String> for Behaviour {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 
@@ -255,6 +343,18 @@ mod tests {
             Behaviour::of(Kind::InvalidHeader),
             Behaviour::of(Kind::LeaveBodyUnread),
             Behaviour::of(Kind::StopReading),
+            Behaviour::of(Kind::EndProcess {
+                death: Death::Exit(3),
+                phase: Phase::Unread,
+            }),
+            Behaviour::of(Kind::EndProcess {
+                death: Death::Abort,
+                phase: Phase::Waiting,
+            }),
+            Behaviour::of(Kind::EndProcess {
+                death: Death::Segfault,
+                phase: Phase::Body,
+            }),
         ] {
             assert_eq!(
                 behaviour.to_string().parse::<Behaviour>().unwrap(),
@@ -272,6 +372,8 @@ mod tests {
             "together",
             "answer=x",
             "close after=soon",
+            "exit=256",
+            "exit-never",
         ] {
             assert!(text.parse::<Behaviour>().is_err(), "{text:?} was accepted");
         }

@@ -21,6 +21,7 @@ pub mod experiment;
 pub mod http;
 pub mod load;
 pub mod nginx;
+pub mod process_backend;
 pub mod processes;
 pub mod scenario;
 pub mod scenarios;

@@ -73,7 +73,7 @@ fn unpack() -> Result<PathBuf> {
 /// Downloads packages until one holds the program, and puts it into place whole.
 fn download(folder: &Path) -> Result<()> {
     let temporary = folder.with_extension(format!("download.{}", std::process::id()));
-    let outcome = download_into(&temporary).and_then(|unpacked| {
+    let outcome = download_retrying(&temporary).and_then(|unpacked| {
         match fs::rename(&unpacked, folder) {
             // Another run was quicker.
             Err(_) if folder.join(PROGRAM).is_file() => Ok(()),
@@ -82,6 +82,20 @@ fn download(folder: &Path) -> Result<()> {
     });
     let _ = fs::remove_dir_all(&temporary);
     outcome
+}
+
+/// Downloads; if that fails, once more with fresh package lists: those of some weeks
+/// ago name versions that the archive has since replaced.
+fn download_retrying(temporary: &Path) -> Result<PathBuf> {
+    match download_into(temporary) {
+        Err(failed) if !apt::update_once()? => Err(failed),
+        Err(_) => {
+            // What the first attempt left must not be taken for the second's.
+            let _ = fs::remove_dir_all(temporary);
+            download_into(temporary)
+        }
+        unpacked => unpacked,
+    }
 }
 
 fn download_into(temporary: &Path) -> Result<PathBuf> {

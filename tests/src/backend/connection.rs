@@ -6,9 +6,10 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, getpid, kill_process};
 
 use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
-use crate::behaviour::{Behaviour, Framing, HEADER, Kind, Means};
+use crate::behaviour::{Behaviour, Death, Framing, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
 use crate::http::{Head, head_length};
 
@@ -23,13 +24,15 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     let _ = stream.set_nodelay(true);
     let index = {
         let mut records = lock(&shared.records);
-        records.push(Connection {
+        let connection = Connection {
             local,
             remote,
             accepted_ns,
             requests: Vec::new(),
             end: None,
-        });
+        };
+        shared.note(records.len(), &connection);
+        records.push(connection);
         records.len() - 1
     };
     shared.changed.notify_all();
@@ -101,7 +104,7 @@ impl Server<'_> {
             how: ending.how,
             why: ending.why,
         };
-        lock(&self.shared.records)[self.index].end = Some(end);
+        self.record(|connection| connection.end = Some(end));
         // With bytes unread the kernel sends the RST by itself, and for that reason.
         if ending.how == Ended::Closed(Means::Rst) && ending.why != Why::BodyUnread {
             let linger = Some(Duration::ZERO);
@@ -110,7 +113,6 @@ impl Server<'_> {
             }
         }
         drop(self.stream);
-        self.shared.changed.notify_all();
     }
 
     /// Waits for the next request's first byte, or ends the connection as idle.
@@ -167,7 +169,15 @@ impl Server<'_> {
             return Err(Ending::close(Means::Fin, Why::NotHttp));
         };
         let body_length = body_length.unwrap_or(0);
-        let leave_body = matches!(behaviour.kind, Kind::LeaveBodyUnread | Kind::StopReading);
+        let leave_body = matches!(
+            behaviour.kind,
+            Kind::LeaveBodyUnread
+                | Kind::StopReading
+                | Kind::EndProcess {
+                    phase: Phase::Unread,
+                    ..
+                }
+        );
         self.record(|connection| {
             connection.requests.push(Request {
                 arrived_ns,
@@ -181,6 +191,11 @@ impl Server<'_> {
         });
         if !leave_body {
             self.read_body(body_length)?;
+        }
+        if leave_body && body_length > 0 && matches!(behaviour.kind, Kind::EndProcess { .. }) {
+            // What is to stay unread has to be there.
+            self.await_bytes()
+                .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
         }
         if !behaviour.after.is_zero() {
             // nginx may tire of waiting: its close shows as RDHUP, an RST as ERR.
@@ -235,6 +250,7 @@ impl Server<'_> {
                 return Err(self.until_peer_leaves());
             }
             Kind::StopReading => return Err(self.until_peer_leaves()),
+            Kind::EndProcess { death, phase } => return Err(self.end_process(death, phase)?),
             Kind::InvalidHeader => {
                 self.answer(b"HTTP/1.1 200 OK\r\nX-\x01Bad: x\r\nContent-Length: 0\r\n\r\n")?;
                 // As below: who refuses such a header is to be the first to go.
@@ -261,6 +277,32 @@ impl Server<'_> {
             return Err(Ending::close(Means::Fin, Why::Asked));
         }
         Ok(())
+    }
+
+    /// Ends the process, if it is the backend's own.
+    fn end_process(&mut self, death: Death, phase: Phase) -> Result<Ending, Ending> {
+        if self.shared.journal.is_none() {
+            // As a thread: the process is not ours to end.
+            return Ok(Ending::close(Means::Fin, Why::NotHttp));
+        }
+        match phase {
+            Phase::Unread | Phase::Waiting => {}
+            Phase::Header => self.begin(b"HTTP/1.1 200 OK\r\nContent-Le")?,
+            Phase::Body => {
+                let response = response(9000, Framing::Length);
+                self.begin(&response[..response.len() / 2])?;
+            }
+        }
+        // With bytes unread the kernel's close is an RST (net/ipv4/tcp.c `__tcp_close`).
+        let unread = rustix::io::ioctl_fionread(&self.stream).unwrap_or(0) > 0;
+        let means = if unread { Means::Rst } else { Means::Fin };
+        let end = End {
+            at_ns: now_ns(),
+            how: Ended::Closed(means),
+            why: Why::ProcessEnded,
+        };
+        self.record(|connection| connection.end = Some(end));
+        die(death)
     }
 
     /// The behaviour that the head asks for; an ordinary answer where `once` is over.
@@ -414,7 +456,11 @@ impl Server<'_> {
     }
 
     fn record(&self, change: impl FnOnce(&mut Connection)) {
-        change(&mut lock(&self.shared.records)[self.index]);
+        let mut records = lock(&self.shared.records);
+        let connection = &mut records[self.index];
+        change(connection);
+        self.shared.note(self.index, connection);
+        drop(records);
         self.shared.changed.notify_all();
     }
 
@@ -424,6 +470,19 @@ impl Server<'_> {
                 change(request);
             }
         });
+    }
+}
+
+/// Ends this process.
+fn die(death: Death) -> ! {
+    match death {
+        Death::Exit(status) => std::process::exit(i32::from(status)),
+        Death::Abort => std::process::abort(),
+        Death::Segfault => loop {
+            // The first only resets the handler that the standard library sets for
+            // stack overflows.
+            let _ = kill_process(getpid(), Signal::SEGV);
+        },
     }
 }
 

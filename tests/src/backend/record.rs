@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::behaviour::{Behaviour, Means};
 
 /// One accepted connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connection {
     /// The backend's end.
     pub local: SocketAddr,
@@ -50,7 +52,7 @@ impl Connection {
 }
 
 /// One request as the backend read it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// When its first byte was there.
     pub arrived_ns: u64,
@@ -77,7 +79,7 @@ impl Request {
 }
 
 /// An answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// Just before its first byte was written.
     pub began_ns: u64,
@@ -86,7 +88,7 @@ pub struct Answer {
 }
 
 /// The end of a connection, recorded before the act if it is the backend's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// When.
     pub at_ns: u64,
@@ -97,7 +99,7 @@ pub struct End {
 }
 
 /// Who ended it and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
     /// The backend closed it.
     Closed(Means),
@@ -108,7 +110,7 @@ pub enum Ended {
 }
 
 /// Why it was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// Silent for the backend's idle time.
     Idle,
@@ -134,4 +136,6 @@ pub enum Why {
     PeerInFlight,
     /// What came was no request.
     NotHttp,
+    /// Told to end the whole process: the kernel closes this and every other connection.
+    ProcessEnded,
 }

@@ -1,0 +1,207 @@
+//! A backend in a process of its own (`whoclosed-backend`), which can be killed, exits
+//! or crashes; its records survive it. What it does is [`crate::backend`]'s.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::backend::{Connection, Habits, read_journal};
+use crate::behaviour::Means;
+use crate::clock::{PATIENCE, now_ns, wait_for};
+use crate::processes;
+
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Where to listen; port 0: any.
+    pub address: SocketAddr,
+    /// Its habits.
+    pub habits: Habits,
+    /// On SIGTERM it closes every connection and exits with 0, instead of dying of it.
+    pub graceful: bool,
+}
+
+/// How a process of the backend ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Death {
+    /// Which process.
+    pub pid: u32,
+    /// Exit code or signal.
+    pub status: ExitStatus,
+    /// When it was seen to have ended: after the fact.
+    pub seen_ns: u64,
+}
+
+/// A running, or ended, backend; dropping it kills its process.
+#[derive(Debug)]
+pub struct ProcessBackend {
+    child: Child,
+    program: PathBuf,
+    spec: Spec,
+    deaths: Vec<Death>,
+    folder: TempDir,
+}
+
+/// The program: beside the running one, or in the folder above (tests lie in `deps`).
+///
+/// # Errors
+/// If it is in neither.
+pub fn program() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find the running program")?;
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("whoclosed-backend"))
+        .find(|file| file.is_file())
+        .context("no whoclosed-backend beside this program: cargo build -p whoclosed-tests")
+}
+
+impl ProcessBackend {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(program: &Path, mut spec: Spec) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("whoclosed-backend-")
+            .tempdir()?;
+        let (child, address) = spawn(program, &spec, &journal(&folder))?;
+        spec.address = address;
+        Ok(Self {
+            child,
+            program: program.to_owned(),
+            spec,
+            deaths: Vec::new(),
+            folder,
+        })
+    }
+
+    /// Where it listens, or listened.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.spec.address
+    }
+
+    /// Its process, the latest.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// If it has gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        processes::signal(self.pid(), signal)
+    }
+
+    /// Waits until its process has ended.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn wait(&mut self, patience: Duration) -> Result<Death> {
+        if let Some(death) = self.death() {
+            return Ok(death);
+        }
+        let status = wait_for("the backend to end", patience, || {
+            Ok(self.child.try_wait()?)
+        })?;
+        let death = Death {
+            pid: self.pid(),
+            status,
+            seen_ns: now_ns(),
+        };
+        self.deaths.push(death);
+        Ok(death)
+    }
+
+    fn death(&self) -> Option<Death> {
+        let last = self.deaths.last().copied();
+        last.filter(|death| death.pid == self.pid())
+    }
+
+    /// How its processes ended so far, as far as they were waited for.
+    #[must_use]
+    pub fn deaths(&self) -> &[Death] {
+        &self.deaths
+    }
+
+    /// Starts it again on the same port, once its process has ended.
+    ///
+    /// # Errors
+    /// If it has not ended, or does not start.
+    pub fn restart(&mut self) -> Result<()> {
+        self.wait(PATIENCE)?;
+        let (child, _) = spawn(&self.program, &self.spec, &journal(&self.folder))?;
+        self.child = child;
+        Ok(())
+    }
+
+    /// All connections so far, of every process of it, with the pid that held each.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub fn connections(&self) -> Result<Vec<(u32, Connection)>> {
+        read_journal(&journal(&self.folder))
+    }
+}
+
+impl Drop for ProcessBackend {
+    fn drop(&mut self) {
+        processes::end(&mut self.child, Signal::KILL, PATIENCE);
+    }
+}
+
+fn journal(folder: &TempDir) -> PathBuf {
+    folder.path().join("journal")
+}
+
+/// The process and where it listens.
+fn spawn(program: &Path, spec: &Spec, journal: &Path) -> Result<(Child, SocketAddr)> {
+    let mut command = processes::bound_to_us(program);
+    let habits = spec.habits;
+    command
+        .args(["--listen", &spec.address.to_string()])
+        .arg("--journal")
+        .arg(journal)
+        .args(["--behaviour", &habits.behaviour.to_string()]);
+    if let Some(idle) = habits.idle {
+        command.args(["--idle-ns", &idle.after.as_nanos().to_string()]);
+        if idle.means == Means::Rst {
+            command.arg("--idle-rst");
+        }
+    }
+    if let Some(limit) = habits.request_limit {
+        command.args(["--request-limit", &limit.to_string()]);
+    }
+    if spec.graceful {
+        command.arg("--graceful");
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let mut line = String::new();
+    let read = match child.stdout.take() {
+        Some(output) => BufReader::new(output)
+            .read_line(&mut line)
+            .map_err(anyhow::Error::from),
+        None => Err(anyhow::anyhow!("no pipe")),
+    };
+    let address = read.and_then(|_| Ok(line.trim().parse()?));
+    if address.is_err() {
+        processes::end(&mut child, Signal::KILL, PATIENCE);
+    }
+    let address = address.context("the backend did not say where it listens")?;
+    Ok((child, address))
+}
