@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use super::end::{ended_before_request, ended_by_reset, idle_age_ns, peer_end_ns, unacked_at_end};
+use super::history::History;
 use super::line::UpstreamLine;
 use super::socket::Socket;
 use crate::nginx::message::MessageKind;
@@ -62,6 +63,8 @@ pub(super) struct Case<'a> {
     pub(super) peer_close: Option<&'a PeerClose>,
     /// The end of that process, with the close or soon after.
     pub(super) backend_exit: Option<&'a BackendExit>,
+    /// What all connections of its upstream say.
+    pub(super) history: Option<&'a History>,
 }
 
 impl<'a> Case<'a> {
@@ -220,6 +223,13 @@ impl<'a> Case<'a> {
             .min();
         seen.or_else(|| self.sighting.map(|sighting| sighting.ns))
             .or(connection.closed_ns)
+    }
+
+    /// When the attempt's connect began; the line's moment where that is not known.
+    pub(super) fn began_ns(&self) -> u64 {
+        let seen = self.sighting.map_or(self.line.read_ns, |seen| seen.ns);
+        self.connection()
+            .map_or(seen, |connection| connection.opened_ns)
     }
 
     /// From the last request's first byte to the end as nginx saw it.

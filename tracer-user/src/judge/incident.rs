@@ -53,6 +53,7 @@ impl Judge {
             constants: self.constants_of(&entry.line),
             peer_close: entry.peer_close.as_deref(),
             backend_exit: self.exit_of(entry),
+            history: self.history_of(entry),
         };
         let (side, means) = case.side_and_means();
         let phase = case.phase();

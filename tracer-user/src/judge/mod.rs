@@ -6,15 +6,20 @@
 //! need them: what stays are the incidents and each upstream's figures.
 
 mod attempts;
+mod backends;
+mod bursts;
 mod case;
 mod causes;
 mod clock;
 mod doubts;
 mod duplicates;
 mod end;
+mod entry;
 mod fitting;
+mod history;
 mod incident;
 mod line;
+mod moments;
 mod no_live;
 mod peers;
 mod recent;
@@ -23,74 +28,32 @@ mod settings;
 mod socket;
 mod summary;
 mod upstreams;
+mod work;
 mod workers;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+pub use self::entry::Details;
+
 use self::clock::Clock;
-use self::line::{AnyLine, UpstreamLine};
+use self::entry::Entry;
+use self::history::History;
+use self::line::AnyLine;
 use self::peers::Peers;
 use self::recent::Recent;
-use self::socket::Socket;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
 use crate::nginx::time_zone;
 use crate::report::model::{Incident, Report};
-use crate::trace::record::{
-    BackendExit, Capture, Connection, ConnectionEnd, Continuation, End, Logged, PeerClose, Record,
-};
+use crate::trace::record::{Capture, Connection, ConnectionEnd, Continuation, End, Record};
 
 /// A worker that has gone is forgotten after this time: its last lines are read by then.
 const GONE_NS: u64 = 10_000_000_000;
-
-/// An incident before its verdict.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    line: UpstreamLine,
-    sighting: Option<Logged>,
-    socket: Socket,
-    order: u64,
-    /// The worker on the host.
-    pid: u32,
-    continuation: Option<Continuation>,
-    /// The end of the backend's side.
-    peer_close: Option<Box<PeerClose>>,
-}
-
-impl Entry {
-    fn connection(&self) -> Option<&Rc<Connection>> {
-        match &self.socket {
-            Socket::Found(connection) => Some(connection),
-            _ => None,
-        }
-    }
-
-    /// When, on the monotonic clock: exact if the line was seen being written.
-    fn ns(&self) -> u64 {
-        self.sighting
-            .map_or(self.line.read_ns, |sighting| sighting.ns)
-    }
-}
-
-/// What `show` draws a timeline from.
-#[derive(Clone, Debug, Default)]
-pub struct Details {
-    /// The incident's connection.
-    pub connection: Option<Connection>,
-    /// The sighting of its line.
-    pub logged: Option<Logged>,
-    /// What the worker did next.
-    pub continuation: Option<Continuation>,
-    /// The end of the backend's side, if a process on this host held it.
-    pub peer_close: Option<PeerClose>,
-    /// The end of that process.
-    pub exit: Option<BackendExit>,
-}
 
 /// A report and, for each incident in its order, what it was made from.
 #[derive(Debug)]
@@ -145,6 +108,9 @@ pub struct Judge {
     unanswered: Recent<u64>,
     /// The backends' own side, where it is on this host.
     peers: Peers,
+    histories: BTreeMap<SocketAddr, History>,
+    /// Backends of connections whose other end's record may still come.
+    remotes: Recent<SocketAddr>,
 }
 
 impl Judge {
@@ -200,11 +166,9 @@ impl Judge {
             }
             Record::End(end) => self.end = Some(end.clone()),
             Record::PeerClose(close) => self.peer_close(close),
-            Record::BackendExit(exit) => self.peers.exit(exit),
-            Record::BackendProcess(_)
-            | Record::Listener(_)
-            | Record::Trace(_)
-            | Record::Unknown => {}
+            Record::BackendExit(exit) => self.backend_exit(exit),
+            Record::BackendProcess(process) => self.backend_process(process),
+            Record::Listener(_) | Record::Trace(_) | Record::Unknown => {}
         }
     }
 
@@ -225,6 +189,7 @@ impl Judge {
         self.last_ns = self.last_ns.max(connection.ended_ns);
         let figures = self.upstreams.entry(connection.remote).or_default();
         figures.connection(connection);
+        self.remember(connection);
         if connection.first_byte_ns.is_none() {
             let started = connection
                 .request_started_ns
@@ -250,23 +215,6 @@ impl Judge {
             Some(entry) => entry.continuation = Some(continuation),
             None => self.continuations.insert(cookie, continuation),
         }
-    }
-
-    /// Usually before its connection's record, sometimes after the line.
-    fn peer_close(&mut self, close: &PeerClose) {
-        self.peers.close(close);
-        if let Some(entry) = self
-            .entry_of
-            .get(&close.cookie)
-            .and_then(|index| self.entries.get_mut(*index))
-        {
-            entry.peer_close = Some(Box::new(close.clone()));
-        }
-    }
-
-    /// The end of the process that ended an entry's connection.
-    fn exit_of(&self, entry: &Entry) -> Option<&BackendExit> {
-        self.peers.exit_after(entry.peer_close.as_deref()?)
     }
 
     /// Takes leave of workers whose last lines have been read.
@@ -359,6 +307,7 @@ impl Judge {
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
             }
+            self.remember_failure(&entry);
             self.entries.push(entry);
         }
     }
@@ -367,11 +316,15 @@ impl Judge {
     /// can be said by now. Their numbers are provisional.
     pub fn fresh(&mut self) -> Vec<Incident> {
         let fresh = self.entries.get(self.told..).unwrap_or_default();
-        for peer in fresh.iter().filter_map(|entry| entry.line.peer) {
+        let peers: BTreeSet<SocketAddr> =
+            fresh.iter().filter_map(|entry| entry.line.peer).collect();
+        for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
                 figures.look_again();
             }
+            self.settle_history(peer);
         }
+        let fresh = self.entries.get(self.told..).unwrap_or_default();
         let incidents = fresh
             .iter()
             .zip(self.told..)
@@ -398,6 +351,10 @@ impl Judge {
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
         for figures in self.upstreams.values_mut() {
             figures.settle();
+        }
+        let addresses: Vec<SocketAddr> = self.histories.keys().copied().collect();
+        for address in addresses {
+            self.settle_history(address);
         }
         self.name_upstreams();
         summary::report(&self, notes)

@@ -38,9 +38,14 @@ impl Peers {
         self.dying.get(cookie).or_else(|| self.called.get(cookie))
     }
 
+    /// The last end of a process of this pid.
+    pub(super) fn exit_of(&self, pid: u32) -> Option<&BackendExit> {
+        self.exits.get(u64::from(pid))
+    }
+
     /// The end of the process that closed, if it came with the close or soon after.
     pub(super) fn exit_after(&self, close: &PeerClose) -> Option<&BackendExit> {
-        let exit = self.exits.get(u64::from(close.pid))?;
+        let exit = self.exit_of(close.pid)?;
         let soon = close.ns.saturating_add(SOON_NS);
         // Of a process that is ending, the close and the end may be noted in either order.
         let from = if close.exit.is_some() {

@@ -7,8 +7,8 @@ use super::causes::Verdict;
 use super::end::ending;
 use super::{Details, Judge, Judged, no_live};
 use crate::report::model::{
-    Advice, CaptureSummary, Cause, Incident, Match, MatchCounts, Means, Report, SCHEMA, Side,
-    Summary, UpstreamSummary,
+    Advice, CaptureSummary, Cause, Incident, Match, MatchCounts, Means, Phase, Report, SCHEMA,
+    Side, Summary, UpstreamSummary,
 };
 use crate::report::words::counted;
 use crate::trace::record::EndReason;
@@ -162,7 +162,13 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
         let figures = all.entry(peer).or_default();
         figures.incidents += 1;
         // A close in mid-response looks like one after a response until its line says more.
-        if incident.cause == Cause::ResponseAborted
+        let cut_short = incident.cause == Cause::ResponseAborted
+            || (incident.side == Side::Backend
+                && matches!(
+                    incident.phase,
+                    Phase::Header | Phase::Body | Phase::Upgraded
+                ));
+        if cut_short
             && let Some(connection) = entry.connection()
             && incident.means != Means::None
         {
@@ -180,7 +186,10 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
             closes: figures.closes(),
             idle_timeout: figures.settled().idle_timeout,
             request_limit: figures.settled().request_limit,
-            work_timeout: None,
+            work_timeout: judge
+                .histories
+                .get(&address)
+                .and_then(|history| history.work().timeout()),
             size_threshold: None,
             connect_ms: figures.connect_ms(),
             first_byte_ms: figures.first_byte_ms(),

@@ -182,6 +182,22 @@ impl Figures {
             .then_some(InferredLimit { requests, samples })
     }
 
+    /// At least the longest time that a response took to begin: the upper bound of the
+    /// last bucket.
+    pub(super) fn longest_first_byte_ns(&self) -> u64 {
+        let bound = self
+            .first_byte_us
+            .last_key_value()
+            .map_or(0, |(bound, _)| *bound);
+        let width = if bound < 4 {
+            u64::from(bound > 0)
+        } else {
+            // A quarter of an octave.
+            (1 << bound.ilog2()) / 4
+        };
+        bound.saturating_add(width).saturating_mul(1000)
+    }
+
     pub(super) fn connect_ms(&self) -> Option<Percentiles> {
         percentiles(&self.connect_us)
     }

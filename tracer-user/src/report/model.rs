@@ -208,6 +208,12 @@ vocabulary! {
         BackendCrashed = "backend-crashed",
         /// It exited.
         BackendExited = "backend-exited",
+        /// The backend stopped and began again.
+        BackendRestart = "backend-restart",
+        /// One of its workers exited, others served on.
+        WorkerRecycled = "worker-recycled",
+        /// Its own limit on a request's time.
+        WorkerTimeout = "worker-timeout",
         /// The backend closed without answering.
         ClosedWithoutAnswer = "closed-without-answer",
         /// The backend closed in the middle of its response.
@@ -415,7 +421,7 @@ pub struct UpstreamSummary {
     pub idle_timeout: Option<InferredTimeout>,
     /// The backend's limit on requests per connection.
     pub request_limit: Option<InferredLimit>,
-    /// The backend's limit on a request's time (not yet inferred).
+    /// The backend's limit on a request's time.
     pub work_timeout: Option<InferredTimeout>,
     /// The backend's limit on a request's size (not yet inferred).
     pub size_threshold: Option<InferredLimit>,

@@ -199,6 +199,8 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
         C::BackendKilled | C::BackendOom | C::BackendCrashed | C::BackendExited => {
             (Side::Backend, Means::Rst, Phase::Wait)
         }
+        C::BackendRestart => (Side::Backend, Means::Refused, Phase::Connect),
+        C::WorkerRecycled | C::WorkerTimeout => (Side::Backend, Means::Fin, Phase::Wait),
         C::ResponseAborted => (Side::Backend, Means::Fin, Phase::Body),
         C::ConnectRefused => (Side::Backend, Means::Refused, Phase::Connect),
         C::ConnectTimeout => (Side::Network, Means::Timeout, Phase::Connect),

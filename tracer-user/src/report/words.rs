@@ -165,6 +165,22 @@ pub fn verdict_sentence(incident: &Incident) -> String {
                 )
             }
         }
+        Cause::BackendRestart if incident.means == Means::Refused => {
+            format!("backend {peer} was restarting: for a time nothing listened there")
+        }
+        Cause::BackendRestart => format!(
+            "backend {peer} was restarting and {closed} the connection {}",
+            when(incident.phase)
+        ),
+        Cause::WorkerRecycled => format!(
+            "a worker of backend {peer} exited and {closed} the connection {}; others served on",
+            when(incident.phase)
+        ),
+        Cause::WorkerTimeout => format!(
+            "backend {peer} gave up on the request{after}: its own limit on a request's time ran \
+             out {}",
+            when(incident.phase)
+        ),
         Cause::ClosedWithoutAnswer => {
             format!(
                 "backend {peer} {closed} the connection {}{into}",

@@ -18,7 +18,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     Some(Verdict {
         cause: Cause::BackendCrashed,
         confidence: owner.confidence(),
-        evidence: owner.evidence(case, &format!("crashed: {signal} ended it")),
+        evidence: owner.evidence(case),
         advice: Some(Remedy {
             text: format!(
                 "look for this process's core dump (`coredumpctl`, `dmesg`) and for the request \

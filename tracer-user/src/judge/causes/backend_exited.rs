@@ -22,7 +22,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     Some(Verdict {
         cause: Cause::BackendExited,
         confidence: owner.confidence(),
-        evidence: owner.evidence(case, &format!("exited with status {status}")),
+        evidence: owner.evidence(case),
         advice: Some(Remedy {
             text: format!("{what_to_do}{}", owner::retries(case)),
             because: format!(

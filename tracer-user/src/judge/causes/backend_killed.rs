@@ -31,7 +31,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     Some(Verdict {
         cause: Cause::BackendKilled,
         confidence: owner.confidence(),
-        evidence: owner.evidence(case, &format!("was killed by {signal}")),
+        evidence: owner.evidence(case),
         advice: Some(Remedy {
             text: format!("{what_to_do}{}", owner::retries(case)),
             because: format!("{}'s process was killed by {signal}", case.line.upstream),

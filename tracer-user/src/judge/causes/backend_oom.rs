@@ -14,10 +14,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     Some(Verdict {
         cause: Cause::BackendOom,
         confidence: owner.confidence(),
-        evidence: owner.evidence(
-            case,
-            "was killed by the kernel, which had no memory left for it",
-        ),
+        evidence: owner.evidence(case),
         advice: Some(Remedy {
             text: format!(
                 "look at `dmesg` for that moment: it says whether the host or a cgroup's limit \

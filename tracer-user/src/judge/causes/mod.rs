@@ -6,6 +6,7 @@ mod backend_crashed;
 mod backend_exited;
 mod backend_killed;
 mod backend_oom;
+mod backend_restart;
 mod client_abort;
 mod closed_without_answer;
 mod connect_refused;
@@ -20,6 +21,8 @@ mod send_timeout;
 mod stale_keepalive;
 mod unexplained;
 mod unreachable;
+mod worker_recycled;
+mod worker_timeout;
 
 use super::case::{Case, Stale, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
@@ -56,17 +59,22 @@ const CAUSES: &[Decide] = &[
     no_live_upstreams::decide,
     client_abort::decide,
     response_rejected::decide,
+    backend_restart::by_refusal,
     connect_refused::decide,
     connect_timeout::decide,
     unreachable::decide,
     read_timeout::decide,
     send_timeout::decide,
+    worker_timeout::decide,
     backend_oom::decide,
     backend_crashed::decide,
     backend_killed::decide,
+    worker_recycled::decide,
+    backend_restart::by_exit,
     backend_exited::decide,
     request_limit::decide,
     stale_keepalive::decide,
+    backend_restart::by_burst,
     response_aborted::decide,
     closed_without_answer::decide,
 ];

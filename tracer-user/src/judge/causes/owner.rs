@@ -14,14 +14,14 @@ use crate::trace::record::{Exit, PeerClose};
 pub(super) struct Owner<'a> {
     pub(super) close: &'a PeerClose,
     pub(super) exit: Exit,
+    pub(super) ended_ns: u64,
     /// It had closed the connection by a call; how long before it ended.
     closed_before_ns: Option<u64>,
 }
 
-/// The owner of the backend's side, if its end is what ended the connection: nginx found
-/// a FIN or RST that the dying process, or one that was about to end, had caused.
-pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
-    let of_the_backend = matches!(
+/// Did nginx find a FIN or RST of the backend's, on a connection that had come about?
+pub(super) fn backend_ended(case: &Case<'_>) -> bool {
+    let found = matches!(
         case.line.kind,
         MessageKind::PrematureClose
             | MessageKind::ReceiveFailed
@@ -30,12 +30,21 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
             | MessageKind::ConnectFailed
             | MessageKind::PeerClosedInTlsHandshake
     );
-    peer_end_ns(case.connection()?).filter(|_| of_the_backend)?;
-    let close = case.peer_close()?;
+    let connection = case.connection().filter(|_| found);
+    connection.is_some_and(|connection| {
+        connection.established_ns.is_some() && peer_end_ns(connection).is_some()
+    })
+}
+
+/// The owner of the backend's side, if its end is what ended the connection: nginx found
+/// a FIN or RST that the dying process, or one that was about to end, had caused.
+pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
+    let close = case.peer_close().filter(|_| backend_ended(case))?;
     if let Some(exit) = close.exit {
         return Some(Owner {
             close,
             exit,
+            ended_ns: close.ns,
             closed_before_ns: None,
         });
     }
@@ -43,6 +52,7 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
     Some(Owner {
         close,
         exit: ended.exit,
+        ended_ns: ended.ns,
         closed_before_ns: Some(ended.ns.saturating_sub(close.ns)),
     })
 }
@@ -68,9 +78,14 @@ impl Owner<'_> {
         format!("process {pid} ({comm}, child of {parent_pid})")
     }
 
+    /// `was killed by SIGKILL (9)`.
+    pub(super) fn fate(&self) -> String {
+        fate(self.exit)
+    }
+
     /// What the process's end and the socket show.
-    pub(super) fn evidence(&self, case: &Case<'_>, what: &str) -> Vec<String> {
-        let name = self.name();
+    pub(super) fn evidence(&self, case: &Case<'_>) -> Vec<String> {
+        let (name, what) = (self.name(), self.fate());
         let ended = self.closed_before_ns.map_or_else(
             || format!("{name}, which held the other end, {what}; that closed the connection"),
             |before| {
@@ -101,6 +116,18 @@ impl Owner<'_> {
                 counted(unread, "byte", "bytes")
             )
         })
+    }
+}
+
+/// How a process ended, in words that follow its name.
+pub(super) fn fate(exit: Exit) -> String {
+    match exit {
+        Exit::Code(status) => format!("exited with status {status}"),
+        Exit::Signal(number) if is_crash(number) => {
+            format!("crashed: {} ended it", signal(number))
+        }
+        Exit::Signal(number) => format!("was killed by {}", signal(number)),
+        Exit::OutOfMemory => "was killed by the kernel, which had no memory left for it".to_owned(),
     }
 }
 

@@ -6,15 +6,18 @@ mod causes;
 mod matching;
 mod owners;
 mod properties;
+mod restarts;
 mod stale;
+mod workers;
 
 use std::net::SocketAddr;
 
 use super::{Judge, Judged, judge};
 use crate::report::model::{Cause, Confidence, Incident, Match};
 use crate::trace::record::{
-    Anchor, BackendExit, Call, Capture, Configuration, Connection, ConnectionEnd, Continuation,
-    Exit, IdleEnd, Line, Logged, Next, Nginx, PeerClose, Record, UpstreamBlock, Worker,
+    Anchor, BackendExit, BackendProcess, Call, Capture, Configuration, Connection, ConnectionEnd,
+    Continuation, Exit, IdleEnd, Line, Logged, Next, Nginx, PeerClose, Record, UpstreamBlock,
+    Worker,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -318,6 +321,49 @@ pub(super) fn peer_close(cookie: u64, ms: u64, exit: Option<Exit>) -> Record {
         received_bytes: 80,
         accepted: true,
     }))
+}
+
+/// The same, held by another worker of the same supervisor.
+pub(super) fn peer_close_by(pid: u32, cookie: u64, ms: u64, exit: Option<Exit>) -> Record {
+    let mut record = peer_close(cookie, ms, exit);
+    if let Record::PeerClose(close) = &mut record {
+        close.pid = pid;
+    }
+    record
+}
+
+pub(super) fn backend_process(pid: u32, first_ms: u64, last_ms: u64) -> Record {
+    Record::BackendProcess(BackendProcess {
+        address: PEER.parse::<SocketAddr>().unwrap().ip(),
+        port: 9101,
+        netns: 1,
+        pid,
+        parent_pid: 4700,
+        comm: "app".to_owned(),
+        first_ns: at(first_ms),
+        last_ns: at(last_ms),
+        connections: 2,
+    })
+}
+
+/// A request that was in flight for that long when the backend ended the connection,
+/// with its line.
+pub(super) fn cut_off(cookie: u64, ended_ms: u64, in_flight_ms: u64) -> [Record; 3] {
+    let mut line = said(ended_ms, PREMATURE, 0, HEADER);
+    line.number = cookie;
+    let begun = ended_ms - in_flight_ms;
+    let cut = connection(cookie, begun)
+        .request(begun)
+        .fin(ended_ms, 0)
+        .eof(ended_ms)
+        .closed(ended_ms);
+    [line.logged(), ended(cut), line.line()]
+}
+
+/// A request that was answered on a connection that nginx closed idle.
+pub(super) fn served(cookie: u64, ms: u64, took_ms: u64) -> Record {
+    let answered = connection(cookie, ms).request(ms).answer(ms + took_ms);
+    ended(answered.closed(ms + took_ms + 100))
 }
 
 pub(super) fn backend_exit(ms: u64, pid: u32, exit: Exit) -> Record {

@@ -170,6 +170,27 @@ fn lines_that_took_each_others_sightings_in_a_chain_are_all_doubted() {
     holds(&judged(records), &captured.truth);
 }
 
+/// What is known of the backends' own side, made up: a close, an end or a process.
+fn of_a_backend() -> impl Strategy<Value = Record> {
+    let exit = prop_oneof![
+        (0u32..70).prop_map(Exit::Signal),
+        (0u32..3).prop_map(Exit::Code),
+        Just(Exit::OutOfMemory),
+    ];
+    (
+        0u8..3,
+        1u64..40,
+        0u64..12_000,
+        4711u32..4714,
+        proptest::option::of(exit),
+    )
+        .prop_map(|(kind, cookie, ms, pid, exit)| match (kind, exit) {
+            (0, Some(exit)) => backend_exit(ms, pid, exit),
+            (1, _) => backend_process(pid, ms, ms + cookie * 100),
+            (_, exit) => peer_close_by(pid, cookie, ms, exit),
+        })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 200,
@@ -227,5 +248,39 @@ proptest! {
         }
         let json = |records| serde_json::to_string(&judged(records).report).unwrap();
         prop_assert_eq!(json(records.clone()), json(records));
+    }
+
+    #[test]
+    fn only_the_end_of_its_own_owner_makes_a_connection_a_process_cause(
+        events in events(), backends in proptest::collection::vec((of_a_backend(), any::<prop::sample::Index>()), 0..40),
+    ) {
+        let mut records = interleaved(&captured(&events), 100);
+        let mut closes: BTreeMap<u64, bool> = BTreeMap::new();
+        for (record, place) in backends {
+            if let Record::PeerClose(close) = &record {
+                *closes.entry(close.cookie).or_default() |= close.exit.is_some();
+            }
+            records.insert(place.index(records.len() + 1), record);
+        }
+        let first = judged(records.clone()).report;
+        prop_assert_eq!(&first.incidents, &judged(records).report.incidents);
+        for incident in &first.incidents {
+            let cookie = incident.connection.as_ref().map(|found| found.cookie);
+            let owner = cookie.and_then(|cookie| closes.get(&cookie));
+            let of_its_process = matches!(
+                incident.cause,
+                Cause::BackendKilled
+                    | Cause::BackendOom
+                    | Cause::BackendCrashed
+                    | Cause::BackendExited
+                    | Cause::WorkerRecycled
+            );
+            prop_assert!(owner.is_some() || !of_its_process, "{:#?}", incident);
+            let certain = incident.confidence == Confidence::Certain;
+            let dying = owner == Some(&true);
+            let inferred = of_its_process || incident.cause == Cause::BackendRestart;
+            prop_assert!(dying || !(inferred && certain), "{:#?}", incident);
+            prop_assert!(incident.cause != Cause::WorkerTimeout || !certain);
+        }
     }
 }

@@ -1,0 +1,96 @@
+//! The judge's part that takes what is known of the backends' own side: which process
+//! ended which connection, and each upstream's history.
+
+use std::net::SocketAddr;
+
+use super::history::History;
+use super::{Entry, Judge};
+use crate::nginx::message::MessageKind;
+use crate::trace::record::{BackendExit, BackendProcess, Connection, PeerClose};
+
+impl Judge {
+    /// An upstream connection, at its end.
+    pub(super) fn remember(&mut self, connection: &Connection) {
+        let peer = self.peers.close_of(connection);
+        let history = self.histories.entry(connection.remote).or_default();
+        history.connection(connection, peer);
+        if let Some(exit) = peer.and_then(|peer| self.peers.exit_of(peer.pid)) {
+            history.exit(exit);
+        }
+        if peer.is_none() {
+            self.remotes.insert(connection.cookie, connection.remote);
+        }
+    }
+
+    /// A line says that a connection failed.
+    pub(super) fn remember_failure(&mut self, entry: &Entry) {
+        let of_the_backend = matches!(
+            entry.line.kind,
+            MessageKind::PrematureClose
+                | MessageKind::ReceiveFailed
+                | MessageKind::SendFailed
+                | MessageKind::TlsSendFailed
+        );
+        if let Some(connection) = entry.connection().filter(|_| of_the_backend)
+            && let Some(history) = self.histories.get_mut(&connection.remote)
+        {
+            history.aborted(connection, entry.peer_close.as_deref());
+        }
+    }
+
+    /// Usually before its connection's record, sometimes after the line.
+    pub(super) fn peer_close(&mut self, close: &PeerClose) {
+        self.peers.close(close);
+        if let Some(entry) = self
+            .entry_of
+            .get(&close.cookie)
+            .and_then(|index| self.entries.get_mut(*index))
+        {
+            entry.peer_close = Some(Box::new(close.clone()));
+        }
+        if let Some(remote) = self.remotes.get(close.cookie)
+            && let Some(history) = self.histories.get_mut(remote)
+        {
+            history.late_peer_close(close);
+            if let Some(exit) = self.peers.exit_of(close.pid) {
+                history.exit(exit);
+            }
+        }
+    }
+
+    pub(super) fn backend_exit(&mut self, exit: &BackendExit) {
+        self.peers.exit(exit);
+        for history in self.histories.values_mut() {
+            history.exit(exit);
+        }
+    }
+
+    pub(super) fn backend_process(&mut self, process: &BackendProcess) {
+        let address = SocketAddr::new(process.address.to_canonical(), process.port);
+        let history = self.histories.entry(address).or_default();
+        history.seen(process);
+        if let Some(exit) = self.peers.exit_of(process.pid) {
+            history.exit(exit);
+        }
+    }
+
+    /// The end of the process that ended an entry's connection.
+    pub(super) fn exit_of(&self, entry: &Entry) -> Option<&BackendExit> {
+        self.peers.exit_after(entry.peer_close.as_deref()?)
+    }
+
+    pub(super) fn history_of(&self, entry: &Entry) -> Option<&History> {
+        self.histories.get(&entry.line.peer?)
+    }
+
+    /// Infers from what has come by now.
+    pub(super) fn settle_history(&mut self, address: SocketAddr) {
+        if let Some(history) = self.histories.get_mut(&address) {
+            let figures = self.upstreams.get(&address);
+            history.settle(
+                figures.and_then(|figures| figures.settled().idle_timeout),
+                figures.map_or(0, super::Figures::longest_first_byte_ns),
+            );
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! An incident before its verdict, and what is shown of it afterwards.
+
+use std::rc::Rc;
+
+use super::line::UpstreamLine;
+use super::socket::Socket;
+use crate::trace::record::{BackendExit, Connection, Continuation, Logged, PeerClose};
+
+/// An incident before its verdict.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(super) line: UpstreamLine,
+    pub(super) sighting: Option<Logged>,
+    pub(super) socket: Socket,
+    pub(super) order: u64,
+    /// The worker on the host.
+    pub(super) pid: u32,
+    pub(super) continuation: Option<Continuation>,
+    /// The end of the backend's side.
+    pub(super) peer_close: Option<Box<PeerClose>>,
+}
+
+impl Entry {
+    pub(super) fn connection(&self) -> Option<&Rc<Connection>> {
+        match &self.socket {
+            Socket::Found(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// When, on the monotonic clock: exact if the line was seen being written.
+    pub(super) fn ns(&self) -> u64 {
+        self.sighting
+            .map_or(self.line.read_ns, |sighting| sighting.ns)
+    }
+}
+
+/// What `show` draws a timeline from.
+#[derive(Clone, Debug, Default)]
+pub struct Details {
+    /// The incident's connection.
+    pub connection: Option<Connection>,
+    /// The sighting of its line.
+    pub logged: Option<Logged>,
+    /// What the worker did next.
+    pub continuation: Option<Continuation>,
+    /// The end of the backend's side, if a process on this host held it.
+    pub peer_close: Option<PeerClose>,
+    /// The end of that process.
+    pub exit: Option<BackendExit>,
+}
