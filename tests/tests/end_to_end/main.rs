@@ -17,6 +17,7 @@ mod connections;
 mod interrupted;
 mod laboratory;
 mod limits;
+mod listeners;
 mod logs;
 mod retries;
 mod tls;
