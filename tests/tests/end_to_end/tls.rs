@@ -253,7 +253,7 @@ impl TlsNginx {
                client_body_temp_path {path}/1; proxy_temp_path {path}/2;
                fastcgi_temp_path {path}/3; uwsgi_temp_path {path}/4; scgi_temp_path {path}/5;
                ssl_certificate {certificate}; ssl_certificate_key {key};
-               ssl_session_cache shared:lab:1m; {} {} }}",
+               {} {} }}",
             server(&addresses[0], "TLSv1.2"),
             server(&addresses[1], "TLSv1.3"),
             certificate = certificate.display(),
