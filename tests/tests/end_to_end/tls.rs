@@ -243,7 +243,11 @@ impl TlsNginx {
         let addresses = free.map(|listener| listener.local_addr().unwrap());
         let path = folder.path().display();
         let server = |address: &SocketAddr, protocol: &str| {
-            format!("server {{ listen {address} ssl; ssl_protocols {protocol}; return 200 ok; }}")
+            // In a location: nginx looks at keepalive_requests where it finds that.
+            format!(
+                "server {{ listen {address} ssl; ssl_protocols {protocol};
+                 location / {{ return 200 ok; }} }}"
+            )
         };
         let text = format!(
             "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
