@@ -1,10 +1,11 @@
-//! TLS handshakes with upstreams, which are no requests. nginx moves all their bytes
-//! inside `ngx_ssl_handshake`: while a thread is in that call, what it sends and
-//! receives on the call's connection is a flight of the handshake.
+//! TLS handshakes with upstreams, which are no requests, and the close_notify at the end,
+//! which is none either. nginx moves all their bytes inside `ngx_ssl_handshake` and
+//! `ngx_ssl_shutdown`: while a thread is in one of these, what it sends and receives on
+//! the call's connection is a flight of TLS's own.
 //!
-//! The programs on the function find the connection's cookie and note it under the
-//! thread's id; those on send and receive ask for it on connections that have not
-//! begun a request yet, and on no other.
+//! The programs on both functions find the connection's cookie and note it under the
+//! thread's id; those on send and receive ask for it on connections that have not begun
+//! a request yet or have had a handshake, and on no other.
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -31,7 +32,7 @@ const OK: u64 = 0;
 struct Handshake {
     tid: u32,
     reserved: u32,
-    /// Cookie of the connection whose handshake the thread is working on now.
+    /// Cookie of the connection that the thread is working on now.
     current: u64,
     /// Cookie of the last connection whose handshake it has done.
     done: u64,
@@ -64,7 +65,7 @@ fn read_user<T: Copy>(base: *const c_void, offset: usize) -> T {
     unsafe { value.assume_init() }
 }
 
-/// `ngx_ssl_handshake` was entered.
+/// `ngx_ssl_handshake` or `ngx_ssl_shutdown` was entered.
 #[inline(always)]
 pub(crate) fn entered(context: &ProbeContext) {
     let connection = context.arg::<*const c_void>(0);
@@ -88,7 +89,7 @@ pub(crate) fn entered(context: &ProbeContext) {
     slot.current = cookie;
 }
 
-/// `ngx_ssl_handshake` returned.
+/// The function returned. After a shutdown no request follows that would ask for it.
 #[inline(always)]
 pub(crate) fn returned(context: &RetProbeContext) {
     let result = context.ret::<u64>();
@@ -106,11 +107,11 @@ pub(crate) fn returned(context: &RetProbeContext) {
     slot.current = 0;
 }
 
-/// What a call on a connection without a request so far belongs to.
+/// What a call on a connection belongs to.
 pub(crate) enum Part {
-    /// A flight of the handshake.
+    /// A flight of the handshake, or the close_notify.
     Flight,
-    /// The first request, after a handshake that was done at this time.
+    /// A request, after a handshake that was done at this time.
     Request(u64),
     /// No handshake is known of.
     Unknown,

@@ -270,11 +270,13 @@ pub(crate) fn sent(socket: Socket, result: i32) {
     if result > 0 {
         let now = now();
         let bytes = u64::from(result.unsigned_abs());
-        if connection.exchanges == 0 {
+        if may_be_flight(connection) {
             match handshake::part(connection.cookie) {
                 Part::Flight => return flight_sent(connection, result.unsigned_abs(), now),
-                Part::Request(done_ns) => connection.handshake_ns = done_ns,
-                Part::Unknown => {}
+                Part::Request(done_ns) if connection.exchanges == 0 => {
+                    connection.handshake_ns = done_ns;
+                }
+                _ => {}
             }
         }
         if connection.last_call != CALL_SEND {
@@ -289,12 +291,21 @@ pub(crate) fn sent(socket: Socket, result: i32) {
     }
 }
 
-/// A flight of a TLS handshake is no request, but a step of the thread all the same.
+/// Is there anything to ask for? Not on a plain connection after its first send.
+#[inline(always)]
+fn may_be_flight(connection: &Connection) -> bool {
+    connection.exchanges == 0 || connection.handshake_ns != 0
+}
+
+/// A flight of a TLS handshake is no request, but a step of the thread all the same; a
+/// close_notify is a part of the close that follows it.
 #[inline(always)]
 fn flight_sent(connection: &mut Connection, bytes: u32, now: u64) {
     connection.first_sequence = connection.first_sequence.wrapping_add(bytes);
-    connection.last_sent_ns = now;
-    threads::went_on(NEXT_REUSE, connection.cookie, now);
+    if connection.exchanges == 0 {
+        connection.last_sent_ns = now;
+        threads::went_on(NEXT_REUSE, connection.cookie, now);
+    }
 }
 
 #[inline(always)]
@@ -326,8 +337,10 @@ pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
     } else if result > 0 {
         let now = now();
         let bytes = u64::from(result.unsigned_abs());
-        if connection.exchanges == 0 && matches!(handshake::part(connection.cookie), Part::Flight) {
-            connection.last_received_ns = now;
+        if may_be_flight(connection) && matches!(handshake::part(connection.cookie), Part::Flight) {
+            if connection.exchanges == 0 {
+                connection.last_received_ns = now;
+            }
             return;
         }
         if connection.answered == 0 {

@@ -119,7 +119,7 @@ fn whoclosed_line(context: ProbeContext) -> u32 {
     0
 }
 
-// uprobe on ngx_ssl_handshake of the nginx binary
+// uprobe on ngx_ssl_handshake and ngx_ssl_shutdown of the nginx binary
 // proto: ngx_connection_t *c
 #[uprobe]
 fn whoclosed_tls(context: ProbeContext) -> u32 {
@@ -127,7 +127,7 @@ fn whoclosed_tls(context: ProbeContext) -> u32 {
     0
 }
 
-// uretprobe on ngx_ssl_handshake of the nginx binary
+// uretprobe on ngx_ssl_handshake and ngx_ssl_shutdown of the nginx binary
 // proto: ngx_int_t; NGX_OK, NGX_AGAIN or NGX_ERROR
 #[uretprobe]
 fn whoclosed_tls_r(context: RetProbeContext) -> u32 {

@@ -125,3 +125,14 @@ pub(crate) fn report(trace: &std::path::Path) -> Report {
     assert_eq!(report.schema, "whoclosed.report/1");
     report
 }
+
+/// The records of one kind in a trace, in its order.
+#[track_caller]
+pub(crate) fn records(trace: &std::path::Path, kind: &str) -> Vec<serde_json::Value> {
+    let file = std::fs::File::open(trace).unwrap();
+    let text = std::io::read_to_string(zstd::Decoder::new(file).unwrap()).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|record| record["kind"] == kind)
+        .collect()
+}

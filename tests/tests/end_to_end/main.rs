@@ -17,6 +17,7 @@ mod connections;
 mod interrupted;
 mod laboratory;
 mod limits;
+mod listeners;
 mod local_backends;
 mod logs;
 mod retries;

@@ -9,6 +9,7 @@ pub mod convert;
 pub mod counters;
 mod diagnostics;
 pub mod host;
+mod listeners;
 mod open_connections;
 pub mod programs;
 mod progress;

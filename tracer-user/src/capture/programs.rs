@@ -93,6 +93,8 @@ const OPEN_CONNECTIONS: &str = "whoclosed_open";
 pub const LOG_FUNCTION: &str = "ngx_log_error_core";
 /// nginx's function that does each step of a TLS handshake.
 pub const HANDSHAKE_FUNCTION: &str = "ngx_ssl_handshake";
+/// nginx's function that sends a close_notify.
+const SHUTDOWN_FUNCTION: &str = "ngx_ssl_shutdown";
 
 /// What the programs are told when they are loaded.
 #[derive(Clone, Debug)]
@@ -320,15 +322,18 @@ impl Programs {
         self.attach_uprobe(LOG_CALL, LOG_FUNCTION, binary)
     }
 
-    /// Attaches to nginx's TLS handshakes in a binary, likewise.
+    /// Attaches to nginx's TLS handshakes and shutdowns in a binary, likewise.
     ///
     /// # Errors
     /// If the binary exports no such function or the kernel refuses.
     pub fn attach_handshake(&mut self, binary: &Path) -> Result<()> {
-        // A handshake whose end is not seen would swallow requests: so its end is
-        // attached first, and without it the beginning is not.
-        self.attach_uprobe(HANDSHAKE_RETURN, HANDSHAKE_FUNCTION, binary)?;
-        self.attach_uprobe(HANDSHAKE, HANDSHAKE_FUNCTION, binary)
+        // A call whose end is not seen would swallow requests: so its end is attached
+        // first, and without it the beginning is not.
+        for function in [HANDSHAKE_FUNCTION, SHUTDOWN_FUNCTION] {
+            self.attach_uprobe(HANDSHAKE_RETURN, function, binary)?;
+            self.attach_uprobe(HANDSHAKE, function, binary)?;
+        }
+        Ok(())
     }
 
     fn attach_uprobe(&mut self, program: &str, function: &str, binary: &Path) -> Result<()> {

@@ -18,6 +18,7 @@ use tracer_ebpf::peer::PeerClose as WirePeerClose;
 use super::counters::Readings;
 use super::diagnostics::Diagnostics;
 use super::host::Host;
+use super::listeners::Listeners;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
 use super::{Prepared, Request, clock, convert};
@@ -72,6 +73,7 @@ pub(super) struct Session {
     progress: Progress,
     counts: Counts,
     readings: Readings,
+    listeners: Listeners,
     lines: Vec<Line>,
     /// The last continuation recorded of each worker thread.
     continuations: HashMap<u32, u64>,
@@ -81,13 +83,19 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(host: Host, prepared: Prepared, writer: Writer) -> Result<Self> {
+    pub(super) fn new(mut host: Host, prepared: Prepared, writer: Writer) -> Result<Self> {
         let Prepared {
             mut programs,
             progress,
             judge,
         } = prepared;
         let records = programs.take_records()?;
+        let masters: Vec<u32> = host
+            .watched
+            .iter()
+            .map(|watched| watched.instance.master_pid)
+            .collect();
+        let listeners = Listeners::open(&masters, &mut host.warnings);
         Ok(Self {
             host,
             programs,
@@ -98,6 +106,7 @@ impl Session {
             progress,
             counts: Counts::default(),
             readings: Readings::default(),
+            listeners,
             lines: Vec::new(),
             continuations: HashMap::new(),
             log_losses: HashMap::new(),
@@ -210,6 +219,9 @@ impl Session {
             if let Some(change) = self.readings.since_last(ns, &key, &counters) {
                 self.record(&Record::Upstream(change))?;
             }
+        }
+        for listener in self.listeners.full(ns, &mut self.host.warnings) {
+            self.record(&Record::Listener(listener))?;
         }
         for continuation in self.finished_continuations() {
             self.record(&Record::Continuation(continuation))?;
