@@ -71,6 +71,14 @@ pub struct Configuration {
     pub error_logs: Vec<String>,
     /// Its upstreams.
     pub upstreams: Vec<Upstream>,
+    /// `worker_connections`.
+    pub worker_connections: u32,
+    /// How long a worker that is to end goes on; nginx's `worker_shutdown_timeout`.
+    pub shutdown_timeout: &'static str,
+    /// More of the main context, e.g. `worker_rlimit_nofile 64;`.
+    pub main: String,
+    /// More of the `http` block, e.g. another upstream or server.
+    pub http: String,
     /// More of its server, e.g. a second location for one of the upstreams.
     pub more: String,
 }
@@ -84,6 +92,10 @@ impl Configuration {
             log_level: None,
             error_logs: vec!["logs/error.log".to_owned()],
             upstreams,
+            worker_connections: 4096,
+            shutdown_timeout: "5s",
+            main: String::new(),
+            http: String::new(),
             more: String::new(),
         }
     }
@@ -105,10 +117,10 @@ impl Configuration {
         format!(
             "daemon off;
 worker_processes {workers};
-worker_shutdown_timeout 5s;
+worker_shutdown_timeout {shutdown_timeout};
 pid nginx.pid;
-{error_logs}events {{
-    worker_connections 4096;
+{main}{error_logs}events {{
+    worker_connections {worker_connections};
 }}
 http {{
     log_format lab '$msec $pid $connection \"$request\" $status '
@@ -120,7 +132,7 @@ http {{
     uwsgi_temp_path temp/uwsgi;
     scgi_temp_path temp/scgi;
     keepalive_requests 100000;
-{upstreams}    server {{
+{http}{upstreams}    server {{
         listen {address};
         server_name lab.test;
         proxy_http_version 1.1;
@@ -128,6 +140,10 @@ http {{
 }}
 ",
             workers = self.workers,
+            worker_connections = self.worker_connections,
+            shutdown_timeout = self.shutdown_timeout,
+            main = self.main,
+            http = self.http,
             more = self.more,
         )
     }
