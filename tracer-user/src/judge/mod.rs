@@ -16,9 +16,11 @@ mod fitting;
 mod incident;
 mod line;
 mod no_live;
+mod peer;
 mod recent;
 mod samples;
 mod settings;
+mod shutdown;
 mod socket;
 mod summary;
 mod upstreams;
@@ -33,10 +35,13 @@ use std::rc::Rc;
 
 use self::clock::Clock;
 use self::line::{AnyLine, UpstreamLine};
+use self::peer::BackendSides;
 use self::recent::Recent;
+use self::shutdown::Shutdowns;
 use self::socket::Socket;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
+use crate::nginx::message::MessageKind;
 use crate::nginx::time_zone;
 use crate::report::model::{Incident, Report};
 use crate::trace::record::{Capture, Connection, ConnectionEnd, Continuation, End, Logged, Record};
@@ -130,6 +135,9 @@ pub struct Judge {
     end: Option<End>,
     last_ns: u64,
     order: u64,
+    /// The other side, where it is on this host.
+    backends: BackendSides,
+    shutdowns: Shutdowns,
     /// Connections that ended, or were open at the end, with a request unanswered: when
     /// it began.
     unanswered: Recent<u64>,
@@ -170,6 +178,7 @@ impl Judge {
                     self.pids.insert(key, pid);
                 } else {
                     self.gone.push_back((process.ns, pid));
+                    self.shutdowns.gone(process.ns, pid);
                 }
                 self.forget_the_gone();
             }
@@ -187,12 +196,10 @@ impl Judge {
                 }
             }
             Record::End(end) => self.end = Some(end.clone()),
-            Record::PeerClose(_)
-            | Record::BackendExit(_)
-            | Record::BackendProcess(_)
-            | Record::Listener(_)
-            | Record::Trace(_)
-            | Record::Unknown => {}
+            Record::PeerClose(close) => self.backends.close(close),
+            Record::BackendProcess(process) => self.backends.process(process),
+            Record::Listener(listener) => self.backends.listener(listener),
+            Record::BackendExit(_) | Record::Trace(_) | Record::Unknown => {}
         }
     }
 
@@ -219,6 +226,7 @@ impl Judge {
                 .unwrap_or(connection.opened_ns);
             self.unanswered.insert(connection.cookie, started);
         }
+        self.shutdowns.connection(connection);
         if connection.end == ConnectionEnd::Open {
             return;
         }
@@ -318,11 +326,16 @@ impl Judge {
                 pid,
                 continuation: None,
             };
+            if !is_failure(&entry) {
+                self.other_lines += 1;
+                continue;
+            }
             if let Some(connection) = entry.connection()
                 && let Some(figures) = self.upstreams.get_mut(&connection.remote)
             {
                 figures.failed(connection);
             }
+            self.note_size(&entry);
             if let Some(cookie) = entry.connection().map(|found| found.cookie) {
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
@@ -364,6 +377,7 @@ impl Judge {
             end_ns.is_none_or(|end| entry.sighting.is_none_or(|seen| seen.ns <= end))
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
+        self.note_sizes();
         for figures in self.upstreams.values_mut() {
             figures.settle();
         }
@@ -382,6 +396,15 @@ impl Judge {
                 .map(|block| block.name.clone());
         }
     }
+}
+
+/// Bytes that are no response are a failure if they are an alert of TLS: nginx passes
+/// anything else on to its client.
+fn is_failure(entry: &Entry) -> bool {
+    entry.line.kind != MessageKind::NotHttp
+        || entry
+            .connection()
+            .is_some_and(|connection| end::is_tls_alert(connection))
 }
 
 /// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less

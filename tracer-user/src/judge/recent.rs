@@ -10,6 +10,7 @@ const MOST_WAITING: usize = 16_384;
 pub(super) struct Recent<T> {
     pub(super) values: HashMap<u64, T>,
     order: VecDeque<u64>,
+    forgot: bool,
 }
 
 impl<T> Default for Recent<T> {
@@ -17,6 +18,7 @@ impl<T> Default for Recent<T> {
         Self {
             values: HashMap::new(),
             order: VecDeque::new(),
+            forgot: false,
         }
     }
 }
@@ -30,7 +32,13 @@ impl<T> Recent<T> {
             && let Some(oldest) = self.order.pop_front()
         {
             self.values.remove(&oldest);
+            self.forgot = true;
         }
+    }
+
+    /// Was nothing forgotten, so that what is not here never came?
+    pub(super) fn is_complete(&self) -> bool {
+        !self.forgot
     }
 
     pub(super) fn get(&self, key: u64) -> Option<&T> {

@@ -179,7 +179,7 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
             idle_timeout: figures.settled().idle_timeout,
             request_limit: figures.settled().request_limit,
             work_timeout: None,
-            size_threshold: None,
+            size_threshold: figures.settled().size_threshold,
             connect_ms: figures.connect_ms(),
             first_byte_ms: figures.first_byte_ms(),
         })
@@ -242,6 +242,7 @@ fn remarks(judge: &Judge) -> Vec<String> {
             ));
         }
     }
+    notes.extend(judge.shutdowns.note(judge));
     let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(

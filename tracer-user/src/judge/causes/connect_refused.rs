@@ -11,9 +11,15 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         case.line.kind,
         MessageKind::ConnectFailed | MessageKind::ConnectFailedAtOnce
     );
-    if !failed || case.errno() != errno::ECONNREFUSED {
+    let no_socket_file = case.line.unix && case.errno() == errno::ENOENT;
+    if !failed || !(case.errno() == errno::ECONNREFUSED || no_socket_file) {
         return None;
     }
+    let gave = if no_socket_file {
+        "connect() gave ENOENT (2): there is no such unix socket"
+    } else {
+        "connect() gave ECONNREFUSED (111)"
+    };
     let seen = case.connection().and_then(|connection| {
         let rst = connection.rst_received_ns?;
         Some(format!(
@@ -25,16 +31,27 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     Some(Verdict {
         cause: Cause::ConnectRefused,
         confidence: with_socket(case),
-        evidence: sentences(
-            [seen.or_else(|| Some("connect() gave ECONNREFUSED (111)".to_owned()))],
-        ),
+        evidence: sentences([seen.or_else(|| Some(gave.to_owned()))]),
         advice: Some(Remedy {
-            text: "start the backend, or take the address out of the upstream; if it was \
-                   restarting, let it listen before it is sent traffic (costs: a slower start). \
-                   `proxy_next_upstream error` covers it where there is another peer, which \
-                   then carries its load"
-                .to_owned(),
+            text: remedy(case),
             because: format!("nothing listened at {}", case.line.upstream),
         }),
     })
+}
+
+fn remedy(case: &Case<'_>) -> String {
+    let start = "start the backend, or take the address out of the upstream; if it was \
+                 restarting, let it listen before it is sent traffic (costs: a slower start)";
+    match case.settings.retries() {
+        Some(true) if case.settings.servers > 1 => start.to_owned(),
+        Some(true) => format!(
+            "{start}. Another `server` in the upstream, which nginx would then try, covers it, \
+             and has to carry the load"
+        ),
+        _ => format!(
+            "{start}. `{} error` covers it where there is another peer, which then carries its \
+             load",
+            case.directive("next_upstream")
+        ),
+    }
 }

@@ -2,25 +2,35 @@
 //! only if they are there; the first that does, in the order of [`CAUSES`], is the
 //! incident's cause. What none of them can establish is `unexplained`.
 
+mod backlog_full;
 mod client_abort;
 mod closed_without_answer;
 mod connect_refused;
 mod connect_timeout;
+mod nginx_resources;
+mod nginx_shutdown;
 mod no_live_upstreams;
+mod path_reset;
+mod path_timeout;
+mod protocol_mismatch;
 mod read_timeout;
 mod request_limit;
+mod request_too_large;
 mod response_aborted;
 mod response_rejected;
 mod send_timeout;
 mod stale_keepalive;
+mod tls_failure;
 mod unexplained;
 mod unreachable;
 
 use super::case::{Case, Stale, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
 use crate::nginx::message::MessageKind;
-use crate::report::model::{Cause, Confidence};
+use crate::report::model::{Cause, Confidence, Means, Side};
 use crate::report::words::counted;
+
+pub(super) use self::request_too_large::given_up;
 
 /// nginx reads at once, unless it waits for the client or is busy.
 const LATE_NS: u64 = 100_000_000;
@@ -50,14 +60,23 @@ type Decide = fn(&Case<'_>) -> Option<Verdict>;
 const CAUSES: &[Decide] = &[
     no_live_upstreams::decide,
     client_abort::decide,
+    nginx_shutdown::decide,
+    nginx_resources::decide,
+    protocol_mismatch::decide,
     response_rejected::decide,
     connect_refused::decide,
+    backlog_full::decide,
+    path_timeout::decide,
+    tls_failure::decide,
     connect_timeout::decide,
     unreachable::decide,
     read_timeout::decide,
     send_timeout::decide,
     request_limit::decide,
+    path_reset::decide,
     stale_keepalive::decide,
+    request_too_large::decide,
+    protocol_mismatch::decide_by_history,
     response_aborted::decide,
     closed_without_answer::decide,
 ];
@@ -68,6 +87,16 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
         .iter()
         .find_map(|decide| decide(case))
         .unwrap_or_else(|| unexplained::decide(case))
+}
+
+/// Who ended the attempt and how: what the line and the socket say, but for causes that
+/// lie between the two hosts.
+pub(super) fn side_and_means(case: &Case<'_>, cause: Cause) -> (Side, Means) {
+    match (cause, case.side_and_means()) {
+        (Cause::PathReset, _) => (Side::Network, Means::Rst),
+        (Cause::PathTimeout, _) => (Side::Network, Means::Timeout),
+        (_, known) => known,
+    }
 }
 
 /// `certain` needs the socket; a line alone makes a cause likely at most.
@@ -121,13 +150,13 @@ fn reuse(case: &Case<'_>) -> Option<String> {
         "requests were",
     );
     Some(match case.reused() {
-        None if case.line.tls => {
+        None if !case.counts_requests() => {
             "over TLS, flights of the handshake count like requests: whether the connection had \
              been used before is not known"
                 .to_owned()
         }
         None => "whether the connection had been used before the capture is not known".to_owned(),
-        Some(true) if case.line.tls => "the connection had been used before".to_owned(),
+        Some(true) if !case.counts_requests() => "the connection had been used before".to_owned(),
         Some(true) if case.requests().is_none() => {
             format!("the connection was kept alive: {sent} sent on it since the capture began")
         }
@@ -154,7 +183,7 @@ fn surety(case: &Case<'_>, stale: Stale) -> Confidence {
         // The RST may be that of a program which had just read the request.
         Stale::AnsweredByReset => false,
     };
-    if proven && case.reused() == Some(true) {
+    if proven && case.reused() == Some(true) && !case.perhaps_answered() {
         Confidence::Certain
     } else {
         Confidence::Likely

@@ -11,7 +11,7 @@ use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
 const MODULES: [&str; 6] = ["proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"];
 
 /// Settings of those modules, without the module's name.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 16] = [
     "connect_timeout",
     "read_timeout",
     "send_timeout",
@@ -25,6 +25,9 @@ const SETTINGS: [&str; 13] = [
     "ignore_client_abort",
     "socket_keepalive",
     "keep_conn",
+    "ssl_name",
+    "ssl_server_name",
+    "ssl_protocols",
 ];
 
 /// The `http` part of a configuration. A `stream` part has other settings and no
