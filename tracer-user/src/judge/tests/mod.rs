@@ -4,16 +4,21 @@
 mod attempts;
 mod causes;
 mod matching;
+mod path;
 mod properties;
+mod protocol;
+mod resources;
+mod sizes;
 mod stale;
+mod tls;
 
 use std::net::SocketAddr;
 
 use super::{Judge, Judged, judge};
 use crate::report::model::{Cause, Confidence, Incident, Match};
 use crate::trace::record::{
-    Anchor, Call, Capture, Configuration, Connection, ConnectionEnd, Continuation, IdleEnd, Line,
-    Logged, Next, Nginx, Record, UpstreamBlock, Worker,
+    Anchor, BackendProcess, Call, Capture, Configuration, Connection, ConnectionEnd, Continuation,
+    IdleEnd, Line, Logged, Next, Nginx, PeerClose, ProxyLocation, Record, UpstreamBlock, Worker,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -272,6 +277,7 @@ impl Said {
             number => format!(" ({number}: Some error)"),
         };
         let level = match self.level {
+            2 => "alert",
             3 => "crit",
             4 => "error",
             5 => "warn",
@@ -319,6 +325,32 @@ pub(super) fn judged(records: Vec<Record>) -> Judged {
     judge(all).finish(Vec::new())
 }
 
+/// The same with nginx's settings, as written, at the one place that passes requests on.
+pub(super) fn judged_with(settings: &[(&str, &str)], records: Vec<Record>) -> Judged {
+    let mut nginx = nginx();
+    let configuration = nginx.configuration.as_mut().unwrap();
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let (main, place): (Vec<_>, Vec<_>) = settings
+        .iter()
+        .partition(|(name, _)| name.starts_with("worker_"));
+    configuration.main = main.into_iter().map(own).collect();
+    configuration.locations.push(ProxyLocation {
+        server_name: "app".to_owned(),
+        location: "/".to_owned(),
+        pass: "http://app".to_owned(),
+        settings: place.into_iter().map(own).collect(),
+    });
+    let mut all = beginning_with(nginx);
+    all.extend(records);
+    judge(all).finish(Vec::new())
+}
+
+/// The advice on the only incident with these settings.
+#[track_caller]
+pub(super) fn advised(settings: &[(&str, &str)], records: Vec<Record>) -> String {
+    only(judged_with(settings, records)).advice.unwrap()
+}
+
 /// The only incident of a line and the connection closed after it.
 #[track_caller]
 pub(super) fn one(connection: Connection, said: &Said) -> Incident {
@@ -340,6 +372,38 @@ pub(super) fn assert_verdict(incident: &Incident, cause: Cause, confidence: Conf
         "{:#?}",
         incident.evidence
     );
+}
+
+/// The backend's side of a connection, closed by a call of its process.
+pub(super) fn peer_close(cookie: u64, ms: u64, unread_bytes: u32) -> Record {
+    Record::PeerClose(Box::new(PeerClose {
+        cookie,
+        netns: 1,
+        ns: at(ms),
+        pid: 500,
+        parent_pid: 1,
+        comm: "app".to_owned(),
+        exit: None,
+        unread_bytes,
+        received_bytes: 100,
+        accepted: true,
+    }))
+}
+
+/// A process of this host holds backend [`PEER`].
+pub(super) fn local_backend() -> Record {
+    let peer: SocketAddr = PEER.parse().unwrap();
+    Record::BackendProcess(BackendProcess {
+        address: peer.ip(),
+        port: peer.port(),
+        netns: 1,
+        pid: 500,
+        parent_pid: 1,
+        comm: "app".to_owned(),
+        first_ns: at(1),
+        last_ns: at(2),
+        connections: 3,
+    })
 }
 
 /// Idle closes of other connections after `ms` of silence.
