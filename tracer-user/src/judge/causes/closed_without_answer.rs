@@ -41,17 +41,29 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             reuse(case),
         ]),
         advice: Some(Remedy {
-            text: "look at the backend's own log for that moment: a crash, an exception before \
-                   the first byte, a worker killed or recycled, a limit on the request; \
-                   proxy_next_upstream hides it for idempotent requests and repeats their work"
-                .to_owned(),
+            text: remedy(case),
             because: format!("{} closed without an answer", case.line.upstream),
         }),
     })
 }
 
+fn remedy(case: &Case<'_>) -> String {
+    let look = "look at the backend's own log for that moment: a crash, an exception before the \
+                first byte, a worker killed or recycled, a limit on the request";
+    if case.settings.retries() == Some(true) {
+        return look.to_owned();
+    }
+    format!(
+        "{look}; {} hides it for idempotent requests and repeats their work",
+        case.directive("next_upstream")
+    )
+}
+
 fn surety(case: &Case<'_>, connection: &Connection) -> Confidence {
     let acknowledged = !ended_before_request(connection) && unacked_at_end(connection) == Some(0);
+    if case.perhaps_answered() {
+        return Confidence::Likely;
+    }
     match (case.reused(), case.answered()) {
         // A first request cannot have met a stale connection; its RST may yet be that
         // of something between the hosts.

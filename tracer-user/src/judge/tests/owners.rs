@@ -220,7 +220,7 @@ fn bytes_that_the_process_left_unread_are_named() {
 fn advice_to_retry_is_given_only_where_nginx_may_not() {
     let advice = |set: Option<&str>| {
         let mut nginx = nginx();
-        let mut location = crate::trace::record::ProxyLocation {
+        let mut location = ProxyLocation {
             pass: "http://app".to_owned(),
             ..Default::default()
         };
