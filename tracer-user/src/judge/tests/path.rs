@@ -244,3 +244,16 @@ fn a_shorter_connect_timeout_is_advised_only_if_it_is_long() {
     let short = advised(&[("proxy_connect_timeout", "500ms")], records());
     assert!(!short.contains("shorter"), "{short}");
 }
+
+#[test]
+fn a_reset_of_a_connection_that_the_backend_never_had_is_not_the_paths() {
+    // Its queue was full: nginx's side alone was established.
+    let line = said(5000, "recv() failed", 104, HEADER);
+    let half_open = connection(1, 4000)
+        .request(4001)
+        .rst(4999, 80)
+        .fails(5000, Call::Receive, 104)
+        .closed(5000);
+    let incident = with((line, half_open), [local_backend()]);
+    assert_eq!(incident.cause, Cause::ClosedWithoutAnswer);
+}

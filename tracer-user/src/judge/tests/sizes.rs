@@ -225,3 +225,18 @@ fn buffering_is_advised_only_where_it_is_off() {
     assert!(off.contains("proxy_request_buffering on"), "{off}");
     assert!(!advised(&[], records()).contains("request_buffering"));
 }
+
+#[test]
+fn a_request_that_ended_with_its_process_says_nothing_of_sizes() {
+    let mut records = vec![answered(100, 50_000)];
+    for (cookie, bytes) in [(1, 300_000), (2, 200_000), (3, 250_000)] {
+        let ms = 4000 + cookie * 100;
+        records.push(peer_close(cookie, ms - 1, Some(Exit::Signal(9))));
+        records.extend(failed(cut(cookie, ms, bytes), ms));
+    }
+    let report = judged(records).report;
+    assert_eq!(report.upstreams[0].size_threshold, None);
+    for incident in &report.incidents {
+        assert_verdict(incident, Cause::BackendKilled, Confidence::Certain);
+    }
+}

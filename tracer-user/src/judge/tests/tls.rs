@@ -248,3 +248,25 @@ fn without_the_end_of_the_handshake_reuse_stays_unknown() {
     assert_eq!(incident.connection.unwrap().reused, None);
     assert_ne!(incident.confidence, Confidence::Certain);
 }
+
+#[test]
+fn a_handshake_that_ended_with_its_process_is_the_processs() {
+    let line = over_tls(said(
+        5000,
+        "peer closed connection in SSL handshake",
+        104,
+        HANDSHAKE,
+    ));
+    let cut = connection(1, 4990)
+        .request(4991)
+        .rst(4999, 0)
+        .fails(5000, Call::Receive, 104)
+        .closed(5000);
+    let incident = only(judged(vec![
+        peer_close(1, 4999, Some(Exit::Signal(9))),
+        line.logged(),
+        ended(cut),
+        line.line(),
+    ]));
+    assert_verdict(&incident, Cause::BackendKilled, Confidence::Certain);
+}
