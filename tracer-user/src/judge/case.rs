@@ -91,6 +91,8 @@ pub(super) struct Constants {
     /// Requests that were all there were, each the first of its connection, and of
     /// which none was answered: see `Figures::never_answered`.
     pub(super) never_answered: Option<u64>,
+    /// The size of the largest request that was answered; 0 if none was.
+    pub(super) answered_bytes: u64,
 }
 
 /// One incident.

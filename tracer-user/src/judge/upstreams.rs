@@ -50,6 +50,7 @@ pub(super) struct Figures {
     pub(super) incidents: u64,
     idle_timeout: Option<InferredTimeout>,
     size_threshold: Option<InferredSize>,
+    answered_bytes: u64,
     /// Size of the sample that it was inferred from.
     looked_at: u64,
 }
@@ -142,6 +143,7 @@ impl Figures {
     pub(super) fn settle(&mut self) {
         self.looked_at = self.idle_ages.seen();
         self.idle_timeout = self.infer_idle_timeout();
+        self.answered_bytes = self.largest_answered();
         self.size_threshold = self.infer_size_threshold();
     }
 
@@ -152,6 +154,7 @@ impl Figures {
             request_limit: self.request_limit(),
             size_threshold: self.size_threshold,
             never_answered: self.never_answered(),
+            answered_bytes: self.answered_bytes,
         }
     }
 
@@ -265,7 +268,7 @@ impl Figures {
     /// that it answered. Of a request given up while it was sent the whole size is not
     /// known: one of which less was sent than of others answered says nothing.
     fn infer_size_threshold(&self) -> Option<InferredSize> {
-        let answered_bytes = self.largest_answered();
+        let answered_bytes = self.answered_bytes;
         let contradicts = |request: &GivenUp| request.whole && request.bytes <= answered_bytes;
         if answered_bytes == 0 || self.given_up.iter().any(contradicts) {
             return None;

@@ -1,9 +1,11 @@
 //! `connect-timeout`: the handshake was never answered. Requires: nginx's connect timer
 //! (`upstream timed out` while connecting) or the kernel's (ETIMEDOUT); the socket shows
-//! that the connection was never established.
+//! that the connection was never established. Where processes of this host held the
+//! backend it is likely only: the queue of new connections may have been full unseen.
 
 use super::{Case, Remedy, Verdict, sentences};
 use crate::judge::case::{errno, words};
+use crate::judge::history::History;
 use crate::nginx::configuration::parse_time_ms;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
@@ -20,9 +22,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     }
     let connection = case.connection();
     let confidence = match connection {
-        Some(connection) if connection.established_ns.is_none() => Confidence::Certain,
-        Some(_) => Confidence::Possible,
-        None => Confidence::Likely,
+        Some(connection) if connection.established_ns.is_some() => Confidence::Possible,
+        Some(_) if !case.history.is_some_and(History::is_local) => Confidence::Certain,
+        _ => Confidence::Likely,
     };
     let waited = connection.zip(case.end_ns()).map(|(connection, end)| {
         format!(

@@ -2,6 +2,8 @@
 //! established connection, and either nginx's timer with a request that was sent again
 //! and of which the backend's host had acknowledged nothing, or the kernel's own error
 //! on it (ETIMEDOUT; EHOSTUNREACH and ENETUNREACH, reported by a router or by this host).
+//! Of a connection on which nothing was ever acknowledged it is likely only: a host whose
+//! queue of new connections is full drops the same.
 
 use super::{Case, Remedy, Verdict, sentences};
 use crate::judge::case::{errno, words};
@@ -20,7 +22,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         return None;
     }
     let confidence = match connection {
-        Some(connection) if connection.established_ns.is_some() => Confidence::Certain,
+        Some(connection)
+            if connection.established_ns.is_some() && was_answered_once(connection) =>
+        {
+            Confidence::Certain
+        }
         _ => Confidence::Likely,
     };
     let sent_again = connection.map(|connection| {
@@ -67,6 +73,12 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             because: format!("the path to {} went silent", case.line.upstream),
         }),
     })
+}
+
+/// Has the backend's host ever acknowledged or sent anything on it?
+fn was_answered_once(connection: &Connection) -> bool {
+    let unacked = connection.unacked_at_close.map_or(0, u64::from);
+    connection.received_bytes > 0 || unacked < connection.sent_bytes
 }
 
 /// Was the last request sent again, and nothing of it acknowledged when nginx closed?

@@ -21,6 +21,9 @@ const NO_TLS: [&str; 4] = [
     "record layer failure",
 ];
 
+/// Of these, what it says of the first bytes of a connection only.
+const FIRST_BYTES: [&str; 2] = ["wrong version number", "http request"];
+
 /// What a line and its connection say by themselves.
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     tls_to_plain(case).or_else(|| answered_by_alert(case))
@@ -43,9 +46,14 @@ fn tls_to_plain(case: &Case<'_>) -> Option<Verdict> {
         _ => ("https://", "http://"),
     };
     let pass = case.directive("pass");
+    let at_the_first_bytes = early || said.is_some_and(|reason| FIRST_BYTES.contains(reason));
     Some(Verdict {
         cause: Cause::ProtocolMismatch,
-        confidence: Confidence::Certain,
+        confidence: if at_the_first_bytes {
+            Confidence::Certain
+        } else {
+            Confidence::Likely
+        },
         evidence: vec![what.clone()],
         advice: Some(Remedy {
             text: format!(

@@ -431,6 +431,18 @@ pub(super) fn one(connection: Connection, said: &Said) -> Incident {
     only(judged(vec![said.logged(), ended(connection), said.line()]))
 }
 
+/// The same of a backend on this host, which closed by a call and has answered others.
+#[track_caller]
+pub(super) fn one_by_call(connection: Connection, said: &Said) -> Incident {
+    only(judged(vec![
+        served(9_000, 10, 5),
+        peer_close(connection.cookie, said.ms, None),
+        said.logged(),
+        ended(connection),
+        said.line(),
+    ]))
+}
+
 #[track_caller]
 pub(super) fn only(judged: Judged) -> Incident {
     let mut incidents = judged.report.incidents;

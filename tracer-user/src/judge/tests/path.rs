@@ -9,7 +9,11 @@ const TIMED_OUT: &str = "upstream timed out";
 
 /// A request that was sent again and never acknowledged.
 fn unacknowledged() -> Connection {
-    let mut connection = connection(1, 0).request(1).closed(5000);
+    let mut connection = connection(1, 0)
+        .request(0)
+        .answer(0)
+        .request(1)
+        .closed(5000);
     connection.exchange_retransmits = 6;
     connection.unacked_at_close = Some(80);
     connection
@@ -26,6 +30,11 @@ fn a_request_sent_again_and_never_acknowledged_is_the_paths() {
     );
     let sending = said(5000, TIMED_OUT, 110, SENDING);
     assert_eq!(one(unacknowledged(), &sending).cause, Cause::PathTimeout);
+    // The backend's host may never have had it: a full queue drops the same.
+    let mut fresh = connection(1, 0).request(1).closed(5000);
+    fresh.exchange_retransmits = 6;
+    fresh.unacked_at_close = Some(80);
+    assert_verdict(&one(fresh, &line), Cause::PathTimeout, Confidence::Likely);
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn tickets_and_alerts_are_no_answer() {
         .eof(5000)
         .closed(5000);
     assert_verdict(
-        &one(nothing, &premature()),
+        &one_by_call(nothing, &premature()),
         Cause::ClosedWithoutAnswer,
         Confidence::Certain,
     );
