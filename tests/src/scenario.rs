@@ -19,6 +19,24 @@
 //! Unless `alone`, a part shares nginx and time with others: it must not signal
 //! nginx, and races go through [`Stage::race`]. An `alone` part has an nginx of its own,
 //! whose configuration it may change as it likes ([`Part::configure`]).
+//!
+//! # What a part may not rely on
+//!
+//! In the mixed run all parts drive at once on one nginx, 500 good requests a second
+//! beside them, and a run may be repeated with the same seed ([`Draw::for_round`]). So:
+//!
+//! * nginx's workers stop for some ten milliseconds, again and again: other parts race.
+//!   What has to happen within a time of nginx's own (a timer, a request that is to meet
+//!   a moment) may come later, and truth comes from what was recorded, not from the plan.
+//! * Which worker has a client's connection, and with it which pool, is nginx's choice.
+//!   Requests over one client connection stay with one worker.
+//! * nginx's log, its connection numbers, its worker's open connections and the
+//!   processes below the master are everybody's. A part knows its own lines by its blocks
+//!   and targets, and waits for its own records.
+//! * Load, ports, descriptors and the machine's connection tables are shared: a part
+//!   that exhausts one, or changes the network of the host, is `alone`.
+//! * A port that a part has given back may be somebody else's at once. A backend that
+//!   comes back keeps its port bound meanwhile, or tolerates that it cannot have it.
 
 mod demise;
 mod dying;
