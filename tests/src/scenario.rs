@@ -38,20 +38,25 @@
 //! * A port that a part has given back may be somebody else's at once. A backend that
 //!   comes back keeps its port bound meanwhile, or tolerates that it cannot have it.
 
+mod demise;
+mod dying;
 mod told;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
+pub use demise::{Ended, acts, is_crash};
+pub use dying::{At, Demise, Dying, Flight, Step, flights};
 pub use told::{Ask, Told};
 
 use crate::act::{Act, Constant};
 use crate::backend::Backend;
 use crate::draw::Draw;
 use crate::nginx::{Configuration, Nginx};
+use crate::processes::Stopped;
 use crate::stale::{Race, Raced, race};
 
 /// A failure that the lab can make.
@@ -133,4 +138,26 @@ impl<'a> Stage<'a> {
         let _racing = self.racing.lock().unwrap_or_else(PoisonError::into_inner);
         race(self.nginx, backend, plan)
     }
+
+    /// Stops nginx's workers until the guard is dropped, while nobody else races: what
+    /// arrives meanwhile they find at once, in the order of its arrival (see
+    /// [`crate::stale`]).
+    ///
+    /// # Errors
+    /// If one does not stop.
+    pub fn stop_workers(&self) -> Result<WorkersStopped<'_>> {
+        let racing = self.racing.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(WorkersStopped {
+            _stopped: self.nginx.stop_workers()?,
+            _racing: racing,
+        })
+    }
+}
+
+/// See [`Stage::stop_workers`].
+#[derive(Debug)]
+pub struct WorkersStopped<'a> {
+    // Dropped in this order.
+    _stopped: Stopped,
+    _racing: MutexGuard<'a, ()>,
 }

@@ -2,9 +2,13 @@
 
 mod aborted;
 mod closed;
+mod exited;
+mod killed;
+mod oom;
 mod read_timeout;
 mod refused;
 mod rejected;
+mod restart;
 mod stale;
 mod without_keepalive;
 
@@ -19,4 +23,8 @@ pub const ALL: &[Scenario] = &[
     read_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
+    killed::SCENARIO,
+    exited::SCENARIO,
+    oom::SCENARIO,
+    restart::SCENARIO,
 ];
