@@ -2,10 +2,14 @@
 
 mod aborted;
 mod closed;
+mod connection_close;
 mod read_timeout;
 mod refused;
 mod rejected;
+mod send_timeout;
 mod stale;
+mod too_large_413;
+mod too_large_unread;
 mod without_keepalive;
 
 use crate::scenario::Scenario;
@@ -14,9 +18,13 @@ use crate::scenario::Scenario;
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
     without_keepalive::SCENARIO,
+    connection_close::SCENARIO,
     closed::SCENARIO,
     aborted::SCENARIO,
     read_timeout::SCENARIO,
+    send_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
+    too_large_unread::SCENARIO,
+    too_large_413::SCENARIO,
 ];

@@ -67,7 +67,7 @@ impl Server<'_> {
                 self.begin(&response[..head + (response.len() - head) / 2])?;
                 return Err(self.until_peer_leaves());
             }
-            Kind::StopReading => return Err(self.until_peer_leaves()),
+            Kind::StopReading => return Err(self.until_peer_closes()),
             Kind::EndProcess { death, phase } => return Err(self.end_process(death, phase)?),
             Kind::InvalidHeader => {
                 self.answer(b"HTTP/1.1 200 OK\r\nX-\x01Bad: x\r\nContent-Length: 0\r\n\r\n")?;
@@ -77,7 +77,7 @@ impl Server<'_> {
             Kind::InvalidChunk => {
                 self.answer(
                     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
-                      4\r\ngood\r\nbad\r\n0\r\n\r\n",
+                      4\r\ngood\r\nnone\r\n0\r\n\r\n",
                 )?;
                 return Ok(());
             }

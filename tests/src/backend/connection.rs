@@ -11,6 +11,7 @@ use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
 use crate::behaviour::{Behaviour, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
 use crate::http::{Head, head_length};
+use crate::sockets::{self, State};
 
 /// Serves one connection to its end.
 pub(super) fn serve(stream: TcpStream, shared: &Shared) {
@@ -333,6 +334,31 @@ impl Server<'_> {
         match self.wait(PollFlags::RDHUP, None) {
             Woken::Ready => self.peer_left(),
             Woken::Deadline | Woken::Stopped => Ending::close(Means::Fin, Why::Stopped),
+        }
+    }
+
+    /// The same where nginx's FIN cannot come, because it waits behind bytes for which
+    /// there is no room here: then the kernel's table tells that nginx closed its end.
+    pub(super) fn until_peer_closes(&self) -> Ending {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        let ends = self.stream.peer_addr().and_then(|remote| {
+            let local = self.stream.local_addr()?;
+            Ok([(remote, local)])
+        });
+        let Ok(ends) = ends else {
+            return Ending::peer(&ErrorKind::ConnectionReset.into(), Why::PeerInFlight);
+        };
+        loop {
+            match self.wait(PollFlags::RDHUP, Some(Instant::now() + LOOK_EVERY)) {
+                Woken::Ready => return self.peer_left(),
+                Woken::Stopped => return Ending::close(Means::Fin, Why::Stopped),
+                Woken::Deadline => {}
+            }
+            let found = sockets::find(&ends).unwrap_or_default();
+            let peer = found.first().copied().flatten();
+            if peer.is_some_and(|socket| socket.state != State::ESTABLISHED) {
+                return Ending::peer(&ErrorKind::UnexpectedEof.into(), Why::PeerInFlight);
+            }
         }
     }
 
