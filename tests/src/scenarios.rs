@@ -2,6 +2,7 @@
 
 mod aborted;
 mod closed;
+mod connection_close;
 mod exited;
 mod killed;
 mod oom;
@@ -9,7 +10,10 @@ mod read_timeout;
 mod refused;
 mod rejected;
 mod restart;
+mod send_timeout;
 mod stale;
+mod too_large_413;
+mod too_large_unread;
 mod without_keepalive;
 
 use crate::scenario::Scenario;
@@ -18,13 +22,17 @@ use crate::scenario::Scenario;
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
     without_keepalive::SCENARIO,
+    connection_close::SCENARIO,
     closed::SCENARIO,
     aborted::SCENARIO,
     read_timeout::SCENARIO,
+    send_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
     killed::SCENARIO,
     exited::SCENARIO,
     oom::SCENARIO,
     restart::SCENARIO,
+    too_large_unread::SCENARIO,
+    too_large_413::SCENARIO,
 ];
