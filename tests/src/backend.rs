@@ -8,6 +8,7 @@ mod connection;
 mod journal;
 mod record;
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -70,11 +71,16 @@ pub struct Backend {
     /// Dropping this end makes the other readable: every thread polls that.
     stop: Option<UnixStream>,
     listening: Option<JoinHandle<()>>,
+    /// What has to live as long as it does.
+    kept: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 /// What a backend's threads share.
 struct Shared {
     habits: Habits,
+    /// Its end of every connection as nginx knows it, where that is another address
+    /// than the sockets have.
+    known_as: Option<SocketAddr>,
     records: Mutex<Vec<Connection>>,
     /// Told of every change to `records`.
     changed: Condvar,
@@ -130,7 +136,20 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
-        Self::start_with(address, habits, None)
+        Self::start_with(address, habits, None, None)
+    }
+
+    /// The same where nginx knows it by another address, which a translator of
+    /// addresses leads here: that one stands in its records.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub fn start_known_as(
+        known_as: SocketAddr,
+        address: SocketAddr,
+        habits: Habits,
+    ) -> Result<Self> {
+        Self::start_with(address, habits, Some(known_as), None)
     }
 
     /// The same with a journal: every record is in it before its act is committed, so
@@ -139,16 +158,22 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start_journalled(address: SocketAddr, habits: Habits, journal: Journal) -> Result<Self> {
-        Self::start_with(address, habits, Some(journal))
+        Self::start_with(address, habits, None, Some(journal))
     }
 
-    fn start_with(address: SocketAddr, habits: Habits, journal: Option<Journal>) -> Result<Self> {
+    fn start_with(
+        address: SocketAddr,
+        habits: Habits,
+        known_as: Option<SocketAddr>,
+        journal: Option<Journal>,
+    ) -> Result<Self> {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = UnixStream::pair().context("socketpair() for stopping")?;
         let shared = Arc::new(Shared {
             habits,
+            known_as,
             records: Mutex::default(),
             changed: Condvar::new(),
             held: Mutex::default(),
@@ -167,14 +192,30 @@ impl Backend {
                 move || accept(&listener, &shared)
             })?;
         Ok(Self {
-            address,
+            address: known_as.unwrap_or(address),
             shared,
             stop: Some(stop),
             listening: Some(listening),
+            kept: Vec::new(),
         })
     }
 
-    /// Where it listens.
+    /// The same, and `what` lives until its last thread has ended.
+    #[must_use]
+    pub fn keeping(mut self, what: impl Any + Send + Sync) -> Self {
+        self.kept.push(Box::new(what));
+        self
+    }
+
+    /// Ends it: it listens no more, and every connection is closed. Its records as they
+    /// are then.
+    #[must_use]
+    pub fn stop(mut self) -> Vec<Connection> {
+        self.end();
+        self.connections()
+    }
+
+    /// Where nginx reaches it.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -238,8 +279,8 @@ impl fmt::Debug for Backend {
     }
 }
 
-impl Drop for Backend {
-    fn drop(&mut self) {
+impl Backend {
+    fn end(&mut self) {
         drop(self.stop.take());
         self.shared.release();
         self.shared
@@ -252,6 +293,12 @@ impl Drop for Backend {
         while self.shared.threads.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
