@@ -21,6 +21,7 @@
 //! whose configuration it may change as it likes ([`Part::configure`]).
 
 mod told;
+mod unserved;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 
 pub use told::{Ask, Told};
+pub use unserved::{Asked, Unserved};
 
 use crate::act::{Act, Constant};
 use crate::backend::Backend;

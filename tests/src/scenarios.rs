@@ -1,11 +1,15 @@
 //! All scenarios, one file each. How to add one is told in [`crate::scenario`].
 
 mod aborted;
+mod backlog_full;
 mod closed;
+mod connect_timeout;
 mod read_timeout;
 mod refused;
 mod rejected;
 mod stale;
+mod unix_backlog_full;
+mod unreachable;
 mod without_keepalive;
 
 use crate::scenario::Scenario;
@@ -19,4 +23,8 @@ pub const ALL: &[Scenario] = &[
     read_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
+    unreachable::SCENARIO,
+    connect_timeout::SCENARIO,
+    backlog_full::SCENARIO,
+    unix_backlog_full::SCENARIO,
 ];
