@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ struct Shared {
     habits: Habits,
     /// Its end of every connection as nginx knows it, where that is another address
     /// than the sockets have.
-    known_as: Option<SocketAddr>,
+    known_as: OnceLock<SocketAddr>,
     records: Mutex<Vec<Connection>>,
     /// Told of every change to `records`.
     changed: Condvar,
@@ -136,20 +136,7 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
-        Self::start_with(address, habits, None, None)
-    }
-
-    /// The same where nginx knows it by another address, which a translator of
-    /// addresses leads here: that one stands in its records.
-    ///
-    /// # Errors
-    /// If it cannot listen.
-    pub fn start_known_as(
-        known_as: SocketAddr,
-        address: SocketAddr,
-        habits: Habits,
-    ) -> Result<Self> {
-        Self::start_with(address, habits, Some(known_as), None)
+        Self::start_with(address, habits, None)
     }
 
     /// The same with a journal: every record is in it before its act is committed, so
@@ -158,22 +145,17 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start_journalled(address: SocketAddr, habits: Habits, journal: Journal) -> Result<Self> {
-        Self::start_with(address, habits, None, Some(journal))
+        Self::start_with(address, habits, Some(journal))
     }
 
-    fn start_with(
-        address: SocketAddr,
-        habits: Habits,
-        known_as: Option<SocketAddr>,
-        journal: Option<Journal>,
-    ) -> Result<Self> {
+    fn start_with(address: SocketAddr, habits: Habits, journal: Option<Journal>) -> Result<Self> {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = UnixStream::pair().context("socketpair() for stopping")?;
         let shared = Arc::new(Shared {
             habits,
-            known_as,
+            known_as: OnceLock::new(),
             records: Mutex::default(),
             changed: Condvar::new(),
             held: Mutex::default(),
@@ -192,12 +174,20 @@ impl Backend {
                 move || accept(&listener, &shared)
             })?;
         Ok(Self {
-            address: known_as.unwrap_or(address),
+            address,
             shared,
             stop: Some(stop),
             listening: Some(listening),
             kept: Vec::new(),
         })
+    }
+
+    /// The same where nginx connects to another address, which a translator of addresses
+    /// leads here: that one stands in the records of all connections to come.
+    #[must_use]
+    pub fn known_as(mut self, address: SocketAddr) -> Self {
+        self.address = *self.shared.known_as.get_or_init(|| address);
+        self
     }
 
     /// The same, and `what` lives until its last thread has ended.

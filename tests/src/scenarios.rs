@@ -7,6 +7,9 @@ mod connect_timeout;
 mod read_timeout;
 mod refused;
 mod rejected;
+mod remote_aborted;
+mod remote_closed;
+mod remote_stale;
 mod stale;
 mod unix_backlog_full;
 mod unreachable;
@@ -23,6 +26,9 @@ pub const ALL: &[Scenario] = &[
     read_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
+    remote_stale::SCENARIO,
+    remote_closed::SCENARIO,
+    remote_aborted::SCENARIO,
     unreachable::SCENARIO,
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,

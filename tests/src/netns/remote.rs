@@ -58,9 +58,11 @@ impl Remote {
     /// # Errors
     /// If it cannot listen.
     pub fn start(&self, habits: Habits) -> Result<Backend> {
-        let start = || Backend::start_known_as(self.address, self.listens, habits);
+        let start = || Backend::start(self.listens, habits);
         let backend = self.namespace.enter(start)?;
-        Ok(backend.keeping(Arc::clone(&self.namespace)))
+        Ok(backend
+            .known_as(self.address)
+            .keeping(Arc::clone(&self.namespace)))
     }
 }
 

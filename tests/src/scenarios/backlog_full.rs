@@ -6,7 +6,7 @@ use crate::act::Expected;
 use crate::backend::Overfull;
 use crate::draw::Draw;
 use crate::nginx::Upstream;
-use crate::scenario::{Asked, Part, Scenario, Unserved};
+use crate::scenario::{Asked, Part, Scenario, Unconnected};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "backlog_full",
@@ -30,5 +30,5 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
         what: "its queue of new connections is full",
         expected: Some(expected),
     };
-    Ok(Box::new(Unserved::new(vec![asked]).keeping(overfull)))
+    Ok(Box::new(Unconnected::new(vec![asked]).keeping(overfull)))
 }

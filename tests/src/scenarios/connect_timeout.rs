@@ -9,7 +9,7 @@ use crate::backend::{Habits, Refusing};
 use crate::draw::Draw;
 use crate::netns::Namespace;
 use crate::nginx::Upstream;
-use crate::scenario::{Asked, Part, Scenario, Unserved};
+use crate::scenario::{Asked, Part, Scenario, Unconnected};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "connect_timeout",
@@ -60,6 +60,6 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
             expected: Some(expected),
         });
     }
-    let unserved = Unserved::new(asked).keeping((silent, good, namespace));
-    Ok(Box::new(unserved))
+    let unconnected = Unconnected::new(asked).keeping((silent, good, namespace));
+    Ok(Box::new(unconnected))
 }

@@ -16,17 +16,23 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "stale",
     description: "idle timeout shorter than nginx's, raced by GET and POST; FIN or RST",
     alone: false,
-    prepare,
+    prepare: |draw| raced("stale", draw, |habits| Backend::start(IPV4, habits)),
 };
 
 struct Kept {
+    name: &'static str,
     backend: Backend,
     idle: Idle,
     races: Vec<Race>,
     met: Vec<Stale>,
 }
 
-fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
+/// The part of this scenario, before a backend that `start` starts.
+pub(super) fn raced(
+    name: &'static str,
+    draw: &mut Draw,
+    start: impl FnOnce(Habits) -> Result<Backend>,
+) -> Result<Box<dyn Part>> {
     let idle = Idle {
         after: draw.milliseconds(250..=800),
         means: draw.one_of(&[Means::Fin, Means::Rst]),
@@ -36,13 +42,14 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
         ..Habits::default()
     };
     let races = [Method::Get, Method::Post].map(|method| Race {
-        location: "/stale/".to_owned(),
+        location: format!("/{name}/"),
         requests: draw.count(2..=5),
         method,
         served_before: draw.count(1..=3),
     });
     Ok(Box::new(Kept {
-        backend: Backend::start(IPV4, habits)?,
+        name,
+        backend: start(habits)?,
         idle,
         races: races.to_vec(),
         met: Vec::new(),
@@ -51,7 +58,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
 
 impl Part for Kept {
     fn configure(&self, configuration: &mut Configuration) {
-        let upstream = Upstream::new("stale", self.backend.address()).keepalive(16);
+        let upstream = Upstream::new(self.name, self.backend.address()).keepalive(16);
         configuration.upstreams.push(upstream);
     }
 

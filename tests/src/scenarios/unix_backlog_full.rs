@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::act::Expected;
 use crate::draw::Draw;
 use crate::nginx::Upstream;
-use crate::scenario::{Asked, Part, Scenario, Unserved};
+use crate::scenario::{Asked, Part, Scenario, Unconnected};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "unix_backlog_full",
@@ -38,6 +38,6 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
         what: "its queue of new connections is full",
         expected: Some(Expected::new("backend", "refused", "backlog-full")),
     };
-    let unserved = Unserved::new(vec![asked]).keeping((queued, listening, folder));
-    Ok(Box::new(unserved))
+    let unconnected = Unconnected::new(vec![asked]).keeping((queued, listening, folder));
+    Ok(Box::new(unconnected))
 }

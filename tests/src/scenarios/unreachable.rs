@@ -10,7 +10,7 @@ use crate::backend::{Habits, Refusing};
 use crate::draw::Draw;
 use crate::netns::Namespace;
 use crate::nginx::Upstream;
-use crate::scenario::{Asked, Part, Scenario, Unserved};
+use crate::scenario::{Asked, Part, Scenario, Unconnected};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "unreachable",
@@ -74,6 +74,6 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
             }}
         }}"
     ))?;
-    let unserved = Unserved::new(asked).keeping((ports, good, namespace));
-    Ok(Box::new(unserved))
+    let unconnected = Unconnected::new(asked).keeping((ports, good, namespace));
+    Ok(Box::new(unconnected))
 }

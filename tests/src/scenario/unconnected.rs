@@ -35,13 +35,13 @@ struct Sent {
 }
 
 /// Sends all requests at once, each on a client connection of its own.
-pub struct Unserved {
+pub struct Unconnected {
     asked: Vec<Asked>,
     sent: Vec<Sent>,
     _kept: Vec<Box<dyn Any + Send>>,
 }
 
-impl Unserved {
+impl Unconnected {
     /// A part that sends these; none of them is a POST, and nothing is tried twice.
     #[must_use]
     pub fn new(asked: Vec<Asked>) -> Self {
@@ -60,15 +60,15 @@ impl Unserved {
     }
 }
 
-impl fmt::Debug for Unserved {
+impl fmt::Debug for Unconnected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unserved")
+        f.debug_struct("Unconnected")
             .field("asked", &self.asked)
             .finish_non_exhaustive()
     }
 }
 
-impl Part for Unserved {
+impl Part for Unconnected {
     fn configure(&self, configuration: &mut Configuration) {
         let upstreams = self.asked.iter().map(|asked| asked.upstream.clone());
         configuration.upstreams.extend(upstreams);
