@@ -18,6 +18,7 @@
 //! another, where the backend listens. The addresses that the backend's sockets have are
 //! then none that nginx knows, and nothing joins the two.
 
+mod middlebox;
 mod remote;
 
 use std::fs;
@@ -31,6 +32,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+pub use middlebox::{Forgotten, Middlebox};
 pub use remote::Remote;
 
 use crate::clock::now_ns;

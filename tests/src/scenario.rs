@@ -20,6 +20,7 @@
 //! nginx, and races go through [`Stage::race`]. An `alone` part has an nginx of its own,
 //! whose configuration it may change as it likes ([`Part::configure`]).
 
+mod forgetful;
 mod told;
 mod unconnected;
 
@@ -29,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
+pub use forgetful::Forgetful;
 pub use told::{Ask, Told};
 pub use unconnected::{Asked, Unconnected};
 

@@ -4,6 +4,8 @@ mod aborted;
 mod backlog_full;
 mod closed;
 mod connect_timeout;
+mod middlebox_dropped;
+mod middlebox_reset;
 mod read_timeout;
 mod refused;
 mod rejected;
@@ -29,6 +31,8 @@ pub const ALL: &[Scenario] = &[
     remote_stale::SCENARIO,
     remote_closed::SCENARIO,
     remote_aborted::SCENARIO,
+    middlebox_dropped::SCENARIO,
+    middlebox_reset::SCENARIO,
     unreachable::SCENARIO,
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
