@@ -57,9 +57,10 @@ pub(crate) fn verb() -> Result<()> {
 }
 
 /// Programs that the tests call, and the packages that hold them by distribution.
-const TOOLS: [(&str, &[&str]); 4] = [
+const TOOLS: [(&str, &[&str]); 5] = [
     ("bpftool", &["bpftool", "linux-tools-generic"]),
     ("ip", &["iproute2"]),
+    ("nft", &["nftables"]),
     ("ss", &["iproute2"]),
     ("openssl", &["openssl"]),
 ];
@@ -199,8 +200,8 @@ fn by_hand_message() -> String {
     format!(
         "{reason}; run what fits, then this command again\n  \
          Fedora, RHEL:  sudo dnf install gcc gcc-c++ llvm-devel libzstd-devel zlib-devel nginx \
-         bpftool iproute openssl\n  \
-         Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2 openssl\n  \
+         bpftool iproute nftables openssl\n  \
+         Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2 nftables openssl\n  \
          Debian, Ubuntu: rustc-web rust-web-src cargo-web, or rustc rust-src cargo, of version \
          {OLDEST} or newer\n  \
          and, unless the system's rustc is {OLDEST} or newer and comes with its source:\n    \

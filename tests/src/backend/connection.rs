@@ -27,7 +27,7 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     let index = {
         let mut records = lock(&shared.records);
         let connection = Connection {
-            local,
+            local: shared.known_as.get().copied().unwrap_or(local),
             remote,
             accepted_ns,
             requests: Vec::new(),
