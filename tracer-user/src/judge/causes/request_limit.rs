@@ -1,11 +1,11 @@
 //! `request-limit`: the backend closes a connection after a constant number of
 //! requests, and this one had reached it. Requires: a stale connection (as for
 //! `stale-keepalive`) with exactly the upstream's inferred number of requests before
-//! the failed one.
+//! the failed one. The number is inferred from other closes, so it is never certain.
 
 use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness, surety};
 use crate::judge::case::ms;
-use crate::report::model::Cause;
+use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
 
 /// A backend that has reached its limit closes within this time of its last response.
@@ -39,7 +39,8 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     );
     Some(Verdict {
         cause: Cause::RequestLimit,
-        confidence: surety(case, stale),
+        // The limit is inferred.
+        confidence: surety(case, stale).max(Confidence::Likely),
         evidence: sentences([
             how_it_ended(case),
             staleness(case, stale),
