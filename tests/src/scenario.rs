@@ -38,8 +38,10 @@
 //! * A port that a part has given back may be somebody else's at once. A backend that
 //!   comes back keeps its port bound meanwhile, or tolerates that it cannot have it.
 
+mod crew;
 mod demise;
 mod dying;
+mod meet;
 mod told;
 
 use std::fmt;
@@ -48,6 +50,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
+pub use crew::Crew;
 pub use demise::{Ended, acts, is_crash};
 pub use dying::{At, Demise, Dying, Flight, Step, flights};
 pub use told::{Ask, Told};

@@ -5,6 +5,9 @@ mod closed;
 mod exited;
 mod killed;
 mod oom;
+mod prefork_lost;
+mod prefork_recycled;
+mod prefork_timeout;
 mod read_timeout;
 mod refused;
 mod rejected;
@@ -26,5 +29,8 @@ pub const ALL: &[Scenario] = &[
     killed::SCENARIO,
     exited::SCENARIO,
     oom::SCENARIO,
+    prefork_lost::SCENARIO,
+    prefork_recycled::SCENARIO,
+    prefork_timeout::SCENARIO,
     restart::SCENARIO,
 ];
