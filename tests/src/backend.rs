@@ -4,18 +4,20 @@
 //! these records are the truth that a capture is held against. What to do with a
 //! request is in [`crate::behaviour`]; this module serves and remembers.
 
+mod acting;
 mod connection;
 mod journal;
 mod record;
 mod worker;
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -72,11 +74,16 @@ pub struct Backend {
     /// Dropping this end makes the other readable: every thread polls that.
     stop: Option<UnixStream>,
     listening: Option<JoinHandle<()>>,
+    /// What has to live as long as it does.
+    kept: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 /// What a backend's threads share.
 struct Shared {
     habits: Habits,
+    /// Its end of every connection as nginx knows it, where that is another address
+    /// than the sockets have.
+    known_as: OnceLock<SocketAddr>,
     records: Mutex<Vec<Connection>>,
     /// Told of every change to `records`.
     changed: Condvar,
@@ -174,6 +181,7 @@ impl Backend {
         let (stop, stopped) = UnixStream::pair().context("socketpair() for stopping")?;
         let shared = Arc::new(Shared {
             habits,
+            known_as: OnceLock::new(),
             records: Mutex::default(),
             changed: Condvar::new(),
             held: Mutex::default(),
@@ -197,10 +205,34 @@ impl Backend {
             shared,
             stop: Some(stop),
             listening: Some(listening),
+            kept: Vec::new(),
         })
     }
 
-    /// Where it listens.
+    /// The same where nginx connects to another address, which a translator of addresses
+    /// leads here: that one stands in the records of all connections to come.
+    #[must_use]
+    pub fn known_as(mut self, address: SocketAddr) -> Self {
+        self.address = *self.shared.known_as.get_or_init(|| address);
+        self
+    }
+
+    /// The same, and `what` lives until its last thread has ended.
+    #[must_use]
+    pub fn keeping(mut self, what: impl Any + Send + Sync) -> Self {
+        self.kept.push(Box::new(what));
+        self
+    }
+
+    /// Ends it: it listens no more, and every connection is closed. Its records as they
+    /// are then.
+    #[must_use]
+    pub fn stop(mut self) -> Vec<Connection> {
+        self.end();
+        self.connections()
+    }
+
+    /// Where nginx reaches it.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -273,8 +305,8 @@ impl fmt::Debug for Backend {
     }
 }
 
-impl Drop for Backend {
-    fn drop(&mut self) {
+impl Backend {
+    fn end(&mut self) {
         drop(self.stop.take());
         self.shared.release();
         self.shared
@@ -287,6 +319,12 @@ impl Drop for Backend {
         while self.shared.threads.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -5,7 +5,7 @@
 //! 1. A file `scenarios/NAME.rs` with `pub(super) const SCENARIO: Scenario`, whose
 //!    `prepare` starts backends with parameters drawn from the [`Draw`] and returns a
 //!    [`Part`]. Where one backend is told by each request what to do, [`Told`] is that
-//!    part already.
+//!    part already; where no connection comes about, [`Unconnected`].
 //! 2. One line in `scenarios.rs`: the module, and its `SCENARIO` in `ALL`.
 //!
 //! A part names its upstream blocks after the scenario or with it as a prefix
@@ -41,8 +41,10 @@
 mod crew;
 mod demise;
 mod dying;
+mod forgetful;
 mod meet;
 mod told;
+mod unconnected;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,7 +55,9 @@ use anyhow::Result;
 pub use crew::Crew;
 pub use demise::{Ended, acts, is_crash};
 pub use dying::{At, Demise, Dying, Flight, Step, flights};
+pub use forgetful::Forgetful;
 pub use told::{Ask, Told};
+pub use unconnected::{Asked, Unconnected};
 
 use crate::act::{Act, Constant};
 use crate::backend::Backend;
