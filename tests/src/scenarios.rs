@@ -20,6 +20,7 @@ mod remote_aborted;
 mod remote_closed;
 mod remote_stale;
 mod restart;
+mod restart_rolling;
 mod send_timeout;
 mod stale;
 mod too_large_413;
@@ -48,6 +49,7 @@ pub const ALL: &[Scenario] = &[
     prefork_recycled::SCENARIO,
     prefork_timeout::SCENARIO,
     restart::SCENARIO,
+    restart_rolling::SCENARIO,
     too_large_unread::SCENARIO,
     too_large_413::SCENARIO,
     remote_stale::SCENARIO,
