@@ -10,6 +10,9 @@ mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
+mod prefork_lost;
+mod prefork_recycled;
+mod prefork_timeout;
 mod read_timeout;
 mod refused;
 mod rejected;
@@ -17,6 +20,7 @@ mod remote_aborted;
 mod remote_closed;
 mod remote_stale;
 mod restart;
+mod restart_rolling;
 mod send_timeout;
 mod stale;
 mod too_large_413;
@@ -41,7 +45,11 @@ pub const ALL: &[Scenario] = &[
     killed::SCENARIO,
     exited::SCENARIO,
     oom::SCENARIO,
+    prefork_lost::SCENARIO,
+    prefork_recycled::SCENARIO,
+    prefork_timeout::SCENARIO,
     restart::SCENARIO,
+    restart_rolling::SCENARIO,
     too_large_unread::SCENARIO,
     too_large_413::SCENARIO,
     remote_stale::SCENARIO,
