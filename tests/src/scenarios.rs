@@ -6,6 +6,7 @@ mod connection_close;
 mod read_timeout;
 mod refused;
 mod rejected;
+mod request_limit;
 mod send_timeout;
 mod stale;
 mod too_large_413;
@@ -18,6 +19,7 @@ use crate::scenario::Scenario;
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
     without_keepalive::SCENARIO,
+    request_limit::SCENARIO,
     connection_close::SCENARIO,
     closed::SCENARIO,
     aborted::SCENARIO,
