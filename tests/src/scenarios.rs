@@ -1,6 +1,8 @@
 //! All scenarios, one file each. How to add one is told in [`crate::scenario`].
 
 mod aborted;
+mod client_abort;
+mod client_abort_h2;
 mod closed;
 mod connection_close;
 mod read_timeout;
@@ -27,6 +29,8 @@ pub const ALL: &[Scenario] = &[
     send_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
+    client_abort::SCENARIO,
+    client_abort_h2::SCENARIO,
     too_large_unread::SCENARIO,
     too_large_413::SCENARIO,
 ];
