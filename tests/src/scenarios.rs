@@ -10,9 +10,12 @@ mod refused;
 mod rejected;
 mod request_limit;
 mod send_timeout;
+mod slow_client;
 mod stale;
+mod streaming;
 mod too_large_413;
 mod too_large_unread;
+mod websocket;
 mod without_keepalive;
 
 use crate::scenario::Scenario;
@@ -25,6 +28,9 @@ pub const ALL: &[Scenario] = &[
     connection_close::SCENARIO,
     closed::SCENARIO,
     aborted::SCENARIO,
+    streaming::SCENARIO,
+    slow_client::SCENARIO,
+    websocket::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,
