@@ -143,6 +143,10 @@ pub enum Death {
     Abort,
     /// SIGSEGV with its default action.
     Segfault,
+    /// This signal from the process to itself.
+    Signal(u8),
+    /// It takes memory until the kernel kills it, which needs a memory cgroup.
+    OutOfMemory,
 }
 
 /// How far an exchange has come when the process ends.

@@ -239,7 +239,29 @@ fn die(death: Death) -> ! {
             // stack overflows.
             let _ = kill_process(getpid(), Signal::SEGV);
         },
+        Death::Signal(number) => {
+            if let Some(signal) = Signal::from_named_raw(i32::from(number)) {
+                let _ = kill_process(getpid(), signal);
+            }
+            // It may reach another thread first, which takes this one along.
+            std::thread::sleep(PATIENCE);
+            eprintln!("backend: signal {number} did not end the process");
+            std::process::exit(70)
+        }
+        Death::OutOfMemory => exhaust(),
     }
+}
+
+/// Takes memory until the kernel ends this process, or gives up where it never would.
+fn exhaust() -> ! {
+    const PIECE: usize = 1 << 20;
+    const MOST: usize = 1 << 10;
+    let mut taken = Vec::new();
+    while taken.len() < MOST {
+        taken.push(std::hint::black_box(vec![1_u8; PIECE]));
+    }
+    eprintln!("backend: the kernel gave it {MOST} MiB: it has no memory cgroup");
+    std::process::exit(70)
 }
 
 /// A whole response.

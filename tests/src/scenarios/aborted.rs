@@ -14,12 +14,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "aborted",
     description: "closed or reset in the header, in a known-length body, in a chunked body",
     alone: false,
-    prepare,
+    prepare: |draw| told("aborted", draw, Backend::start(IPV4, Habits::default())?),
 };
 
-fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
-    let backend = Backend::start(IPV4, Habits::default())?;
-    let mut upstream = Upstream::new("aborted", backend.address());
+/// The part of this scenario, before this backend.
+pub(super) fn told(name: &str, draw: &mut Draw, backend: Backend) -> Result<Box<dyn Part>> {
+    let mut upstream = Upstream::new(name, backend.address());
     if draw.coin() {
         upstream = upstream.keepalive(8);
     }

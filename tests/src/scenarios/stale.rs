@@ -32,6 +32,7 @@ struct Kept {
     met: Vec<Stale>,
 }
 
+/// All of a scenario's.
 struct All(Vec<Kept>);
 
 fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
@@ -42,6 +43,30 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
         ("stale_closed_reset", Means::FinThenRst),
         ("stale_reset", Means::Rst),
     ] {
+        all.push(Kept::start(block, means, draw, |habits| {
+            Backend::start(IPV4, habits)
+        })?);
+    }
+    Ok(Box::new(All(all)))
+}
+
+/// The part of one block, before a backend that `start` starts.
+pub(super) fn raced(
+    block: &'static str,
+    draw: &mut Draw,
+    start: impl FnOnce(Habits) -> Result<Backend>,
+) -> Result<Box<dyn Part>> {
+    let means = draw.one_of(&[Means::Fin, Means::HalfClose, Means::FinThenRst, Means::Rst]);
+    Ok(Box::new(All(vec![Kept::start(block, means, draw, start)?])))
+}
+
+impl Kept {
+    fn start(
+        block: &'static str,
+        means: Means,
+        draw: &mut Draw,
+        start: impl FnOnce(Habits) -> Result<Backend>,
+    ) -> Result<Self> {
         let after = draw.milliseconds(150..=350);
         let habits = Habits {
             idle: Some(Idle { after, means }),
@@ -53,15 +78,14 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
             method,
             served_before: draw.count(1..=3),
         });
-        all.push(Kept {
+        Ok(Self {
             block,
-            backend: Backend::start(IPV4, habits)?,
+            backend: start(habits)?,
             after,
             races: races.to_vec(),
             met: Vec::new(),
-        });
+        })
     }
-    Ok(Box::new(All(all)))
 }
 
 impl Part for All {
