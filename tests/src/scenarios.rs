@@ -2,6 +2,8 @@
 
 mod aborted;
 mod backlog_full;
+mod client_abort;
+mod client_abort_h2;
 mod closed;
 mod connect_timeout;
 mod connection_close;
@@ -19,14 +21,18 @@ mod rejected;
 mod remote_aborted;
 mod remote_closed;
 mod remote_stale;
+mod request_limit;
 mod restart;
 mod restart_rolling;
 mod send_timeout;
+mod slow_client;
 mod stale;
+mod streaming;
 mod too_large_413;
 mod too_large_unread;
 mod unix_backlog_full;
 mod unreachable;
+mod websocket;
 mod without_keepalive;
 
 use crate::scenario::Scenario;
@@ -35,13 +41,19 @@ use crate::scenario::Scenario;
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
     without_keepalive::SCENARIO,
+    request_limit::SCENARIO,
     connection_close::SCENARIO,
     closed::SCENARIO,
     aborted::SCENARIO,
+    streaming::SCENARIO,
+    slow_client::SCENARIO,
+    websocket::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
+    client_abort::SCENARIO,
+    client_abort_h2::SCENARIO,
     killed::SCENARIO,
     exited::SCENARIO,
     oom::SCENARIO,
