@@ -7,6 +7,7 @@
 mod connection;
 mod journal;
 mod record;
+mod worker;
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -26,6 +27,7 @@ use rustix::net::{AddressFamily, SocketType};
 pub use journal::{Journal, read as read_journal};
 pub use record::{Answer, Connection, End, Ended, Request, Why};
 
+use self::worker::Worker;
 use crate::behaviour::{Behaviour, Means};
 use crate::clock::PATIENCE;
 
@@ -94,6 +96,8 @@ struct Shared {
     threads: AtomicUsize,
     /// Where every change of a record is written before the act is committed.
     journal: Option<Journal>,
+    /// It is one of several processes on one listening socket.
+    worker: Option<Worker>,
     stopped: UnixStream,
 }
 
@@ -136,7 +140,7 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
-        Self::start_with(address, habits, None)
+        Self::start_with(bind(address)?, habits, None, None)
     }
 
     /// The same with a journal: every record is in it before its act is committed, so
@@ -145,12 +149,33 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start_journalled(address: SocketAddr, habits: Habits, journal: Journal) -> Result<Self> {
-        Self::start_with(address, habits, Some(journal))
+        Self::start_with(bind(address)?, habits, Some(journal), None)
     }
 
-    fn start_with(address: SocketAddr, habits: Habits, journal: Option<Journal>) -> Result<Self> {
-        let listener =
-            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    /// The same as one of several processes that accept from one listening socket. After
+    /// `recycle_after` answers it accepts no more, closes each connection once it is
+    /// idle, and then [`Backend::has_drained`].
+    ///
+    /// # Errors
+    /// If the socket cannot be used.
+    pub fn start_worker(
+        listener: TcpListener,
+        habits: Habits,
+        journal: Journal,
+        recycle_after: Option<usize>,
+    ) -> Result<Self> {
+        // Another process may have been quicker to accept what made it readable.
+        listener.set_nonblocking(true)?;
+        let worker = Worker::new(recycle_after)?;
+        Self::start_with(listener, habits, Some(journal), Some(worker))
+    }
+
+    fn start_with(
+        listener: TcpListener,
+        habits: Habits,
+        journal: Option<Journal>,
+        worker: Option<Worker>,
+    ) -> Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = UnixStream::pair().context("socketpair() for stopping")?;
         let shared = Arc::new(Shared {
@@ -165,6 +190,7 @@ impl Backend {
             seen: Mutex::default(),
             threads: AtomicUsize::new(0),
             journal,
+            worker,
             stopped,
         });
         let listening = thread::Builder::new()
@@ -215,6 +241,15 @@ impl Backend {
     #[must_use]
     pub fn habits(&self) -> Habits {
         self.shared.habits
+    }
+
+    /// Whether it has answered its number of requests, accepts no more and has no
+    /// connection left.
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        // In this order: who accepts counts the threads up.
+        self.listening.as_ref().is_none_or(JoinHandle::is_finished)
+            && self.shared.threads.load(Ordering::Acquire) == 0
     }
 
     /// The records of all connections so far, in the order of their acceptance.
@@ -389,12 +424,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Accepts until the backend is dropped.
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Accepts until the backend is dropped, or drains.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let worker = shared.worker.as_ref();
     loop {
+        if let Some(worker) = worker {
+            worker.await_leisure();
+        }
+        let ended = worker.map_or(&shared.stopped, Worker::draining);
         let mut sources = [
             PollFd::new(listener, PollFlags::IN),
             PollFd::new(&shared.stopped, PollFlags::IN),
+            PollFd::new(ended, PollFlags::IN),
         ];
         match poll(&mut sources, None) {
             Err(rustix::io::Errno::INTR) => continue,
@@ -404,11 +449,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             }
             Ok(_) => {}
         }
-        if !sources[1].revents().is_empty() {
+        if sources[1..]
+            .iter()
+            .any(|source| !source.revents().is_empty())
+        {
             return;
         }
         let (stream, remote) = match listener.accept() {
             Ok(accepted) => accepted,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             // The peer may have gone again before it was accepted.
             Err(error) => {
                 eprintln!("backend: accept() failed: {error}");

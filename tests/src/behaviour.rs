@@ -97,6 +97,10 @@ pub enum Death {
     Abort,
     /// SIGSEGV with its default action.
     Segfault,
+    /// This signal from the process to itself.
+    Signal(u8),
+    /// It takes memory until the kernel kills it, which needs a memory cgroup.
+    OutOfMemory,
 }
 
 /// How far an exchange has come when the process ends.
@@ -130,16 +134,19 @@ impl Phase {
 
 /// `exit-in-body` with the number after its `=`, if it is the end of a process.
 fn end_of_process(name: &str, number: Option<usize>) -> Option<Result<Kind>> {
-    let (death, rest) = ["exit", "abort", "segfault"]
+    let (death, rest) = ["exit", "abort", "segfault", "signal", "out-of-memory"]
         .into_iter()
         .find_map(|death| Some((death, name.strip_prefix(death)?)))?;
     let (phase, _) = Phase::ALL.into_iter().find(|(_, suffix)| *suffix == rest)?;
-    let death = match (death, number) {
-        ("exit", status) => match u8::try_from(status.unwrap_or(0)) {
-            Ok(status) => Death::Exit(status),
-            Err(error) => return Some(Err(error).context("no exit status")),
-        },
-        ("abort", _) => Death::Abort,
+    let small = match u8::try_from(number.unwrap_or(0)) {
+        Ok(small) => small,
+        Err(error) => return Some(Err(error).context("no exit status or signal")),
+    };
+    let death = match death {
+        "exit" => Death::Exit(small),
+        "signal" => Death::Signal(small),
+        "abort" => Death::Abort,
+        "out-of-memory" => Death::OutOfMemory,
         _ => Death::Segfault,
     };
     Some(Ok(Kind::EndProcess { death, phase }))
@@ -222,6 +229,8 @@ impl fmt::Display for Behaviour {
                 Death::Exit(status) => write!(f, "exit{}={status}", phase.suffix())?,
                 Death::Abort => write!(f, "abort{}", phase.suffix())?,
                 Death::Segfault => write!(f, "segfault{}", phase.suffix())?,
+                Death::Signal(number) => write!(f, "signal{}={number}", phase.suffix())?,
+                Death::OutOfMemory => write!(f, "out-of-memory{}", phase.suffix())?,
             },
         }
         if !self.after.is_zero() {
@@ -354,6 +363,14 @@ mod tests {
             Behaviour::of(Kind::EndProcess {
                 death: Death::Segfault,
                 phase: Phase::Body,
+            }),
+            Behaviour::of(Kind::EndProcess {
+                death: Death::Signal(9),
+                phase: Phase::Header,
+            }),
+            Behaviour::of(Kind::EndProcess {
+                death: Death::OutOfMemory,
+                phase: Phase::Header,
             }),
         ] {
             assert_eq!(

@@ -4,14 +4,18 @@ mod aborted;
 mod backlog_full;
 mod closed;
 mod connect_timeout;
+mod exited;
+mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
+mod oom;
 mod read_timeout;
 mod refused;
 mod rejected;
 mod remote_aborted;
 mod remote_closed;
 mod remote_stale;
+mod restart;
 mod stale;
 mod unix_backlog_full;
 mod unreachable;
@@ -37,4 +41,8 @@ pub const ALL: &[Scenario] = &[
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    killed::SCENARIO,
+    exited::SCENARIO,
+    oom::SCENARIO,
+    restart::SCENARIO,
 ];

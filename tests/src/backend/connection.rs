@@ -2,12 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::worker::Worker;
 use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
 use crate::behaviour::{Behaviour, Death, Framing, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
@@ -119,9 +121,18 @@ impl Server<'_> {
     fn await_request(&self, since: Instant) -> Result<(), Ending> {
         let idle = self.shared.habits.idle;
         let deadline = idle.map(|idle| since + idle.after);
-        match self.wait(PollFlags::IN, deadline) {
+        let worker = self.shared.worker.as_ref();
+        match self.wait_beside(PollFlags::IN, deadline, worker.map(Worker::draining)) {
             Woken::Ready => return Ok(()),
-            Woken::Stopped => return Err(Ending::close(Means::Fin, Why::Stopped)),
+            Woken::Stopped => {
+                let recycled = worker.is_some_and(Worker::is_draining);
+                let why = if recycled {
+                    Why::Recycled
+                } else {
+                    Why::Stopped
+                };
+                return Err(Ending::close(Means::Fin, why));
+            }
             Woken::Deadline => {}
         }
         if self.while_held() {
@@ -159,6 +170,8 @@ impl Server<'_> {
             Err(error) => return Err(Ending::peer(&error, Why::PeerWhileIdle)),
         };
         let read_ns = now_ns();
+        let worker = self.shared.worker.as_ref();
+        let _working = worker.map(Worker::work);
         let mut words = head.first_line.split(' ');
         let method = words.next().unwrap_or_default().to_owned();
         let target = words.next().unwrap_or_default().to_owned();
@@ -206,6 +219,9 @@ impl Server<'_> {
             }
         }
         self.act(behaviour, head.closes())?;
+        if let Some(worker) = worker {
+            worker.answered();
+        }
         let limit = self.shared.habits.request_limit;
         if limit.is_some_and(|limit| served + 1 >= limit) {
             self.while_held();
@@ -436,11 +452,23 @@ impl Server<'_> {
     /// Waits for `events` on the socket, the deadline (ppoll: to the timer's own
     /// precision, not to a millisecond) or the backend's end.
     fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Woken {
+        self.wait_beside(events, deadline, None)
+    }
+
+    /// The same, or until `other` becomes readable.
+    fn wait_beside(
+        &self,
+        events: PollFlags,
+        deadline: Option<Instant>,
+        other: Option<&UnixStream>,
+    ) -> Woken {
         loop {
             let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            let stopped = &self.shared.stopped;
             let mut sources = [
                 PollFd::new(&self.stream, events),
-                PollFd::new(&self.shared.stopped, PollFlags::IN),
+                PollFd::new(stopped, PollFlags::IN),
+                PollFd::new(other.unwrap_or(stopped), PollFlags::IN),
             ];
             match poll(&mut sources, left.as_ref()) {
                 Ok(0) => return Woken::Deadline,
@@ -483,7 +511,29 @@ fn die(death: Death) -> ! {
             // stack overflows.
             let _ = kill_process(getpid(), Signal::SEGV);
         },
+        Death::Signal(number) => {
+            if let Some(signal) = Signal::from_named_raw(i32::from(number)) {
+                let _ = kill_process(getpid(), signal);
+            }
+            // It may reach another thread first, which takes this one along.
+            std::thread::sleep(PATIENCE);
+            eprintln!("backend: signal {number} did not end the process");
+            std::process::exit(70)
+        }
+        Death::OutOfMemory => exhaust(),
     }
+}
+
+/// Takes memory until the kernel ends this process, or gives up where it never would.
+fn exhaust() -> ! {
+    const PIECE: usize = 1 << 20;
+    const MOST: usize = 1 << 10;
+    let mut taken = Vec::new();
+    while taken.len() < MOST {
+        taken.push(std::hint::black_box(vec![1_u8; PIECE]));
+    }
+    eprintln!("backend: the kernel gave it {MOST} MiB: it has no memory cgroup");
+    std::process::exit(70)
 }
 
 /// A whole response.

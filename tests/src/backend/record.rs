@@ -136,6 +136,8 @@ pub enum Why {
     PeerInFlight,
     /// What came was no request.
     NotHttp,
+    /// This worker process had answered its number of requests.
+    Recycled,
     /// Told to end the whole process: the kernel closes this and every other connection.
     ProcessEnded,
 }
