@@ -286,6 +286,12 @@ impl Backend {
         }
     }
 
+    /// Lets all requests be answered that wait for each other.
+    pub fn answer_waiting(&self) {
+        self.shared
+            .next_generation(&mut lock(&self.shared.gathering));
+    }
+
     /// Puts off idle closes, and those after the last allowed request, from now until
     /// the guard is dropped: those that fell due meanwhile happen then. Without a fault of the machine's own timing a close
     /// that is not yet due is not moved.

@@ -4,16 +4,20 @@ mod aborted;
 mod backlog_full;
 mod closed;
 mod connect_timeout;
+mod connections_exhausted;
+mod descriptors_exhausted;
 mod exited;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
+mod ports_exhausted;
 mod read_timeout;
 mod refused;
 mod rejected;
 mod remote_aborted;
 mod remote_closed;
+mod remote_restart;
 mod remote_stale;
 mod restart;
 mod stale;
@@ -35,12 +39,16 @@ pub const ALL: &[Scenario] = &[
     remote_stale::SCENARIO,
     remote_closed::SCENARIO,
     remote_aborted::SCENARIO,
+    remote_restart::SCENARIO,
     middlebox_dropped::SCENARIO,
     middlebox_reset::SCENARIO,
     unreachable::SCENARIO,
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    ports_exhausted::SCENARIO,
+    descriptors_exhausted::SCENARIO,
+    connections_exhausted::SCENARIO,
     killed::SCENARIO,
     exited::SCENARIO,
     oom::SCENARIO,
