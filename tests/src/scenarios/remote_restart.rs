@@ -43,6 +43,8 @@ struct Restarted {
     remote: Remote,
     backend: Option<Backend>,
     idle: usize,
+    /// Silence on them before the restart.
+    idle_for: Duration,
     flights: Vec<Flight>,
     refusals: usize,
     /// Records of the backend before.
@@ -63,6 +65,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
         backend: Some(remote.start(Habits::default())?),
         remote,
         idle: draw.count(2..=5),
+        idle_for: draw.milliseconds(50..=400),
         flights,
         refusals: draw.count(1..=3),
         before: Vec::new(),
@@ -138,6 +141,7 @@ impl Part for Restarted {
                 served_before: 1,
             },
         )?;
+        std::thread::sleep(self.idle_for);
         let backend = self.backend.take().context("the backend is down")?;
         self.before = backend.stop();
         for mut client in clients {
