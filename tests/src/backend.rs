@@ -4,6 +4,7 @@
 //! these records are the truth that a capture is held against. What to do with a
 //! request is in [`crate::behaviour`]; this module serves and remembers.
 
+mod acting;
 mod connection;
 mod journal;
 mod record;

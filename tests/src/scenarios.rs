@@ -4,6 +4,7 @@ mod aborted;
 mod backlog_full;
 mod closed;
 mod connect_timeout;
+mod connection_close;
 mod connections_exhausted;
 mod descriptors_exhausted;
 mod exited;
@@ -20,7 +21,10 @@ mod remote_closed;
 mod remote_restart;
 mod remote_stale;
 mod restart;
+mod send_timeout;
 mod stale;
+mod too_large_413;
+mod too_large_unread;
 mod unix_backlog_full;
 mod unreachable;
 mod without_keepalive;
@@ -31,11 +35,19 @@ use crate::scenario::Scenario;
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
     without_keepalive::SCENARIO,
+    connection_close::SCENARIO,
     closed::SCENARIO,
     aborted::SCENARIO,
     read_timeout::SCENARIO,
+    send_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
+    killed::SCENARIO,
+    exited::SCENARIO,
+    oom::SCENARIO,
+    restart::SCENARIO,
+    too_large_unread::SCENARIO,
+    too_large_413::SCENARIO,
     remote_stale::SCENARIO,
     remote_closed::SCENARIO,
     remote_aborted::SCENARIO,
@@ -49,8 +61,4 @@ pub const ALL: &[Scenario] = &[
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,
     connections_exhausted::SCENARIO,
-    killed::SCENARIO,
-    exited::SCENARIO,
-    oom::SCENARIO,
-    restart::SCENARIO,
 ];

@@ -233,9 +233,11 @@ fn await_arrival(closed: &[Connection], means: Means) -> Result<()> {
         .collect();
     wait_for("the closes to arrive at nginx", PATIENCE, || {
         let arrived = |socket: &Option<Socket>| match means {
-            Means::Fin => socket.is_some_and(|socket| socket.state == State::CLOSE_WAIT),
+            Means::Fin | Means::HalfClose => {
+                socket.is_some_and(|socket| socket.state == State::CLOSE_WAIT)
+            }
             // An RST takes the socket out of the table at once.
-            Means::Rst => socket.is_none(),
+            Means::Rst | Means::FinThenRst => socket.is_none(),
         };
         Ok(sockets::find(&ends)?.iter().all(arrived).then_some(()))
     })

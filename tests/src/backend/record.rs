@@ -126,8 +126,12 @@ pub enum Why {
     InBody,
     /// Told to, after an answer that promised to keep it.
     AfterAnswer,
-    /// Told to answer without reading the request's body.
+    /// Told to leave the request's body unread.
     BodyUnread,
+    /// The answer had said so: `Connection: close`, or a body that ends with it.
+    Announced,
+    /// After protocols had been switched.
+    Upgraded,
     /// The lab ended.
     Stopped,
     /// nginx went, with no request in hand.
