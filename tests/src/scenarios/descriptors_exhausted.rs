@@ -105,7 +105,7 @@ impl Part for Exhausted {
             self.failed.push((target, at_ns));
         }
         ensure!(!self.failed.is_empty(), "every request got a descriptor");
-        self.backend.answer_waiting();
+        self.backend.answer_waiting(holding.len())?;
         for mut client in holding {
             let response = client.receive()?;
             ensure!(response.status == 200, "a held request got {response:?}");

@@ -102,7 +102,7 @@ impl Part for Exhausted {
                 failed.push((target, at_ns));
             }
             set(WIDE)?;
-            self.backend.answer_waiting();
+            self.backend.answer_waiting(holding.len())?;
             for mut client in holding {
                 let response = client.receive()?;
                 ensure!(response.status == 200, "a held request got {response:?}");
