@@ -57,11 +57,12 @@ pub use demise::{Ended, acts, is_crash};
 pub use dying::{At, Demise, Dying, Flight, Step, flights};
 pub use forgetful::Forgetful;
 pub use told::{Ask, Told};
-pub use unconnected::{Asked, Unconnected};
+pub use unconnected::{Asked, Unconnected, without_resources};
 
 use crate::act::{Act, Constant};
 use crate::backend::Backend;
 use crate::draw::Draw;
+use crate::netns::Namespace;
 use crate::nginx::{Configuration, Nginx};
 use crate::processes::Stopped;
 use crate::stale::{Race, Raced, race};
@@ -91,6 +92,11 @@ impl fmt::Debug for Scenario {
 pub trait Part: Send {
     /// Adds its upstreams and locations, and nothing else unless it is `alone`.
     fn configure(&self, configuration: &mut Configuration);
+
+    /// Where its nginx has to run, if it is `alone`.
+    fn namespace(&self) -> Option<&Namespace> {
+        None
+    }
 
     /// Causes the failures.
     ///

@@ -7,11 +7,14 @@ mod client_abort_h2;
 mod closed;
 mod connect_timeout;
 mod connection_close;
+mod connections_exhausted;
+mod descriptors_exhausted;
 mod exited;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
+mod ports_exhausted;
 mod prefork_lost;
 mod prefork_recycled;
 mod prefork_timeout;
@@ -20,6 +23,7 @@ mod refused;
 mod rejected;
 mod remote_aborted;
 mod remote_closed;
+mod remote_restart;
 mod remote_stale;
 mod request_limit;
 mod restart;
@@ -67,10 +71,14 @@ pub const ALL: &[Scenario] = &[
     remote_stale::SCENARIO,
     remote_closed::SCENARIO,
     remote_aborted::SCENARIO,
+    remote_restart::SCENARIO,
     middlebox_dropped::SCENARIO,
     middlebox_reset::SCENARIO,
     unreachable::SCENARIO,
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    ports_exhausted::SCENARIO,
+    descriptors_exhausted::SCENARIO,
+    connections_exhausted::SCENARIO,
 ];
