@@ -27,6 +27,7 @@ pub use record::{Answer, Connection, End, Ended, Request, Why};
 
 use crate::behaviour::{Behaviour, Means};
 use crate::clock::PATIENCE;
+use crate::tls_backend::Tls;
 
 /// IPv4 loopback, port left to the kernel.
 pub const IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -88,6 +89,8 @@ struct Shared {
     threads: AtomicUsize,
     /// Where every change of a record is written before the act is committed.
     journal: Option<Journal>,
+    /// How it speaks TLS, if it does.
+    tls: Option<Tls>,
     stopped: UnixStream,
 }
 
@@ -130,7 +133,7 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
-        Self::start_with(address, habits, None)
+        Self::start_with(address, habits, None, None)
     }
 
     /// The same with a journal: every record is in it before its act is committed, so
@@ -139,10 +142,24 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start_journalled(address: SocketAddr, habits: Habits, journal: Journal) -> Result<Self> {
-        Self::start_with(address, habits, Some(journal))
+        Self::start_with(address, habits, Some(journal), None)
     }
 
-    fn start_with(address: SocketAddr, habits: Habits, journal: Option<Journal>) -> Result<Self> {
+    /// The same over TLS, as threads of this process. (What leaves bytes of a request
+    /// unread on the socket is for plain backends: TLS takes them in records.)
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub fn start_tls(address: SocketAddr, habits: Habits, tls: Tls) -> Result<Self> {
+        Self::start_with(address, habits, None, Some(tls))
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        habits: Habits,
+        journal: Option<Journal>,
+        tls: Option<Tls>,
+    ) -> Result<Self> {
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
@@ -158,6 +175,7 @@ impl Backend {
             seen: Mutex::default(),
             threads: AtomicUsize::new(0),
             journal,
+            tls,
             stopped,
         });
         let listening = thread::Builder::new()

@@ -5,7 +5,7 @@
 //! 1. A file `scenarios/NAME.rs` with `pub(super) const SCENARIO: Scenario`, whose
 //!    `prepare` starts backends with parameters drawn from the [`Draw`] and returns a
 //!    [`Part`]. Where one backend is told by each request what to do, [`Told`] is that
-//!    part already.
+//!    part already; where each request fails with a connection of its own, [`Unserved`].
 //! 2. One line in `scenarios.rs`: the module, and its `SCENARIO` in `ALL`.
 //!
 //! A part names its upstream blocks after the scenario or with it as a prefix
@@ -20,7 +20,9 @@
 //! nginx, and races go through [`Stage::race`]. An `alone` part has an nginx of its own,
 //! whose configuration it may change as it likes ([`Part::configure`]).
 
+mod in_flight;
 mod told;
+mod unserved;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +30,9 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
+pub use in_flight::{InFlight, carried, closed_without_answer};
 pub use told::{Ask, Told};
+pub use unserved::{Unserved, Unserving};
 
 use crate::act::{Act, Constant};
 use crate::backend::Backend;

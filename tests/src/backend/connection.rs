@@ -1,17 +1,23 @@
 //! One connection of a backend: read, do as told, close; each act is recorded first.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+mod handshake;
+mod response;
+
+use std::io::ErrorKind;
+use std::net::{Shutdown, TcpStream};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
+use response::response;
+
 use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
 use crate::behaviour::{Behaviour, Death, Framing, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
 use crate::http::{Head, head_length};
+use crate::tls_backend::Transport;
 
 /// Serves one connection to its end.
 pub(super) fn serve(stream: TcpStream, shared: &Shared) {
@@ -22,6 +28,10 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     };
     // Answers are written in one piece; without this the second waits for an ACK.
     let _ = stream.set_nodelay(true);
+    let Ok(transport) = Transport::new(stream, shared.tls.as_ref()) else {
+        eprintln!("backend: no session of TLS for {remote}");
+        return;
+    };
     let index = {
         let mut records = lock(&shared.records);
         let connection = Connection {
@@ -30,6 +40,7 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
             accepted_ns,
             requests: Vec::new(),
             end: None,
+            tls: None,
         };
         shared.note(records.len(), &connection);
         records.push(connection);
@@ -37,7 +48,7 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     };
     shared.changed.notify_all();
     let mut server = Server {
-        stream,
+        transport,
         shared,
         index,
     };
@@ -76,13 +87,16 @@ enum Woken {
 }
 
 struct Server<'a> {
-    stream: TcpStream,
+    transport: Transport,
     shared: &'a Shared,
     index: usize,
 }
 
 impl Server<'_> {
     fn run(&mut self) -> Ending {
+        if let Err(ending) = self.handshake() {
+            return ending;
+        }
         let mut served = 0;
         let mut idle_since = Instant::now();
         loop {
@@ -98,21 +112,41 @@ impl Server<'_> {
     }
 
     /// Records the end, then commits it.
-    fn end(self, ending: Ending) {
+    fn end(mut self, ending: Ending) {
         let end = End {
             at_ns: now_ns(),
             how: ending.how,
             why: ending.why,
         };
-        self.record(|connection| connection.end = Some(end));
+        let says_farewell = ending.how == Ended::Closed(Means::Fin)
+            && self.shared.tls.as_ref().is_some_and(|tls| tls.farewell)
+            && !self.transport.is_handshaking();
+        self.record(|connection| {
+            connection.end = Some(end);
+            if let Some(session) = &mut connection.tls {
+                session.farewell = says_farewell;
+            }
+        });
+        if says_farewell {
+            // nginx may have gone meanwhile: then there is nobody to hear it.
+            let _ = self.transport.farewell();
+        }
+        if ending.why == Why::HandshakeFailed {
+            // Else what nginx still sends would be answered by an RST, and whether that
+            // came before nginx had read the alert were a matter of chance.
+            let _ = self.transport.stream().shutdown(Shutdown::Write);
+            let _ = self.wait(PollFlags::RDHUP, Some(Instant::now() + PATIENCE));
+        }
         // With bytes unread the kernel sends the RST by itself, and for that reason.
         if ending.how == Ended::Closed(Means::Rst) && ending.why != Why::BodyUnread {
             let linger = Some(Duration::ZERO);
-            if let Err(error) = rustix::net::sockopt::set_socket_linger(&self.stream, linger) {
+            if let Err(error) =
+                rustix::net::sockopt::set_socket_linger(self.transport.stream(), linger)
+            {
                 eprintln!("backend: SO_LINGER failed, a FIN goes out instead of an RST: {error}");
             }
         }
-        drop(self.stream);
+        drop(self.transport);
     }
 
     /// Waits for the next request's first byte, or ends the connection as idle.
@@ -154,7 +188,7 @@ impl Server<'_> {
         let head = match self.read_head() {
             Ok(head) => head,
             Err(error) if error.kind() == ErrorKind::InvalidData => {
-                return Err(Ending::close(Means::Fin, Why::NotHttp));
+                return Err(self.not_http());
             }
             Err(error) => return Err(Ending::peer(&error, Why::PeerWhileIdle)),
         };
@@ -163,10 +197,10 @@ impl Server<'_> {
         let method = words.next().unwrap_or_default().to_owned();
         let target = words.next().unwrap_or_default().to_owned();
         let Ok(behaviour) = self.behaviour(&head, &target) else {
-            return Err(Ending::close(Means::Fin, Why::NotHttp));
+            return Err(self.not_http());
         };
         let Ok(body_length) = head.content_length() else {
-            return Err(Ending::close(Means::Fin, Why::NotHttp));
+            return Err(self.not_http());
         };
         let body_length = body_length.unwrap_or(0);
         let leave_body = matches!(
@@ -279,6 +313,15 @@ impl Server<'_> {
         Ok(())
     }
 
+    /// Answers what is no request, as servers do, and goes.
+    fn not_http(&mut self) -> Ending {
+        // nginx may have gone: it is told as far as it hears.
+        let _ = self.transport.write_all(
+            b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
+        Ending::close(Means::Fin, Why::NotHttp)
+    }
+
     /// Ends the process, if it is the backend's own.
     fn end_process(&mut self, death: Death, phase: Phase) -> Result<Ending, Ending> {
         if self.shared.journal.is_none() {
@@ -294,7 +337,7 @@ impl Server<'_> {
             }
         }
         // With bytes unread the kernel's close is an RST (net/ipv4/tcp.c `__tcp_close`).
-        let unread = rustix::io::ioctl_fionread(&self.stream).unwrap_or(0) > 0;
+        let unread = rustix::io::ioctl_fionread(self.transport.stream()).unwrap_or(0) > 0;
         let means = if unread { Means::Rst } else { Means::Fin };
         let end = End {
             at_ns: now_ns(),
@@ -324,15 +367,21 @@ impl Server<'_> {
         let mut buffer = [0; 4096];
         loop {
             self.await_bytes()?;
-            let peeked = self.stream.peek(&mut buffer)?;
+            let Some(peeked) = self.transport.peek(&mut buffer)? else {
+                continue;
+            };
             if peeked == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
+            }
+            if bytes.is_empty() && !buffer[0].is_ascii_alphabetic() {
+                self.transport.consume(peeked)?;
+                return Err(invalid(anyhow::anyhow!("no method begins so")));
             }
             let before = bytes.len();
             bytes.extend_from_slice(&buffer[..peeked]);
             let length = head_length(&bytes).map_err(invalid)?;
             let take = length.unwrap_or(bytes.len()) - before;
-            self.stream.read_exact(&mut buffer[..take])?;
+            self.transport.consume(take)?;
             if let Some(length) = length {
                 return Head::parse(&bytes[..length]).map_err(invalid);
             }
@@ -346,8 +395,9 @@ impl Server<'_> {
             let room = left.min(buffer.len());
             let read = self
                 .await_bytes()
-                .and_then(|()| self.stream.read(&mut buffer[..room]))
+                .and_then(|()| self.transport.read(&mut buffer[..room]))
                 .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
+            let Some(read) = read else { continue };
             if read == 0 {
                 return Err(Ending {
                     how: Ended::PeerClosed,
@@ -379,7 +429,7 @@ impl Server<'_> {
                 finished_ns: None,
             });
         });
-        self.stream
+        self.transport
             .write_all(bytes)
             .map_err(|error| Ending::peer(&error, Why::PeerInFlight))
     }
@@ -415,7 +465,7 @@ impl Server<'_> {
 
     /// How nginx left, once a wait said that it did.
     fn peer_left(&self) -> Ending {
-        let how = match self.stream.peek(&mut [0]) {
+        let how = match self.transport.stream().peek(&mut [0]) {
             Ok(_) => Ended::PeerClosed,
             Err(_) => Ended::PeerReset,
         };
@@ -436,10 +486,13 @@ impl Server<'_> {
     /// Waits for `events` on the socket, the deadline (ppoll: to the timer's own
     /// precision, not to a millisecond) or the backend's end.
     fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Woken {
+        if events == PollFlags::IN && self.transport.has_bytes() {
+            return Woken::Ready;
+        }
         loop {
             let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
             let mut sources = [
-                PollFd::new(&self.stream, events),
+                PollFd::new(self.transport.stream(), events),
                 PollFd::new(&self.shared.stopped, PollFlags::IN),
             ];
             match poll(&mut sources, left.as_ref()) {
@@ -483,48 +536,5 @@ fn die(death: Death) -> ! {
             // stack overflows.
             let _ = kill_process(getpid(), Signal::SEGV);
         },
-    }
-}
-
-/// A whole response.
-fn response(body: usize, framing: Framing) -> Vec<u8> {
-    let mut response = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n".to_vec();
-    match framing {
-        Framing::Length => {
-            response.extend_from_slice(format!("Content-Length: {body}\r\n\r\n").as_bytes());
-            response.resize(response.len() + body, b'a');
-        }
-        Framing::Chunked => {
-            response.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
-            let mut left = body;
-            while left > 0 {
-                let chunk = left.min(1000);
-                response.extend_from_slice(format!("{chunk:x}\r\n").as_bytes());
-                response.resize(response.len() + chunk, b'c');
-                response.extend_from_slice(b"\r\n");
-                left -= chunk;
-            }
-            response.extend_from_slice(b"0\r\n\r\n");
-        }
-    }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::{Chunks, chunks};
-
-    #[test]
-    fn a_chunked_response_carries_its_whole_body() {
-        let response = response(2500, Framing::Chunked);
-        let head = head_length(&response).unwrap().unwrap();
-        assert_eq!(
-            chunks(&response[head..]).unwrap(),
-            Chunks {
-                payload: 2500,
-                complete: true
-            }
-        );
     }
 }
