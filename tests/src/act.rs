@@ -1,6 +1,7 @@
 //! Acts: what the lab's backends and drivers did, and what a report has to say of it.
 //! They come from the lab's own records, never from the tool.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::Serialize;
@@ -104,4 +105,30 @@ pub enum Value {
     IdleTimeoutMs(f64),
     /// Requests after which a connection is closed.
     RequestLimit(u32),
+    /// Time after which the backend gives up a request, milliseconds.
+    WorkTimeoutMs(f64),
+    /// The same where a supervisor ends the process, which it looks for about once a
+    /// second.
+    SupervisedTimeoutMs(f64),
+    /// Bytes of body.
+    SizeThreshold {
+        /// Of the greatest request that was answered.
+        answered: u64,
+        /// Of the smallest that was not taken.
+        failed: u64,
+    },
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IdleTimeoutMs(ms) => write!(f, "idle timeout {ms:.1} ms"),
+            Self::RequestLimit(requests) => write!(f, "request limit {requests}"),
+            Self::WorkTimeoutMs(ms) => write!(f, "work timeout {ms:.1} ms"),
+            Self::SupervisedTimeoutMs(ms) => write!(f, "supervised work timeout {ms:.1} ms"),
+            Self::SizeThreshold { answered, failed } => {
+                write!(f, "size threshold above {answered}, up to {failed} bytes")
+            }
+        }
+    }
 }

@@ -4,17 +4,20 @@
 //! these records are the truth that a capture is held against. What to do with a
 //! request is in [`crate::behaviour`]; this module serves and remembers.
 
+mod acting;
 mod connection;
 mod journal;
 mod record;
+mod worker;
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,7 @@ use rustix::net::{AddressFamily, SocketType};
 pub use journal::{Journal, read as read_journal};
 pub use record::{Answer, Connection, End, Ended, Request, Why};
 
+use self::worker::Worker;
 use crate::behaviour::{Behaviour, Means};
 use crate::clock::PATIENCE;
 use crate::tls_backend::Tls;
@@ -71,11 +75,16 @@ pub struct Backend {
     /// Dropping this end makes the other readable: every thread polls that.
     stop: Option<UnixStream>,
     listening: Option<JoinHandle<()>>,
+    /// What has to live as long as it does.
+    kept: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 /// What a backend's threads share.
 struct Shared {
     habits: Habits,
+    /// Its end of every connection as nginx knows it, where that is another address
+    /// than the sockets have.
+    known_as: OnceLock<SocketAddr>,
     records: Mutex<Vec<Connection>>,
     /// Told of every change to `records`.
     changed: Condvar,
@@ -89,6 +98,8 @@ struct Shared {
     threads: AtomicUsize,
     /// Where every change of a record is written before the act is committed.
     journal: Option<Journal>,
+    /// It is one of several processes on one listening socket.
+    worker: Option<Worker>,
     /// How it speaks TLS, if it does.
     tls: Option<Tls>,
     stopped: UnixStream,
@@ -133,7 +144,16 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
-        Self::start_with(address, habits, None, None)
+        Self::start_with(bind(address)?, habits, None, None, None)
+    }
+
+    /// The same over TLS. (What leaves bytes of a request unread on the socket is for
+    /// plain backends: TLS takes them in records.)
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub fn start_tls(address: SocketAddr, habits: Habits, tls: Tls) -> Result<Self> {
+        Self::start_with(bind(address)?, habits, None, None, Some(tls))
     }
 
     /// The same with a journal: every record is in it before its act is committed, so
@@ -142,30 +162,39 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start_journalled(address: SocketAddr, habits: Habits, journal: Journal) -> Result<Self> {
-        Self::start_with(address, habits, Some(journal), None)
+        Self::start_with(bind(address)?, habits, Some(journal), None, None)
     }
 
-    /// The same over TLS, as threads of this process. (What leaves bytes of a request
-    /// unread on the socket is for plain backends: TLS takes them in records.)
+    /// The same as one of several processes that accept from one listening socket. After
+    /// `recycle_after` answers it accepts no more, closes each connection once it is
+    /// idle, and then [`Backend::has_drained`].
     ///
     /// # Errors
-    /// If it cannot listen.
-    pub fn start_tls(address: SocketAddr, habits: Habits, tls: Tls) -> Result<Self> {
-        Self::start_with(address, habits, None, Some(tls))
+    /// If the socket cannot be used.
+    pub fn start_worker(
+        listener: TcpListener,
+        habits: Habits,
+        journal: Journal,
+        recycle_after: Option<usize>,
+    ) -> Result<Self> {
+        // Another process may have been quicker to accept what made it readable.
+        listener.set_nonblocking(true)?;
+        let worker = Worker::new(recycle_after)?;
+        Self::start_with(listener, habits, Some(journal), Some(worker), None)
     }
 
     fn start_with(
-        address: SocketAddr,
+        listener: TcpListener,
         habits: Habits,
         journal: Option<Journal>,
+        worker: Option<Worker>,
         tls: Option<Tls>,
     ) -> Result<Self> {
-        let listener =
-            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = UnixStream::pair().context("socketpair() for stopping")?;
         let shared = Arc::new(Shared {
             habits,
+            known_as: OnceLock::new(),
             records: Mutex::default(),
             changed: Condvar::new(),
             held: Mutex::default(),
@@ -175,6 +204,7 @@ impl Backend {
             seen: Mutex::default(),
             threads: AtomicUsize::new(0),
             journal,
+            worker,
             tls,
             stopped,
         });
@@ -189,10 +219,34 @@ impl Backend {
             shared,
             stop: Some(stop),
             listening: Some(listening),
+            kept: Vec::new(),
         })
     }
 
-    /// Where it listens.
+    /// The same where nginx connects to another address, which a translator of addresses
+    /// leads here: that one stands in the records of all connections to come.
+    #[must_use]
+    pub fn known_as(mut self, address: SocketAddr) -> Self {
+        self.address = *self.shared.known_as.get_or_init(|| address);
+        self
+    }
+
+    /// The same, and `what` lives until its last thread has ended.
+    #[must_use]
+    pub fn keeping(mut self, what: impl Any + Send + Sync) -> Self {
+        self.kept.push(Box::new(what));
+        self
+    }
+
+    /// Ends it: it listens no more, and every connection is closed. Its records as they
+    /// are then.
+    #[must_use]
+    pub fn stop(mut self) -> Vec<Connection> {
+        self.end();
+        self.connections()
+    }
+
+    /// Where nginx reaches it.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -202,6 +256,15 @@ impl Backend {
     #[must_use]
     pub fn habits(&self) -> Habits {
         self.shared.habits
+    }
+
+    /// Whether it has answered its number of requests, accepts no more and has no
+    /// connection left.
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        // In this order: who accepts counts the threads up.
+        self.listening.as_ref().is_none_or(JoinHandle::is_finished)
+            && self.shared.threads.load(Ordering::Acquire) == 0
     }
 
     /// The records of all connections so far, in the order of their acceptance.
@@ -256,8 +319,8 @@ impl fmt::Debug for Backend {
     }
 }
 
-impl Drop for Backend {
-    fn drop(&mut self) {
+impl Backend {
+    fn end(&mut self) {
         drop(self.stop.take());
         self.shared.release();
         self.shared
@@ -270,6 +333,12 @@ impl Drop for Backend {
         while self.shared.threads.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -370,12 +439,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Accepts until the backend is dropped.
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Accepts until the backend is dropped, or drains.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let worker = shared.worker.as_ref();
     loop {
+        if let Some(worker) = worker {
+            worker.await_leisure();
+        }
+        let ended = worker.map_or(&shared.stopped, Worker::draining);
         let mut sources = [
             PollFd::new(listener, PollFlags::IN),
             PollFd::new(&shared.stopped, PollFlags::IN),
+            PollFd::new(ended, PollFlags::IN),
         ];
         match poll(&mut sources, None) {
             Err(rustix::io::Errno::INTR) => continue,
@@ -385,11 +464,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             }
             Ok(_) => {}
         }
-        if !sources[1].revents().is_empty() {
+        if sources[1..]
+            .iter()
+            .any(|source| !source.revents().is_empty())
+        {
             return;
         }
         let (stream, remote) = match listener.accept() {
             Ok(accepted) => accepted,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             // The peer may have gone again before it was accepted.
             Err(error) => {
                 eprintln!("backend: accept() failed: {error}");

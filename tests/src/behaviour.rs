@@ -3,11 +3,10 @@
 //! A request names its behaviour in the header [`HEADER`], which nginx passes on:
 //! `X-Lab: close after=50 once`. Without it the backend's own default holds.
 
-use std::fmt;
-use std::str::FromStr;
+mod text;
+
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// Header that chooses the behaviour for one request.
@@ -20,6 +19,29 @@ pub enum Means {
     Fin,
     /// close(2) with SO_LINGER 0: the kernel sends an RST.
     Rst,
+    /// shutdown(2) for writing, then what comes is read and thrown away until the other
+    /// end goes, as servers with a lingering close do: a FIN, and no RST in answer to
+    /// what crosses it.
+    HalfClose,
+    /// shutdown(2) for writing and at once a close with SO_LINGER 0: a FIN, then an RST.
+    FinThenRst,
+}
+
+impl Means {
+    /// What nginx's end sees first, as reports spell it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Rst => "rst",
+            Self::Fin | Self::HalfClose | Self::FinThenRst => "fin",
+        }
+    }
+
+    /// An RST follows, or is all: nginx finds an error on the socket before it sends.
+    #[must_use]
+    pub const fn resets(self) -> bool {
+        matches!(self, Self::Rst | Self::FinThenRst)
+    }
 }
 
 /// How a response body is delimited.
@@ -29,6 +51,8 @@ pub enum Framing {
     Length,
     /// `Transfer-Encoding: chunked`.
     Chunked,
+    /// By the end of the connection.
+    UntilClose,
 }
 
 /// What to do with a request once it is read.
@@ -43,6 +67,10 @@ pub enum Kind {
     },
     /// Answer, promising to keep the connection, and close it at once.
     AnswerThenClose,
+    /// Answer `Connection: close` and do so.
+    AnswerClosing,
+    /// Work on the request to its end whether or not nginx is still there, then answer.
+    AnswerLate,
     /// Answer once so many requests that ask the same are waiting on this backend:
     /// they are then known to be on as many connections.
     AnswerTogether {
@@ -67,6 +95,20 @@ pub enum Kind {
         /// Length of the whole body.
         body: usize,
     },
+    /// A body in so many pieces, [`PIECE_EVERY`] apart, on and on.
+    Stream {
+        /// Pieces of [`PIECE`] bytes.
+        pieces: usize,
+        /// How it is delimited.
+        framing: Framing,
+        /// Ends it so before it is complete; none: it comes to its end.
+        broken_by: Option<Means>,
+    },
+    /// Switch protocols and send every byte back that comes.
+    Upgrade {
+        /// Ends it so after the first bytes; none: the other end has to.
+        ended_by: Option<Means>,
+    },
     /// A response header of at least so many bytes.
     BigHeader {
         /// Bytes.
@@ -74,6 +116,10 @@ pub enum Kind {
     },
     /// A response header with a control character in a field's name.
     InvalidHeader,
+    /// A chunked body whose second chunk has no size.
+    InvalidChunk,
+    /// Close with the request's body unread and no answer: the kernel sends an RST.
+    RefuseBody,
     /// Answer 413 and close with the request's body unread, so that the kernel
     /// sends an RST.
     LeaveBodyUnread,
@@ -97,6 +143,10 @@ pub enum Death {
     Abort,
     /// SIGSEGV with its default action.
     Segfault,
+    /// This signal from the process to itself.
+    Signal(u8),
+    /// It takes memory until the kernel kills it, which needs a memory cgroup.
+    OutOfMemory,
 }
 
 /// How far an exchange has come when the process ends.
@@ -112,38 +162,10 @@ pub enum Phase {
     Body,
 }
 
-impl Phase {
-    const ALL: [(Self, &str); 4] = [
-        (Self::Unread, "-unread"),
-        (Self::Waiting, ""),
-        (Self::Header, "-in-header"),
-        (Self::Body, "-in-body"),
-    ];
-
-    fn suffix(self) -> &'static str {
-        Self::ALL
-            .into_iter()
-            .find_map(|(phase, suffix)| (phase == self).then_some(suffix))
-            .unwrap_or_default()
-    }
-}
-
-/// `exit-in-body` with the number after its `=`, if it is the end of a process.
-fn end_of_process(name: &str, number: Option<usize>) -> Option<Result<Kind>> {
-    let (death, rest) = ["exit", "abort", "segfault"]
-        .into_iter()
-        .find_map(|death| Some((death, name.strip_prefix(death)?)))?;
-    let (phase, _) = Phase::ALL.into_iter().find(|(_, suffix)| *suffix == rest)?;
-    let death = match (death, number) {
-        ("exit", status) => match u8::try_from(status.unwrap_or(0)) {
-            Ok(status) => Death::Exit(status),
-            Err(error) => return Some(Err(error).context("no exit status")),
-        },
-        ("abort", _) => Death::Abort,
-        _ => Death::Segfault,
-    };
-    Some(Ok(Kind::EndProcess { death, phase }))
-}
+/// Bytes in a piece of a stream.
+pub const PIECE: usize = 100;
+/// Between two pieces of a stream.
+pub const PIECE_EVERY: Duration = Duration::from_millis(25);
 
 /// A behaviour and when it applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,195 +209,5 @@ impl Behaviour {
     pub const fn once(mut self) -> Self {
         self.once = true;
         self
-    }
-}
-
-impl fmt::Display for Behaviour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let means = |means: Means| match means {
-            Means::Fin => "close",
-            Means::Rst => "reset",
-        };
-        let chunked = |framing: Framing| match framing {
-            Framing::Length => "",
-            Framing::Chunked => " chunked",
-        };
-        match self.kind {
-            Kind::Answer { body, framing } => write!(f, "answer={body}{}", chunked(framing))?,
-            Kind::AnswerThenClose => f.write_str("answer-then-close")?,
-            Kind::AnswerTogether { requests } => write!(f, "together={requests}")?,
-            Kind::CloseWithoutAnswer(how) => f.write_str(means(how))?,
-            Kind::CloseInBody {
-                body,
-                framing,
-                means: how,
-            } => {
-                write!(f, "{}-in-body={body}{}", means(how), chunked(framing))?;
-            }
-            Kind::CloseInHeader(how) => write!(f, "{}-in-header", means(how))?,
-            Kind::StallInBody { body } => write!(f, "stall-in-body={body}")?,
-            Kind::BigHeader { bytes } => write!(f, "big-header={bytes}")?,
-            Kind::InvalidHeader => f.write_str("invalid-header")?,
-            Kind::LeaveBodyUnread => f.write_str("leave-body-unread")?,
-            Kind::StopReading => f.write_str("stop-reading")?,
-            Kind::EndProcess { death, phase } => match death {
-                Death::Exit(status) => write!(f, "exit{}={status}", phase.suffix())?,
-                Death::Abort => write!(f, "abort{}", phase.suffix())?,
-                Death::Segfault => write!(f, "segfault{}", phase.suffix())?,
-            },
-        }
-        if !self.after.is_zero() {
-            write!(f, " after={}", self.after.as_millis())?;
-        }
-        if self.once {
-            f.write_str(" once")?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Behaviour {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let mut words = text.split_whitespace();
-        let first = words.next().context("no behaviour named")?;
-        let (name, number) = match first.split_once('=') {
-            Some((name, number)) => {
-                let number = number
-                    .parse::<usize>()
-                    .with_context(|| format!("{first}: not a number after ="))?;
-                (name, Some(number))
-            }
-            None => (first, None),
-        };
-        let mut framing = Framing::Length;
-        let mut after = Duration::ZERO;
-        let mut once = false;
-        for word in words {
-            match word.split_once('=') {
-                None if word == "chunked" => framing = Framing::Chunked,
-                None if word == "once" => once = true,
-                Some(("after", ms)) => {
-                    let ms = ms
-                        .parse()
-                        .with_context(|| format!("{word}: not milliseconds"))?;
-                    after = Duration::from_millis(ms);
-                }
-                _ => bail!("unknown word {word:?} in behaviour {text:?}"),
-            }
-        }
-        let body = number.unwrap_or(64);
-        let kind = match name {
-            "answer" => Kind::Answer { body, framing },
-            "answer-then-close" => Kind::AnswerThenClose,
-            "together" => Kind::AnswerTogether {
-                requests: number.context("together=how many?")?,
-            },
-            "close" => Kind::CloseWithoutAnswer(Means::Fin),
-            "reset" => Kind::CloseWithoutAnswer(Means::Rst),
-            "close-in-body" => Kind::CloseInBody {
-                body,
-                framing,
-                means: Means::Fin,
-            },
-            "reset-in-body" => Kind::CloseInBody {
-                body,
-                framing,
-                means: Means::Rst,
-            },
-            "close-in-header" => Kind::CloseInHeader(Means::Fin),
-            "reset-in-header" => Kind::CloseInHeader(Means::Rst),
-            "big-header" => Kind::BigHeader {
-                bytes: number.context("big-header=how many bytes?")?,
-            },
-            "stall-in-body" => Kind::StallInBody { body },
-            "invalid-header" => Kind::InvalidHeader,
-            "leave-body-unread" => Kind::LeaveBodyUnread,
-            "stop-reading" => Kind::StopReading,
-            _ => match end_of_process(name, number) {
-                Some(kind) => kind?,
-                None => bail!("unknown behaviour {name:?}"),
-            },
-        };
-        Ok(Self { kind, after, once })
-    }
-}
-
-impl From<Behaviour> for String {
-    fn from(behaviour: Behaviour) -> Self {
-        behaviour.to_string()
-    }
-}
-
-impl TryFrom<String> for Behaviour {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_behaviour_is_read_back_as_it_was_written() {
-        for behaviour in [
-            Behaviour::ANSWER,
-            Behaviour::of(Kind::Answer {
-                body: 5,
-                framing: Framing::Chunked,
-            }),
-            Behaviour::of(Kind::AnswerThenClose).once(),
-            Behaviour::of(Kind::AnswerTogether { requests: 4 }),
-            Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).after(Duration::from_millis(50)),
-            Behaviour::of(Kind::CloseWithoutAnswer(Means::Rst)).once(),
-            Behaviour::of(Kind::CloseInBody {
-                body: 9000,
-                framing: Framing::Chunked,
-                means: Means::Rst,
-            }),
-            Behaviour::of(Kind::CloseInHeader(Means::Fin)),
-            Behaviour::of(Kind::BigHeader { bytes: 20_000 }),
-            Behaviour::of(Kind::StallInBody { body: 9000 }),
-            Behaviour::of(Kind::InvalidHeader),
-            Behaviour::of(Kind::LeaveBodyUnread),
-            Behaviour::of(Kind::StopReading),
-            Behaviour::of(Kind::EndProcess {
-                death: Death::Exit(3),
-                phase: Phase::Unread,
-            }),
-            Behaviour::of(Kind::EndProcess {
-                death: Death::Abort,
-                phase: Phase::Waiting,
-            }),
-            Behaviour::of(Kind::EndProcess {
-                death: Death::Segfault,
-                phase: Phase::Body,
-            }),
-        ] {
-            assert_eq!(
-                behaviour.to_string().parse::<Behaviour>().unwrap(),
-                behaviour
-            );
-        }
-    }
-
-    #[test]
-    fn an_unknown_behaviour_is_named_and_not_guessed() {
-        for text in [
-            "",
-            "explode",
-            "close twice",
-            "together",
-            "answer=x",
-            "close after=soon",
-            "exit=256",
-            "exit-never",
-        ] {
-            assert!(text.parse::<Behaviour>().is_err(), "{text:?} was accepted");
-        }
     }
 }

@@ -27,6 +27,16 @@ impl Draw {
         draw
     }
 
+    /// The same for a scenario that is repeated: round 0 draws what
+    /// [`Draw::for_scenario`] does, each further one something else.
+    #[must_use]
+    pub fn for_round(seed: u64, name: &str, round: u32) -> Self {
+        match round {
+            0 => Self::for_scenario(seed, name),
+            round => Self::for_scenario(seed, &format!("{name}#{round}")),
+        }
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -79,6 +89,8 @@ mod tests {
         let mut one = Draw::for_scenario(7, "stale");
         let mut same = Draw::for_scenario(7, "stale");
         let mut other = Draw::for_scenario(7, "closed");
+        let mut repeated = Draw::for_round(7, "stale", 1);
+        assert_ne!(repeated.next(), Draw::for_round(7, "stale", 0).next());
         let mut differs = false;
         for _ in 0..1000 {
             let number = one.number(3..=9);

@@ -1,5 +1,10 @@
-//! Runs scenarios: one nginx, one capture, the parts that fail, and the score.
+//! Runs scenarios: one nginx, one capture, the parts that fail, good traffic beside
+//! them, and the score.
 
+mod traffic;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -7,9 +12,24 @@ use anyhow::{Context, Result, bail};
 use crate::draw::Draw;
 use crate::nginx::{Configuration, Nginx};
 use crate::scenario::{Part, Scenario, Stage};
-use crate::score::{Score, read_error_log};
+use crate::score::{Recorded, Score, read_error_log};
 use crate::tool::{self, Capture};
 use crate::verdicts::Report;
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The nginx.
+    pub nginx: PathBuf,
+    /// Where all parameters are drawn from.
+    pub seed: u64,
+    /// Which of several runs with this seed, from 0: each draws anew.
+    pub round: u32,
+    /// Good requests beside, 500 a second and more.
+    pub traffic: bool,
+    /// Folder for what the run leaves.
+    pub save: Option<PathBuf>,
+}
 
 /// Runs these scenarios together on one nginx, each in a thread of its own, and scores
 /// what the command says of them.
@@ -17,28 +37,56 @@ use crate::verdicts::Report;
 /// # Errors
 /// If something cannot be started, a fact never comes about or the capture fails; a
 /// bad score is none.
-pub fn run(scenarios: &[Scenario], seed: u64) -> Result<Score> {
+pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     let mut configuration = Configuration {
         log_level: Some("info"),
         ..Configuration::new(Vec::new())
     };
     let mut parts = Vec::new();
     for scenario in scenarios {
-        if scenario.alone && scenarios.len() > 1 {
+        if scenario.alone && (scenarios.len() > 1 || setting.traffic) {
             bail!("{} needs an nginx of its own", scenario.name);
         }
-        let part = (scenario.prepare)(&mut Draw::for_scenario(seed, scenario.name))
+        let mut draw = Draw::for_round(setting.seed, scenario.name, setting.round);
+        let part = (scenario.prepare)(&mut draw)
             .with_context(|| format!("cannot prepare {}", scenario.name))?;
         part.configure(&mut configuration);
         parts.push((scenario.name, part));
     }
-    let nginx = Nginx::start(&configuration)?;
+    let good = match setting.traffic {
+        true => Some(traffic::Backends::start()?),
+        false => None,
+    };
+    if let Some(good) = &good {
+        good.configure(&mut configuration);
+    }
+    let nginx = Nginx::start_binary(&setting.nginx, &configuration)?;
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let capture = Capture::start(nginx.master_pid(), &trace, &[])?;
+    let mut recorded = Recorded::default();
+    let clients = match &good {
+        Some(_) => Some(traffic::Clients::start(nginx.address())?),
+        None => None,
+    };
     drive(&mut parts, &Stage::new(&nginx))?;
+    recorded.traffic = clients.map(traffic::Clients::finish);
     capture.finish()?.succeeded()?;
 
+    recorded.log = read_error_log(&nginx.error_log())?;
+    for (name, part) in &parts {
+        let truth = part.truth();
+        let truth = truth.with_context(|| format!("no truth of {name}"))?;
+        let of_it = |act| ((*name).to_owned(), act);
+        recorded.acts.extend(truth.into_iter().map(of_it));
+        let constants = part.constants().into_iter();
+        let of_it = |constant| ((*name).to_owned(), constant);
+        recorded.constants.extend(constants.map(of_it));
+    }
+    if let Some(folder) = &setting.save {
+        save(folder, &trace, &nginx, &recorded)
+            .with_context(|| format!("cannot write {}", folder.display()))?;
+    }
     let report = tool::run([
         "report".as_ref(),
         trace.as_os_str(),
@@ -46,17 +94,22 @@ pub fn run(scenarios: &[Scenario], seed: u64) -> Result<Score> {
         "json".as_ref(),
     ])?;
     let report = Report::parse(&report.succeeded()?.stdout)?;
-    let log = read_error_log(&nginx.error_log())?;
-    let mut acts = Vec::new();
-    let mut constants = Vec::new();
-    for (name, part) in &parts {
-        acts.extend(
-            part.truth()
-                .with_context(|| format!("no truth of {name}"))?,
-        );
-        constants.extend(part.constants());
+    Ok(Score::of(&report, &recorded))
+}
+
+/// Keeps the trace, the truth, nginx's logs and its configuration.
+fn save(folder: &Path, trace: &Path, nginx: &Nginx, recorded: &Recorded) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::copy(trace, folder.join("trace"))?;
+    for file in [
+        nginx.error_log(),
+        nginx.access_log(),
+        nginx.prefix().join("nginx.conf"),
+    ] {
+        fs::copy(&file, folder.join(file.file_name().unwrap_or_default()))?;
     }
-    Ok(Score::of(&report, &acts, &constants, &log))
+    let truth = serde_json::to_string_pretty(recorded)?;
+    Ok(fs::write(folder.join("truth.json"), truth)?)
 }
 
 /// Drives all parts at once.

@@ -1,16 +1,23 @@
 //! A backend in a process of its own (`whoclosed-backend`), which can be killed, exits
-//! or crashes; its records survive it. What it does is [`crate::backend`]'s.
+//! or crashes; its records survive it. What it does is [`crate::backend`]'s. Several
+//! processes on one socket are [`Preforking`], a cgroup of its own is [`MemoryGroup`].
+
+mod memory;
+mod prefork;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tempfile::TempDir;
+
+pub use memory::MemoryGroup;
+pub use prefork::{Event, Preforking, Supervision, note};
 
 use crate::backend::{Connection, Habits, read_journal};
 use crate::behaviour::Means;
@@ -45,6 +52,7 @@ pub struct ProcessBackend {
     child: Child,
     program: PathBuf,
     spec: Spec,
+    group: Option<MemoryGroup>,
     deaths: Vec<Death>,
     folder: TempDir,
 }
@@ -68,16 +76,28 @@ impl ProcessBackend {
     ///
     /// # Errors
     /// If it does not start.
-    pub fn start(program: &Path, mut spec: Spec) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("whoclosed-backend-")
-            .tempdir()?;
-        let (child, address) = spawn(program, &spec, &journal(&folder))?;
+    pub fn start(program: &Path, spec: Spec) -> Result<Self> {
+        Self::start_in(program, spec, None)
+    }
+
+    /// The same in a memory cgroup of its own.
+    ///
+    /// # Errors
+    /// If it does not start, or cannot enter the group.
+    pub fn start_confined(program: &Path, spec: Spec, group: MemoryGroup) -> Result<Self> {
+        Self::start_in(program, spec, Some(group))
+    }
+
+    fn start_in(program: &Path, mut spec: Spec, group: Option<MemoryGroup>) -> Result<Self> {
+        let folder = folder()?;
+        let mut command = command(program, &spec, &journal(&folder));
+        let (child, address) = spawn(confined(&mut command, group.as_ref()))?;
         spec.address = address;
         Ok(Self {
             child,
             program: program.to_owned(),
             spec,
+            group,
             deaths: Vec::new(),
             folder,
         })
@@ -140,9 +160,16 @@ impl ProcessBackend {
     /// If it has not ended, or does not start.
     pub fn restart(&mut self) -> Result<()> {
         self.wait(PATIENCE)?;
-        let (child, _) = spawn(&self.program, &self.spec, &journal(&self.folder))?;
+        let mut command = command(&self.program, &self.spec, &journal(&self.folder));
+        let (child, _) = spawn(confined(&mut command, self.group.as_ref()))?;
         self.child = child;
         Ok(())
+    }
+
+    /// The memory cgroup that it is in.
+    #[must_use]
+    pub fn group(&self) -> Option<&MemoryGroup> {
+        self.group.as_ref()
     }
 
     /// All connections so far, of every process of it, with the pid that held each.
@@ -160,12 +187,25 @@ impl Drop for ProcessBackend {
     }
 }
 
+fn folder() -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let folder = builder.prefix("whoclosed-backend-").tempdir();
+    folder.context("no folder for the backend")
+}
+
 fn journal(folder: &TempDir) -> PathBuf {
     folder.path().join("journal")
 }
 
-/// The process and where it listens.
-fn spawn(program: &Path, spec: &Spec, journal: &Path) -> Result<(Child, SocketAddr)> {
+fn confined<'a>(command: &'a mut Command, group: Option<&MemoryGroup>) -> &'a mut Command {
+    if let Some(group) = group {
+        command.arg("--cgroup").arg(group.processes());
+    }
+    command
+}
+
+/// The program with the arguments that its spec needs.
+fn command(program: &Path, spec: &Spec, journal: &Path) -> Command {
     let mut command = processes::bound_to_us(program);
     let habits = spec.habits;
     command
@@ -185,12 +225,17 @@ fn spawn(program: &Path, spec: &Spec, journal: &Path) -> Result<(Child, SocketAd
     if spec.graceful {
         command.arg("--graceful");
     }
+    command
+}
+
+/// Starts it, in a process group of its own: the process and where it listens.
+fn spawn(command: &mut Command) -> Result<(Child, SocketAddr)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0)
         .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+        .with_context(|| format!("cannot run {command:?}"))?;
     let mut line = String::new();
     let read = match child.stdout.take() {
         Some(output) => BufReader::new(output)

@@ -1,12 +1,25 @@
 //! All scenarios, one file each. How to add one is told in [`crate::scenario`].
 
 mod aborted;
+mod backlog_full;
 mod closed;
+mod connect_timeout;
+mod connection_close;
+mod exited;
 mod fast_stop;
+mod killed;
+mod middlebox_dropped;
+mod middlebox_reset;
+mod oom;
 mod read_timeout;
 mod refused;
 mod rejected;
 mod reload;
+mod remote_aborted;
+mod remote_closed;
+mod remote_stale;
+mod restart;
+mod send_timeout;
 mod shutdown_timeout;
 mod stale;
 mod tls_aborted;
@@ -16,6 +29,10 @@ mod tls_handshake_closed;
 mod tls_stale;
 mod tls_to_plain;
 mod tls_version;
+mod too_large_413;
+mod too_large_unread;
+mod unix_backlog_full;
+mod unreachable;
 mod without_keepalive;
 mod worker_killed;
 
@@ -25,17 +42,34 @@ use crate::scenario::Scenario;
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
     without_keepalive::SCENARIO,
+    connection_close::SCENARIO,
     closed::SCENARIO,
     aborted::SCENARIO,
     read_timeout::SCENARIO,
+    send_timeout::SCENARIO,
     refused::SCENARIO,
     rejected::SCENARIO,
-    tls_aborted::SCENARIO,
-    tls_client_certificate::SCENARIO,
+    killed::SCENARIO,
+    exited::SCENARIO,
+    oom::SCENARIO,
+    restart::SCENARIO,
+    too_large_unread::SCENARIO,
+    too_large_413::SCENARIO,
+    remote_stale::SCENARIO,
+    remote_closed::SCENARIO,
+    remote_aborted::SCENARIO,
+    middlebox_dropped::SCENARIO,
+    middlebox_reset::SCENARIO,
+    unreachable::SCENARIO,
+    connect_timeout::SCENARIO,
+    backlog_full::SCENARIO,
+    unix_backlog_full::SCENARIO,
+    tls_stale::SCENARIO,
     tls_closed::SCENARIO,
+    tls_aborted::SCENARIO,
     tls_handshake_closed::SCENARIO,
     tls_version::SCENARIO,
-    tls_stale::SCENARIO,
+    tls_client_certificate::SCENARIO,
     tls_to_plain::SCENARIO,
     reload::SCENARIO,
     shutdown_timeout::SCENARIO,

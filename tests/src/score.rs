@@ -5,16 +5,21 @@
 //! Where no such request met an act, it belongs to the act on the connection that
 //! the tool found, if that act needs no request. Each act is used once.
 
+mod constants;
 mod error_log;
+pub mod page;
+mod recorded;
 mod table;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use constants::Inferred;
 pub use error_log::{LogLine, read as read_error_log};
+pub use recorded::{Recorded, Traffic};
 
-use crate::act::{Act, Constant, Expected, Value};
+use crate::act::{Act, Expected};
 use crate::verdicts::{Incident, Report};
 
 /// Counts for one true cause.
@@ -34,10 +39,28 @@ pub struct Row {
     pub right_cause: usize,
     /// Another cause, `unexplained` aside.
     pub wrong: usize,
+    /// What decides them was there to be seen.
+    pub evident: usize,
     /// `unexplained`.
     pub unexplained: usize,
     /// `unexplained` although there was evidence.
     pub needlessly_unexplained: usize,
+}
+
+impl Row {
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.lines += other.lines;
+        self.with_connection += other.with_connection;
+        self.right_connection += other.right_connection;
+        self.right_side += other.right_side;
+        self.right_means += other.right_means;
+        self.right_cause += other.right_cause;
+        self.wrong += other.wrong;
+        self.evident += other.evident;
+        self.unexplained += other.unexplained;
+        self.needlessly_unexplained += other.needlessly_unexplained;
+    }
 }
 
 /// Verdicts at one confidence.
@@ -49,22 +72,15 @@ pub struct Calibration {
     pub right: usize,
 }
 
-/// An inferred constant against the configured one.
-#[derive(Clone, Debug, Serialize)]
-pub struct Inferred {
-    /// The configured one.
-    pub constant: Constant,
-    /// What the report says, in the same unit.
-    pub found: Option<f64>,
-    /// Within 2 % or 20 ms; a number of requests exactly.
-    pub right: bool,
-}
-
 /// The score of one run, or of several added up.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Score {
+    /// Runs added up.
+    pub runs: usize,
     /// By true cause.
     pub causes: BTreeMap<String, Row>,
+    /// By scenario.
+    pub scenarios: BTreeMap<String, Row>,
     /// True cause, then the cause that the tool gave: how often.
     pub confusion: BTreeMap<String, BTreeMap<String, usize>>,
     /// By confidence.
@@ -73,8 +89,18 @@ pub struct Score {
     pub constants: Vec<Inferred>,
     /// Acts that met no request or left no line, by cause: no fault of the tool's.
     pub without_line: BTreeMap<String, usize>,
+    /// Good requests beside.
+    pub traffic: Option<Traffic>,
+    /// What the capture lost, by kind.
+    pub lost: BTreeMap<String, u64>,
+    /// Incidents that nothing stands behind, or a normal act.
+    pub false_incidents: usize,
+    /// Lines of the log that the report lacks.
+    pub missing_lines: usize,
+    /// Runs that came to no end, and have no share in any number.
+    pub broken_runs: usize,
     /// Each mistake that fails the run, in words: a wrong `certain`, a false incident,
-    /// a missing line, a wrong connection.
+    /// a missing line, a wrong connection, a good request that failed, a loss.
     pub failures: Vec<String>,
     /// Each other mistake, in words.
     pub mistakes: Vec<String>,
@@ -83,29 +109,41 @@ pub struct Score {
 impl Score {
     /// Scores one run's report.
     #[must_use]
-    pub fn of(report: &Report, acts: &[Act], constants: &[Constant], log: &[LogLine]) -> Self {
-        let mut score = Self::default();
-        score.compare_lines(report, log);
-        let mut used = vec![false; acts.len()];
+    pub fn of(report: &Report, recorded: &Recorded) -> Self {
+        let mut score = Self {
+            runs: 1,
+            traffic: recorded.traffic.clone(),
+            ..Self::default()
+        };
+        score.compare_lines(report, &recorded.log);
+        score.check_run(report);
+        let mut used = vec![false; recorded.acts.len()];
         for incident in &report.incidents {
-            let found = find(incident, acts, &used);
+            let found = find(incident, &recorded.acts, &used);
             if let Some(at) = found {
                 used[at] = true;
             }
-            match found.map(|at| (&acts[at], acts[at].expected.as_ref())) {
-                Some((act, Some(expected))) => score.judge(incident, act, expected),
-                Some((act, None)) => score.failures.push(format!(
-                    "false incident {} about a normal act ({})",
-                    named(incident),
-                    act.what
-                )),
-                None => score.failures.push(format!(
-                    "false incident {}: no act behind it",
-                    named(incident)
-                )),
+            let Some((scenario, act)) = found.map(|at| &recorded.acts[at]) else {
+                let incident = named(incident);
+                score.false_incidents += 1;
+                score
+                    .failures
+                    .push(format!("false incident {incident}: no act behind it"));
+                continue;
+            };
+            match &act.expected {
+                Some(expected) => score.judge(incident, scenario, act, expected),
+                None => {
+                    score.false_incidents += 1;
+                    score.failures.push(format!(
+                        "false incident {} about a normal act of {scenario} ({})",
+                        named(incident),
+                        act.what
+                    ));
+                }
             }
         }
-        for (act, _) in acts.iter().zip(used).filter(|(_, used)| !used) {
+        for ((_, act), _) in recorded.acts.iter().zip(used).filter(|(_, used)| !used) {
             if let Some(expected) = &act.expected {
                 *score
                     .without_line
@@ -113,10 +151,27 @@ impl Score {
                     .or_default() += 1;
             }
         }
-        for constant in constants {
-            score.constants.push(infer(report, constant));
+        for (scenario, constant) in &recorded.constants {
+            let inferred = Inferred::of(report, scenario, constant);
+            score.constants.push(inferred);
         }
         score
+    }
+
+    /// Nothing may be lost, and no good request may fail.
+    fn check_run(&mut self, report: &Report) {
+        for (what, count) in &report.capture.lost {
+            if *count > 0 {
+                self.lost.insert(what.clone(), *count);
+                self.failures
+                    .push(format!("the capture lost {count} {what}"));
+            }
+        }
+        if let Some(traffic) = self.traffic.as_ref().filter(|traffic| traffic.failed > 0) {
+            let some = traffic.failures.join("; ");
+            self.failures
+                .push(format!("{} good requests failed: {some}", traffic.failed));
+        }
     }
 
     /// The log's failures and the report's incidents have to be the same lines.
@@ -125,41 +180,50 @@ impl Score {
             let same = |incident: &&Incident| incident.line.offset == line.offset;
             if !report.incidents.iter().any(|incident| same(&incident)) {
                 let text = &line.text;
+                self.missing_lines += 1;
                 self.failures
                     .push(format!("missing line at byte {}: {text}", line.offset));
             }
         }
     }
 
-    fn judge(&mut self, incident: &Incident, act: &Act, expected: &Expected) {
+    fn judge(&mut self, incident: &Incident, scenario: &str, act: &Act, expected: &Expected) {
         let truth = expected.cause();
         let said = incident.cause.as_str();
         let right_side = expected.sides.contains(&incident.side.as_str());
         let right_means = expected.means.contains(&incident.means.as_str());
         let right_cause = expected.causes.contains(&said);
         let unexplained = said == "unexplained" && !right_cause;
-        let row = self.causes.entry(truth.to_owned()).or_default();
-        row.lines += 1;
-        row.right_side += usize::from(right_side);
-        row.right_means += usize::from(right_means);
-        row.right_cause += usize::from(right_cause);
-        row.wrong += usize::from(!right_cause && !unexplained);
-        row.unexplained += usize::from(unexplained);
-        row.needlessly_unexplained += usize::from(unexplained && expected.evident);
-        if let Some(nginx_end) = act.nginx_end {
-            row.with_connection += 1;
+        let right_connection = act.nginx_end.map(|nginx_end| {
             let right = incident.connection.as_ref().is_some_and(|found| {
                 found.local == nginx_end && found.remote.to_string() == act.upstream
             });
-            row.right_connection += usize::from(right);
             if !right {
                 let found = incident.connection.as_ref().map(|found| found.local);
                 self.failures.push(format!(
-                    "wrong connection {}: {found:?}, not {nginx_end}",
+                    "wrong connection {} of {scenario}: {found:?}, not {nginx_end}",
                     named(incident)
                 ));
             }
-        }
+            right
+        });
+        let row = Row {
+            lines: 1,
+            with_connection: usize::from(right_connection.is_some()),
+            right_connection: usize::from(right_connection == Some(true)),
+            right_side: usize::from(right_side),
+            right_means: usize::from(right_means),
+            right_cause: usize::from(right_cause),
+            wrong: usize::from(!right_cause && !unexplained),
+            evident: usize::from(expected.evident),
+            unexplained: usize::from(unexplained),
+            needlessly_unexplained: usize::from(unexplained && expected.evident),
+        };
+        self.causes.entry(truth.to_owned()).or_default().add(&row);
+        self.scenarios
+            .entry(scenario.to_owned())
+            .or_default()
+            .add(&row);
         let shown = if right_cause || expected.causes.is_empty() {
             truth
         } else {
@@ -180,7 +244,7 @@ impl Score {
             return;
         }
         let mistake = format!(
-            "{} is called {} {} {} ({}), but is {} {} {truth} ({})",
+            "{} of {scenario} is called {} {} {} ({}), but is {} {} {truth} ({})",
             named(incident),
             incident.side,
             incident.means,
@@ -203,19 +267,34 @@ impl Score {
         self.failures.is_empty()
     }
 
+    /// The score of a run that came to no end.
+    #[must_use]
+    pub fn broken(why: &str) -> Self {
+        Self {
+            broken_runs: 1,
+            failures: vec![format!("came to no end: {why}")],
+            ..Self::default()
+        }
+    }
+
     /// Adds another run's score; `name` goes before each of its mistakes.
     pub fn add(&mut self, name: &str, other: Self) {
-        for (cause, row) in other.causes {
-            let sum = self.causes.entry(cause).or_default();
-            sum.lines += row.lines;
-            sum.with_connection += row.with_connection;
-            sum.right_connection += row.right_connection;
-            sum.right_side += row.right_side;
-            sum.right_means += row.right_means;
-            sum.right_cause += row.right_cause;
-            sum.wrong += row.wrong;
-            sum.unexplained += row.unexplained;
-            sum.needlessly_unexplained += row.needlessly_unexplained;
+        self.runs += other.runs;
+        self.false_incidents += other.false_incidents;
+        self.missing_lines += other.missing_lines;
+        self.broken_runs += other.broken_runs;
+        for (cause, row) in &other.causes {
+            self.causes.entry(cause.clone()).or_default().add(row);
+        }
+        for (scenario, row) in &other.scenarios {
+            let sum = self.scenarios.entry(scenario.clone()).or_default();
+            sum.add(row);
+        }
+        for (what, count) in other.lost {
+            *self.lost.entry(what).or_default() += count;
+        }
+        if let Some(traffic) = other.traffic {
+            self.traffic.get_or_insert_default().add(traffic);
         }
         for (truth, said) in other.confusion {
             let sum = self.confusion.entry(truth).or_default();
@@ -241,9 +320,10 @@ impl Score {
 }
 
 /// The act behind an incident.
-fn find(incident: &Incident, acts: &[Act], used: &[bool]) -> Option<usize> {
+fn find(incident: &Incident, acts: &[(String, Act)], used: &[bool]) -> Option<usize> {
     let free = || {
-        let both = acts.iter().enumerate().zip(used);
+        let acts = acts.iter().map(|(_, act)| act).enumerate();
+        let both = acts.zip(used);
         both.filter(|((_, act), used)| !**used && act.upstream == incident.upstream)
             .map(|(act, _)| act)
     };
@@ -261,29 +341,6 @@ fn find(incident: &Incident, acts: &[Act], used: &[bool]) -> Option<usize> {
         .or_else(on_its_connection)
         .or_else(|| of_its_request(false))
         .map(|(at, _)| at)
-}
-
-fn infer(report: &Report, constant: &Constant) -> Inferred {
-    let upstream = report
-        .upstreams
-        .iter()
-        .find(|upstream| upstream.address == constant.upstream);
-    let (found, allowed, truth) = match constant.value {
-        Value::IdleTimeoutMs(ms) => {
-            let found = upstream.and_then(|upstream| upstream.idle_timeout);
-            (found.map(|found| found.ms), (ms * 0.02).max(20.0), ms)
-        }
-        Value::RequestLimit(requests) => {
-            let found = upstream.and_then(|upstream| upstream.request_limit);
-            let found = found.map(|found| f64::from(found.requests));
-            (found, 0.0, f64::from(requests))
-        }
-    };
-    Inferred {
-        constant: constant.clone(),
-        found,
-        right: found.is_some_and(|found| (found - truth).abs() <= allowed),
-    }
 }
 
 fn named(incident: &Incident) -> String {

@@ -119,7 +119,7 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
     })?;
     let earlier = backend.connections().len();
     let hold = backend.hold_closes();
-    let mut clients = clients(nginx, race)?;
+    let mut clients = pooled_by(nginx, race)?;
     // The clients may have their answers a moment before that is written down.
     let pooled = backend.wait_until("the answers before the race", PATIENCE, |records| {
         records[earlier..]
@@ -203,7 +203,7 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
 /// Clients on connections of their own, whose requests so far were all in nginx's
 /// hands at the same time: as many upstream connections are now in the pools of the
 /// workers that these clients are connected to.
-fn clients(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
+pub(crate) fn pooled_by(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
     let mut clients = (0..race.requests)
         .map(|_| Client::connect(nginx.address()))
         .collect::<Result<Vec<_>>>()?;
@@ -233,9 +233,11 @@ fn await_arrival(closed: &[Connection], means: Means) -> Result<()> {
         .collect();
     wait_for("the closes to arrive at nginx", PATIENCE, || {
         let arrived = |socket: &Option<Socket>| match means {
-            Means::Fin => socket.is_some_and(|socket| socket.state == State::CLOSE_WAIT),
+            Means::Fin | Means::HalfClose => {
+                socket.is_some_and(|socket| socket.state == State::CLOSE_WAIT)
+            }
             // An RST takes the socket out of the table at once.
-            Means::Rst => socket.is_none(),
+            Means::Rst | Means::FinThenRst => socket.is_none(),
         };
         Ok(sockets::find(&ends)?.iter().all(arrived).then_some(()))
     })

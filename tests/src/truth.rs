@@ -137,7 +137,8 @@ pub fn stale(raced: &[Stale]) -> Vec<Happened> {
                 Means::Fin if stale.connection.closed_because(Why::RequestLimit) => {
                     (Fault::RequestLimit, 1)
                 }
-                Means::Fin => (Fault::Stale, 1),
+                Means::Fin | Means::HalfClose => (Fault::Stale, 1),
+                Means::FinThenRst => (Fault::Stale, 0),
                 Means::Rst => (Fault::StaleReset, 0),
             };
             Happened {

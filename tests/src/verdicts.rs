@@ -121,6 +121,21 @@ pub struct Upstream {
     pub idle_timeout: Option<Inferred>,
     /// How many requests it allows on a connection.
     pub request_limit: Option<Limit>,
+    /// How long it works on a request before it gives up.
+    #[serde(default)]
+    pub work_timeout: Option<Inferred>,
+    /// How large a request it takes.
+    #[serde(default)]
+    pub size_threshold: Option<Size>,
+}
+
+/// An inferred size: of head and body.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Size {
+    /// Sent of the smallest request that failed, until it did.
+    pub bytes: u64,
+    /// The greatest that was answered, within 25 %.
+    pub answered_bytes: u64,
 }
 
 /// An inferred number.

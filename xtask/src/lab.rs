@@ -2,15 +2,20 @@
 //! verdicts scored against the truth. The scenarios and the scoring live in the crate
 //! `whoclosed-tests`; this only builds and starts its lab.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{build, setup, step, workspace};
 
-/// The seed of the short lab that `cargo xtask test` runs.
+/// The seed of the short lab that `cargo xtask test` runs, and of the fixtures.
 const SEED: u64 = 1;
+
+/// The page about the accuracy, and what it says beside the numbers.
+const PAGE: &str = "docs/accuracy.md";
+const NOTES: &str = "docs/accuracy-notes.md";
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -19,12 +24,28 @@ pub(crate) struct Options {
     /// Where all parameters are drawn from
     #[arg(long, default_value_t = SEED)]
     seed: u64,
-    /// Run those that can share an nginx at once, on one
+    /// Every seed from the first to the last, summed up
+    #[arg(long, value_name = "FIRST..LAST", conflicts_with = "seed")]
+    seeds: Option<String>,
+    /// Run those that can share an nginx at once, on one, with good traffic beside
     #[arg(long)]
     mixed: bool,
-    /// Binary of the nginx to run [default: the one that setup unpacked]
-    #[arg(long, value_name = "FILE")]
-    nginx: Option<PathBuf>,
+    /// Run what is mixed so many times with each seed, each time with other parameters
+    #[arg(long, value_name = "TIMES")]
+    repeat: Option<u32>,
+    /// Good traffic beside scenarios that run singly, too
+    #[arg(long)]
+    traffic: bool,
+    /// The nginx to run, 1.22 (the distribution's, whichever that is), 1.28 or a binary;
+    /// may be repeated [default: 1.22]
+    #[arg(long, value_name = "VERSION|FILE")]
+    nginx: Vec<String>,
+    /// Write docs/accuracy.md, with docs/accuracy-notes.md at its end
+    #[arg(long)]
+    write: bool,
+    /// Keep what each run left, its trace and what really happened, below this folder
+    #[arg(long, value_name = "FOLDER")]
+    save: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -40,28 +61,87 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     }
     let found = setup::test()?;
     let agent = build::build(&found.build, &build::Options::default())?;
-    let mut arguments = options.scenarios.clone();
-    arguments.extend(["--seed".to_owned(), options.seed.to_string()]);
-    for (given, name) in [
-        (options.mixed, "--mixed"),
-        (options.json, "--json"),
-        (options.list, "--list"),
-    ] {
-        if given {
-            arguments.push(name.to_owned());
-        }
+    let mut arguments = options.arguments()?;
+    for version in &options.nginx {
+        arguments.push("--nginx".into());
+        arguments.push(binary(version, &found.nginx)?.into());
     }
-    let nginx = options.nginx.as_ref().unwrap_or(&found.nginx);
-    run(&agent, nginx, &arguments)
+    run(&agent, &found.nginx, &arguments)
 }
 
 /// Every scenario once, with one fixed seed.
 pub(crate) fn short(agent: &Path, nginx: &Path) -> Result<()> {
-    run(agent, nginx, &["--seed".to_owned(), SEED.to_string()])
+    run(agent, nginx, &["--seed".into(), SEED.to_string().into()])
 }
 
-fn run(agent: &Path, nginx: &Path, arguments: &[String]) -> Result<()> {
+impl Options {
+    /// The lab's own arguments, but for the binaries.
+    fn arguments(&self) -> Result<Vec<OsString>> {
+        let mut arguments: Vec<OsString> = self.scenarios.iter().map(Into::into).collect();
+        match &self.seeds {
+            Some(seeds) => arguments.extend(["--seeds".into(), seeds.into()]),
+            None => arguments.extend(["--seed".into(), self.seed.to_string().into()]),
+        }
+        for (given, name) in [
+            (self.mixed, "--mixed"),
+            (self.traffic, "--traffic"),
+            (self.json, "--json"),
+            (self.list, "--list"),
+        ] {
+            if given {
+                arguments.push(name.into());
+            }
+        }
+        if let Some(times) = self.repeat {
+            arguments.extend(["--repeat".into(), times.to_string().into()]);
+        }
+        if let Some(folder) = &self.save {
+            let folder = std::path::absolute(folder)?;
+            arguments.extend(["--save".into(), folder.into()]);
+        }
+        if self.write {
+            let root = workspace::root();
+            arguments.extend(["--write".into(), root.join(PAGE).into()]);
+            if root.join(NOTES).is_file() {
+                arguments.extend(["--notes".into(), root.join(NOTES).into()]);
+            }
+            arguments.extend(["--command".into(), Self::command().into()]);
+        }
+        Ok(arguments)
+    }
+
+    /// The command that was given.
+    fn command() -> String {
+        let given: Vec<String> = std::env::args().skip(1).collect();
+        format!("cargo xtask {}", given.join(" "))
+    }
+}
+
+/// The binary of a version, or the given one.
+fn binary(version: &str, distribution: &Path) -> Result<PathBuf> {
+    Ok(match version {
+        "1.22" => distribution.to_owned(),
+        "1.28" => newer()?,
+        file => std::path::absolute(file)?,
+    })
+}
+
+fn newer() -> Result<PathBuf> {
+    let program = workspace::tools()?.join("nginx-1.28/sbin/nginx");
+    if !program.is_file() {
+        bail!("there is no nginx 1.28 yet; `cargo xtask setup --lab` builds it");
+    }
+    Ok(program)
+}
+
+fn run(agent: &Path, nginx: &Path, arguments: &[OsString]) -> Result<()> {
     let target = workspace::target()?;
+    let mut lab = step::cargo();
+    // The backends with processes of their own are programs beside the lab's.
+    lab.args(["build", "--quiet", "--package", "whoclosed-tests", "--bins"])
+        .arg("--target-dir")
+        .arg(&target);
+    step::run("build the lab", &mut lab)?;
     let mut lab = step::cargo();
     lab.env("WHOCLOSED", agent)
         .env("WHOCLOSED_NGINX", nginx)

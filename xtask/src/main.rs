@@ -37,7 +37,7 @@ struct Arguments {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Find or install what building and testing need
-    Setup,
+    Setup(setup::Options),
     /// Build the kernel programs and the agent that embeds them
     Build(build::Options),
     /// Build, then run every test; the end-to-end tests need root
@@ -52,7 +52,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
-        Verb::Setup => setup::verb(),
+        Verb::Setup(options) => setup::verb(&options),
         Verb::Build(options) => build::verb(&options),
         Verb::Test(options) => test::verb(&options),
         Verb::Demo(options) => demo::verb(&options),

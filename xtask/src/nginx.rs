@@ -1,5 +1,8 @@
 //! The nginx that the tests and the demo run: the distribution's own build, unpacked
-//! into the cache. It is not installed, so no service of it ever starts.
+//! into the cache. It is not installed, so no service of it ever starts. The lab runs
+//! a newer one too, built from source.
+
+mod built;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +30,11 @@ pub(crate) fn unpacked() -> Result<Option<PathBuf>> {
 
 fn runs(program: &Path) -> bool {
     step::ask(Command::new(program).arg("-v")).is_some()
+}
+
+/// nginx 1.28; built into the cache first if it is not there.
+pub(crate) fn version_1_28() -> Result<PathBuf> {
+    built::install()
 }
 
 /// Unpacks an nginx; where no package can be had, takes the one in PATH.

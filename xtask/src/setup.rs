@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 
 use crate::compiler::{self, Compiler, OLDEST};
 use crate::toolchain::{self, Origin, Toolchain, Way};
@@ -30,9 +31,17 @@ pub(crate) struct ForTest {
     pub(crate) nginx: PathBuf,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Also what only the lab needs: nginx 1.28, built from source
+    #[arg(long)]
+    lab: bool,
+}
+
 /// Runs the verb.
-pub(crate) fn verb() -> Result<()> {
+pub(crate) fn verb(options: &Options) -> Result<()> {
     let found = test()?;
+    let newer = options.lab.then(nginx::version_1_28).transpose()?;
     let toolchain = &found.build.toolchain;
     let origin = match toolchain.origin {
         Origin::Rustup => "rustup's nightly",
@@ -48,6 +57,9 @@ pub(crate) fn verb() -> Result<()> {
     );
     println!("bpf-linker    {}", found.build.linker.display());
     println!("nginx         {}", found.nginx.display());
+    if let Some(newer) = newer {
+        println!("nginx 1.28    {}", newer.display());
+    }
     for (program, _) in TOOLS {
         let path = workspace::find_program(program).unwrap_or_default();
         println!("{program:<13} {}", path.display());
@@ -57,9 +69,10 @@ pub(crate) fn verb() -> Result<()> {
 }
 
 /// Programs that the tests call, and the packages that hold them by distribution.
-const TOOLS: [(&str, &[&str]); 4] = [
+const TOOLS: [(&str, &[&str]); 5] = [
     ("bpftool", &["bpftool", "linux-tools-generic"]),
     ("ip", &["iproute2"]),
+    ("nft", &["nftables"]),
     ("ss", &["iproute2"]),
     ("openssl", &["openssl"]),
 ];
@@ -199,8 +212,8 @@ fn by_hand_message() -> String {
     format!(
         "{reason}; run what fits, then this command again\n  \
          Fedora, RHEL:  sudo dnf install gcc gcc-c++ llvm-devel libzstd-devel zlib-devel nginx \
-         bpftool iproute openssl\n  \
-         Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2 openssl\n  \
+         bpftool iproute nftables openssl\n  \
+         Arch:          sudo pacman -S --needed gcc llvm zstd zlib nginx bpf iproute2 nftables openssl\n  \
          Debian, Ubuntu: rustc-web rust-web-src cargo-web, or rustc rust-src cargo, of version \
          {OLDEST} or newer\n  \
          and, unless the system's rustc is {OLDEST} or newer and comes with its source:\n    \

@@ -129,8 +129,12 @@ pub enum Why {
     InBody,
     /// Told to, after an answer that promised to keep it.
     AfterAnswer,
-    /// Told to answer without reading the request's body.
+    /// Told to leave the request's body unread.
     BodyUnread,
+    /// The answer had said so: `Connection: close`, or a body that ends with it.
+    Announced,
+    /// After protocols had been switched.
+    Upgraded,
     /// The lab ended.
     Stopped,
     /// nginx went, with no request in hand.
@@ -145,6 +149,8 @@ pub enum Why {
     HandshakeFailed,
     /// nginx went in the handshake of TLS.
     PeerInHandshake,
+    /// This worker process had answered its number of requests.
+    Recycled,
     /// Told to end the whole process: the kernel closes this and every other connection.
     ProcessEnded,
 }

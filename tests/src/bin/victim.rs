@@ -1,7 +1,8 @@
 //! A backend that is a process of its own, takes one request and ends as its argument
 //! says: `wait` (for whoever kills it), `abort`, `exit` (with status 3), or `unread`
 //! (closes with the request's body unread, then waits). It prints the address where it
-//! listens, then that of the connection as soon as the request is there.
+//! listens, IPv4 loopback unless a second argument names one, then that of the connection
+//! as soon as the request is there.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -36,7 +37,8 @@ fn arrived(stream: &TcpStream, body: usize) -> io::Result<usize> {
 
 fn main() -> io::Result<()> {
     let mode = std::env::args().nth(1).unwrap_or_default();
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let address = std::env::args().nth(2);
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0"))?;
     say(listener.local_addr()?)?;
     let (mut stream, peer) = listener.accept()?;
     let body = if mode == "unread" { BODY } else { 0 };

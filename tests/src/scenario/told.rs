@@ -131,7 +131,7 @@ impl Part for Told {
                 && matches!(end.how, Ended::Closed(_))
                 && matches!(
                     end.why,
-                    Why::Idle | Why::RequestLimit | Why::Asked | Why::AfterAnswer
+                    Why::Idle | Why::RequestLimit | Why::Asked | Why::AfterAnswer | Why::Announced
                 )
             {
                 acts.push(Act {

@@ -1,5 +1,5 @@
-//! The backend closes or resets in its response: in the header, in a body of known
-//! length, in a chunked body.
+//! The backend ends the connection in its response: in the header, in a body of known
+//! length, in a chunked body. On kept connections and new ones, buffered by nginx or not.
 
 use anyhow::Result;
 
@@ -14,14 +14,21 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "aborted",
     description: "closed or reset in the header, in a known-length body, in a chunked body",
     alone: false,
-    prepare,
+    prepare: |draw| told("aborted", draw, Backend::start(IPV4, Habits::default())?),
 };
 
-fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
-    let backend = Backend::start(IPV4, Habits::default())?;
-    let upstream = Upstream::new("aborted", backend.address());
-    let mut asks = vec![Ask::good()];
-    for (means, word) in [(Means::Fin, "fin"), (Means::Rst, "rst")] {
+/// The part of this scenario, before this backend.
+pub(super) fn told(name: &str, draw: &mut Draw, backend: Backend) -> Result<Box<dyn Part>> {
+    let mut upstream = Upstream::new(name, backend.address());
+    if draw.coin() {
+        upstream = upstream.keepalive(8);
+    }
+    if draw.coin() {
+        upstream = upstream.with("proxy_buffering off;");
+    }
+    let mut asks = vec![Ask::good(); draw.count(1..=3)];
+    let closes = [Means::Fin, Means::HalfClose, Means::FinThenRst];
+    for means in [draw.one_of(&closes), Means::Rst] {
         let in_body = |framing, body| Kind::CloseInBody {
             body,
             framing,
@@ -33,8 +40,11 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
             in_body(Framing::Chunked, draw.count(2_000..=40_000)),
         ] {
             let behaviour = Behaviour::of(kind).after(draw.milliseconds(0..=60));
-            let expected = Expected::new("backend", word, "response-aborted");
-            asks.push(Ask::failing(behaviour, expected));
+            let expected = Expected::new("backend", means.word(), "response-aborted");
+            let ask = Ask::failing(behaviour, expected);
+            // A kept connection's GET would be sent again.
+            asks.push(ask.with_body(draw.count(1..=2000)));
+            asks.push(Ask::good());
         }
     }
     Ok(Box::new(Told::new(upstream, backend, asks)))

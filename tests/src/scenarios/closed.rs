@@ -13,12 +13,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "closed",
     description: "closed or reset while the request is worked on, without an answer",
     alone: false,
-    prepare,
+    prepare: |draw| told("closed", draw, Backend::start(IPV4, Habits::default())?),
 };
 
-fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
-    let backend = Backend::start(IPV4, Habits::default())?;
-    let upstream = Upstream::new("closed", backend.address());
+/// The part of this scenario, before this backend.
+pub(super) fn told(name: &str, draw: &mut Draw, backend: Backend) -> Result<Box<dyn Part>> {
+    let upstream = Upstream::new(name, backend.address());
     let mut asks = vec![Ask::good()];
     for _ in 0..draw.count(3..=6) {
         let (means, word) = draw.one_of(&[(Means::Fin, "fin"), (Means::Rst, "rst")]);

@@ -1,5 +1,9 @@
-//! The backend's idle timeout is shorter than nginx's: requests meet connections that
-//! it has just closed, or reset.
+//! The backend's idle timeout is shorter than nginx's: requests meet connections that it
+//! has just ended. Four backends, each with its own way: a close, whose FIN the host
+//! follows up with an RST once the request has crossed it; a lingering close, which
+//! takes the request and stays silent; a FIN and an RST; an RST alone.
+
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -14,87 +18,129 @@ use crate::stale::{Race, Stale};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "stale",
-    description: "idle timeout shorter than nginx's, raced by GET and POST; FIN or RST",
+    description: "idle timeout shorter than nginx's, raced by GET and POST; FIN, RST, both",
     alone: false,
     prepare,
 };
 
+/// One backend behind its own upstream block.
 struct Kept {
+    block: &'static str,
     backend: Backend,
-    idle: Idle,
+    after: Duration,
     races: Vec<Race>,
     met: Vec<Stale>,
 }
 
+/// All of a scenario's.
+struct All(Vec<Kept>);
+
 fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
-    let idle = Idle {
-        after: draw.milliseconds(250..=800),
-        means: draw.one_of(&[Means::Fin, Means::Rst]),
-    };
-    let habits = Habits {
-        idle: Some(idle),
-        ..Habits::default()
-    };
-    let races = [Method::Get, Method::Post].map(|method| Race {
-        location: "/stale/".to_owned(),
-        requests: draw.count(2..=5),
-        method,
-        served_before: draw.count(1..=3),
-    });
-    Ok(Box::new(Kept {
-        backend: Backend::start(IPV4, habits)?,
-        idle,
-        races: races.to_vec(),
-        met: Vec::new(),
-    }))
+    let mut all = Vec::new();
+    for (block, means) in [
+        ("stale_closed", Means::Fin),
+        ("stale_half_closed", Means::HalfClose),
+        ("stale_closed_reset", Means::FinThenRst),
+        ("stale_reset", Means::Rst),
+    ] {
+        all.push(Kept::start(block, means, draw, |habits| {
+            Backend::start(IPV4, habits)
+        })?);
+    }
+    Ok(Box::new(All(all)))
 }
 
-impl Part for Kept {
+/// The part of one block, before a backend that `start` starts.
+pub(super) fn raced(
+    block: &'static str,
+    draw: &mut Draw,
+    start: impl FnOnce(Habits) -> Result<Backend>,
+) -> Result<Box<dyn Part>> {
+    let means = draw.one_of(&[Means::Fin, Means::HalfClose, Means::FinThenRst, Means::Rst]);
+    Ok(Box::new(All(vec![Kept::start(block, means, draw, start)?])))
+}
+
+impl Kept {
+    fn start(
+        block: &'static str,
+        means: Means,
+        draw: &mut Draw,
+        start: impl FnOnce(Habits) -> Result<Backend>,
+    ) -> Result<Self> {
+        let after = draw.milliseconds(150..=350);
+        let habits = Habits {
+            idle: Some(Idle { after, means }),
+            ..Habits::default()
+        };
+        let races = [Method::Get, Method::Post].map(|method| Race {
+            location: format!("/{block}/"),
+            requests: draw.count(2..=4),
+            method,
+            served_before: draw.count(1..=3),
+        });
+        Ok(Self {
+            block,
+            backend: start(habits)?,
+            after,
+            races: races.to_vec(),
+            met: Vec::new(),
+        })
+    }
+}
+
+impl Part for All {
     fn configure(&self, configuration: &mut Configuration) {
-        let upstream = Upstream::new("stale", self.backend.address()).keepalive(16);
-        configuration.upstreams.push(upstream);
+        for kept in &self.0 {
+            let upstream = Upstream::new(kept.block, kept.backend.address()).keepalive(16);
+            configuration.upstreams.push(upstream);
+        }
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {
-        for plan in &self.races {
-            self.met.extend(stage.race(&self.backend, plan)?.stale);
+        for kept in &mut self.0 {
+            for plan in &kept.races {
+                kept.met.extend(stage.race(&kept.backend, plan)?.stale);
+            }
         }
         Ok(())
     }
 
     fn truth(&self) -> Result<Vec<Act>> {
+        Ok(self.0.iter().flat_map(Kept::acts).collect())
+    }
+
+    fn constants(&self) -> Vec<Constant> {
+        let constant = |kept: &Kept| Constant {
+            upstream: kept.backend.address().to_string(),
+            value: Value::IdleTimeoutMs(kept.after.as_secs_f64() * 1000.0),
+        };
+        self.0.iter().map(constant).collect()
+    }
+}
+
+impl Kept {
+    fn acts(&self) -> Vec<Act> {
         let mut acts = Vec::new();
         for connection in self.backend.connections() {
             let Some(end) = connection.end else { continue };
-            let (upstream, nginx_end) = (connection.local.to_string(), Some(connection.remote));
             let raced = self.met.iter().any(|stale| {
                 (stale.connection.local, stale.connection.remote)
                     == (connection.local, connection.remote)
             });
+            let means = self.backend.habits().idle.map(|idle| idle.means);
             // A retry may also meet a connection whose idle time ran out by itself.
-            let expected = (raced || end.why == Why::Idle).then(|| {
-                let means = match self.idle.means {
-                    Means::Fin => "fin",
-                    Means::Rst => "rst",
-                };
-                Expected::new("backend", means, "stale-keepalive")
-            });
+            let expected = means
+                .filter(|_| raced || end.why == Why::Idle)
+                .map(|means| Expected::new("backend", means.word(), "stale-keepalive"));
             acts.push(Act {
-                upstream,
-                nginx_end,
+                upstream: connection.local.to_string(),
+                nginx_end: Some(connection.remote),
                 target: None,
                 at_ns: end.at_ns,
-                what: format!("closed: {:?}", end.why),
+                what: format!("closed: {:?}, {means:?}", end.why),
                 expected,
             });
         }
-        Ok(acts)
-    }
-
-    fn constants(&self) -> Vec<Constant> {
-        vec![Constant {
-            upstream: self.backend.address().to_string(),
-            value: Value::IdleTimeoutMs(self.idle.after.as_secs_f64() * 1000.0),
-        }]
+        acts
     }
 }

@@ -107,13 +107,8 @@ impl Side {
             });
             let farewell = connection.tls.as_ref().is_some_and(|tls| tls.farewell);
             // A retry may also meet a connection whose idle time ran out by itself.
-            let expected = (raced || end.why == Why::Idle).then(|| {
-                let means = match self.idle.means {
-                    Means::Fin => "fin",
-                    Means::Rst => "rst",
-                };
-                Expected::new("backend", means, "stale-keepalive")
-            });
+            let expected = (raced || end.why == Why::Idle)
+                .then(|| Expected::new("backend", self.idle.means.word(), "stale-keepalive"));
             acts.push(Act {
                 upstream: connection.local.to_string(),
                 nginx_end: Some(connection.remote),

@@ -41,12 +41,28 @@ impl fmt::Display for Score {
             let constant = &inferred.constant;
             writeln!(
                 f,
-                "constant: {} {:?}, inferred {found}: {right}",
-                constant.upstream, constant.value
+                "constant: {} ({}): {}, inferred {found}: {right}",
+                inferred.scenario, constant.upstream, constant.value
             )?;
         }
         for (cause, count) in &self.without_line {
             writeln!(f, "met no request or left no line: {cause}: {count}")?;
+        }
+        if let Some(traffic) = &self.traffic {
+            writeln!(
+                f,
+                "good traffic: {} requests answered in {:.1} s, {:.0} a second; {} failed",
+                traffic.answered,
+                traffic.seconds,
+                traffic.rate(),
+                traffic.failed
+            )?;
+        }
+        if self.lost.is_empty() {
+            writeln!(f, "lost by the capture: nothing")?;
+        }
+        for (what, count) in &self.lost {
+            writeln!(f, "lost by the capture: {count} {what}")?;
         }
         for mistake in &self.mistakes {
             writeln!(f, "mistake: {mistake}")?;

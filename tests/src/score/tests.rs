@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::act::{Constant, Value};
 use crate::draw::Draw;
 
 const CAUSES: [(&str, &str, &str); 4] = [
@@ -47,7 +48,9 @@ fn report(incidents: &[Json]) -> Report {
         "schema": "whoclosed.report/1", "capture": { "lost": {} },
         "summary": { "lines": incidents.len(), "matched": {} }, "incidents": incidents,
         "upstreams": [{ "address": "127.0.0.1:9000",
-                        "idle_timeout": { "ms": 1010.0, "samples": 4 } }],
+                        "idle_timeout": { "ms": 1010.0, "samples": 4 },
+                        "work_timeout": { "ms": 2050.0, "samples": 4 },
+                        "size_threshold": { "bytes": 20_300, "answered_bytes": 9_000 } }],
     });
     Report::parse(json.to_string().as_bytes()).unwrap()
 }
@@ -65,8 +68,19 @@ fn log(count: usize) -> Vec<LogLine> {
     (0..count).map(line).collect()
 }
 
+fn recorded(acts: &[Act], lines: usize) -> Recorded {
+    Recorded {
+        acts: acts
+            .iter()
+            .map(|act| ("s".to_owned(), act.clone()))
+            .collect(),
+        log: log(lines),
+        ..Recorded::default()
+    }
+}
+
 fn score(incidents: &[Json], acts: &[Act]) -> Score {
-    Score::of(&report(incidents), acts, &[], &log(incidents.len()))
+    Score::of(&report(incidents), &recorded(acts, incidents.len()))
 }
 
 fn right_causes(score: &Score) -> usize {
@@ -133,7 +147,7 @@ fn a_wrong_connection_and_a_swapped_pair_show() {
 
 #[test]
 fn a_missing_line_shows() {
-    let score = Score::of(&report(&right(7)), &acts(8), &[], &log(8));
+    let score = Score::of(&report(&right(7)), &recorded(&acts(8), 8));
     assert_eq!(score.failures.len(), 1, "{score}");
     assert!(score.failures[0].starts_with("missing line at byte 700"));
 }
@@ -190,14 +204,68 @@ fn a_wrong_guess_that_is_not_certain_is_a_mistake_and_no_failure() {
     assert_eq!(score.calibration["likely"].right, 0);
 }
 
+fn inferred(value: Value) -> bool {
+    let constant = Constant {
+        upstream: "127.0.0.1:9000".into(),
+        value,
+    };
+    let recorded = Recorded {
+        constants: vec![("s".into(), constant)],
+        ..Recorded::default()
+    };
+    Score::of(&report(&[]), &recorded).constants[0].right
+}
+
 #[test]
-fn an_inferred_constant_may_be_off_by_two_percent_or_twenty_milliseconds() {
+fn an_inferred_idle_timeout_may_be_off_by_two_percent_or_twenty_milliseconds() {
     for (ms, is_right) in [(1000.0, true), (991.0, true), (985.0, false)] {
-        let constant = Constant {
-            upstream: "127.0.0.1:9000".into(),
-            value: Value::IdleTimeoutMs(ms),
-        };
-        let score = Score::of(&report(&[]), &[], &[constant], &[]);
-        assert_eq!(score.constants[0].right, is_right, "{ms}");
+        assert_eq!(inferred(Value::IdleTimeoutMs(ms)), is_right, "{ms}");
     }
+}
+
+#[test]
+fn an_inferred_work_timeout_may_be_as_late_as_its_supervisor() {
+    for (ms, by_itself, supervised) in [
+        (2000.0, true, true),
+        (2300.0, false, true),
+        (3200.0, false, false),
+    ] {
+        assert_eq!(inferred(Value::WorkTimeoutMs(ms)), by_itself, "{ms}");
+        let right = inferred(Value::SupervisedTimeoutMs(ms));
+        assert_eq!(right, supervised, "{ms}");
+    }
+}
+
+#[test]
+fn an_inferred_size_lies_between_what_was_answered_and_what_was_not() {
+    for (answered, failed, is_right) in [
+        (9_500, 20_000, true),
+        (9_500, 15_000, false),
+        (2_000, 20_000, false),
+        (19_000, 20_500, false),
+    ] {
+        let value = Value::SizeThreshold { answered, failed };
+        assert_eq!(inferred(value), is_right, "{value}");
+    }
+}
+
+#[test]
+fn a_loss_and_a_good_request_that_failed_fail_the_run() {
+    let mut losing = report(&[]);
+    losing.capture.lost.insert("connection_records".into(), 3);
+    losing.capture.lost.insert("logged_records".into(), 0);
+    let mut recorded = recorded(&[], 0);
+    recorded.traffic = Some(Traffic {
+        answered: 1200,
+        failed: 1,
+        seconds: 2.0,
+        failures: vec!["502".into()],
+    });
+    let mut score = Score::of(&losing, &recorded);
+    assert_eq!(score.failures.len(), 2, "{score}");
+    assert_eq!(score.lost["connection_records"], 3);
+    score.add("again", Score::of(&losing, &recorded));
+    let traffic = score.traffic.unwrap();
+    assert!((traffic.rate() - 600.0).abs() < 0.1 && traffic.failed == 2);
+    assert_eq!(score.lost["connection_records"], 6);
 }

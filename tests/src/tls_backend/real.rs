@@ -85,8 +85,8 @@ fn accepting(child: &mut Child) -> Result<SocketAddr> {
 /// An nginx of its own that serves TLS on one more port.
 #[derive(Debug)]
 pub struct TlsNginx {
-    nginx: Nginx,
     address: SocketAddr,
+    _nginx: Nginx,
     _files: TempDir,
 }
 
@@ -114,8 +114,8 @@ impl TlsNginx {
                 Err(_) if attempt < PORT_ATTEMPTS => {}
                 nginx => {
                     return Ok(Self {
-                        nginx: nginx?,
                         address,
+                        _nginx: nginx?,
                         _files: files,
                     });
                 }
@@ -127,11 +127,5 @@ impl TlsNginx {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Where it speaks plain HTTP.
-    #[must_use]
-    pub fn plain_address(&self) -> SocketAddr {
-        self.nginx.address()
     }
 }

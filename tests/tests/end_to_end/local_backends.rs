@@ -6,9 +6,13 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
+use std::sync::Arc;
 
+use lab::backend::{Backend, Habits, IPV4, IPV6};
+use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::PATIENCE;
 use lab::load::{Client, Request};
+use lab::netns::Namespace;
 use lab::nginx::{Configuration, Upstream};
 use lab::processes;
 use rustix::process::Signal;
@@ -24,10 +28,11 @@ struct Victim {
 
 impl Victim {
     #[track_caller]
-    fn start(mode: &str) -> Self {
+    fn start(mode: &str, address: SocketAddr) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_victim"));
         let mut command = processes::bound_to_us(program);
-        let mut child = command.arg(mode).stdout(Stdio::piped()).spawn().unwrap();
+        let command = command.arg(mode).arg(address.to_string());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stdout.take().unwrap());
         Self { child, said }
     }
@@ -61,7 +66,13 @@ fn records(trace: &Path) -> Vec<Value> {
 /// side.
 #[track_caller]
 fn one_request(mode: &str, signal: Option<Signal>) -> (Value, u32, Value) {
-    let mut victim = Victim::start(mode);
+    let sides = one_request_to(Victim::start(mode, IPV4), signal);
+    assert_eq!(sides.0["netns"], sides.2["netns"]);
+    sides
+}
+
+#[track_caller]
+fn one_request_to(mut victim: Victim, signal: Option<Signal>) -> (Value, u32, Value) {
     let backend = victim.address();
     let upstream = Upstream::new("app", backend);
     let mut bench = Bench::start(&Configuration::new(vec![upstream]), &[]);
@@ -90,7 +101,6 @@ fn one_request(mode: &str, signal: Option<Signal>) -> (Value, u32, Value) {
     let (before, peer) = place("peer_close", &|_| true);
     assert!(before < at, "the backend's side ended first");
     assert_eq!(peer["cookie"], connection["cookie"]);
-    assert_eq!(peer["netns"], connection["netns"]);
     assert_eq!(peer["accepted"], true);
     assert_eq!(peer["received_bytes"], connection["sent_bytes"]);
     assert_eq!(peer["comm"], "victim");
@@ -134,4 +144,70 @@ fn a_backend_that_closes_by_a_call_tells_what_it_left_unread() {
     assert_eq!(peer["exit"], Value::Null);
     assert_eq!(peer["unread_bytes"], 1024);
     assert!(connection["rst_received_ns"].is_u64(), "{connection}");
+}
+
+#[test]
+fn a_killed_backends_side_is_joined_over_ipv6() {
+    let _alone = alone();
+    let victim = Victim::start("wait", IPV6);
+    let (peer, pid, connection) = one_request_to(victim, Some(Signal::KILL));
+    assert_eq!(peer["pid"], pid);
+    assert_eq!(peer["exit"], json!({"signal": 9}));
+    assert_eq!(peer["netns"], connection["netns"]);
+}
+
+#[test]
+fn a_killed_backends_side_is_joined_across_network_namespaces() {
+    let _alone = alone();
+    let namespace = Namespace::create().unwrap();
+    for address in [namespace.ipv4(), namespace.ipv6()] {
+        let victim = namespace.enter(|| Ok(Victim::start("wait", address)));
+        let (peer, pid, connection) = one_request_to(victim.unwrap(), Some(Signal::KILL));
+        assert_eq!(peer["pid"], pid);
+        assert_eq!(peer["exit"], json!({"signal": 9}));
+        assert_ne!(peer["netns"], connection["netns"]);
+    }
+}
+
+/// What the lab's remote backends rest on.
+#[test]
+fn nothing_is_seen_of_a_backend_behind_a_redirection() {
+    let _alone = alone();
+    let namespace = Arc::new(Namespace::create().unwrap());
+    for address in [namespace.ipv4(), namespace.ipv6()] {
+        let near = namespace.backend(address, Habits::default()).unwrap();
+        let far = namespace.remote_backend(address, Habits::default());
+        let far = far.unwrap();
+        let upstream = |name, backend: &Backend| Upstream::new(name, backend.address());
+        let configuration =
+            Configuration::new(vec![upstream("near", &near), upstream("far", &far)]);
+        let mut bench = Bench::start(&configuration, &[]);
+        let mut client = Client::connect(bench.nginx.address()).unwrap();
+        let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
+        for target in ["/near/one", "/far/one"] {
+            let response = client.ask(&Request::get(target).asking(close)).unwrap();
+            assert_eq!(response.status, 502);
+        }
+        bench.wait_until_closed(near.address());
+        bench.wait_until_closed(far.address());
+        let report = bench.report();
+        assert_eq!(report.incidents.len(), 2);
+        let records = records(&bench.trace());
+        let cookie = |backend: &Backend| {
+            let remote = json!(backend.address().to_string());
+            let of_it = |record: &&Value| record["remote"] == remote;
+            let mut found = records.iter().filter(of_it);
+            found.next().expect("no connection")["cookie"].clone()
+        };
+        let peers: Vec<_> = records
+            .iter()
+            .filter(|record| record["kind"] == "peer_close")
+            .map(|record| record["cookie"].clone())
+            .collect();
+        assert_eq!(peers, [cookie(&near)]);
+        assert_ne!(cookie(&near), cookie(&far));
+        // Its own records have the address that nginx knows.
+        let end = &far.connections()[0];
+        assert_eq!(end.local, far.address());
+    }
 }

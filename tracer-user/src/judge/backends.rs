@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use super::end::unacked_at_end;
 use super::history::History;
 use super::{Entry, Judge};
 use crate::nginx::message::MessageKind;
@@ -77,6 +78,24 @@ impl Judge {
     /// The end of the process that ended an entry's connection.
     pub(super) fn exit_of(&self, entry: &Entry) -> Option<&BackendExit> {
         self.peers.exit_after(entry.peer_close.as_deref()?)
+    }
+
+    /// Was the backend's side, on this host, still open when nginx's had ended? Only a
+    /// side that had come about shows: one whose queue was full may not have.
+    pub(super) fn peer_open(&self, entry: &Entry) -> bool {
+        let local = self.history_of(entry).is_some_and(History::is_local);
+        let came_about = |connection: &Connection| {
+            let unacked = unacked_at_end(connection).map_or(0, u64::from);
+            connection.received_bytes > 0 || unacked < connection.sent_bytes
+        };
+        local
+            && entry.peer_close.is_none()
+            && entry.peer_remembered
+            && entry.connection().is_some_and(|connection| {
+                connection.established_ns.is_some()
+                    && !connection.first_seen_mid_life
+                    && came_about(connection)
+            })
     }
 
     pub(super) fn history_of(&self, entry: &Entry) -> Option<&History> {

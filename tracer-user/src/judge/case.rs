@@ -3,12 +3,17 @@
 
 use std::rc::Rc;
 
-use super::end::{ended_before_request, ended_by_reset, idle_age_ns, peer_end_ns, unacked_at_end};
+use super::end::{
+    ended_before_request, ended_by_reset, idle_age_ns, no_answer_below, peer_end_ns, unacked_at_end,
+};
 use super::history::History;
 use super::line::UpstreamLine;
+use super::queues::FullQueue;
 use super::socket::Socket;
 use crate::nginx::message::MessageKind;
-use crate::report::model::{InferredLimit, InferredTimeout, Match, Means, Phase, Side};
+use crate::report::model::{
+    InferredLimit, InferredSize, InferredTimeout, Match, Means, Phase, Side,
+};
 use crate::report::words::milliseconds;
 use crate::trace::record::{BackendExit, Connection, Logged, PeerClose};
 
@@ -16,7 +21,15 @@ pub(super) const NS_PER_MS: f64 = 1e6;
 
 /// Errnos that nginx's lines and sockets give.
 pub(super) mod errno {
+    pub(in crate::judge) const ENOENT: u32 = 2;
+    pub(in crate::judge) const EAGAIN: u32 = 11;
+    pub(in crate::judge) const ENOMEM: u32 = 12;
+    pub(in crate::judge) const ENFILE: u32 = 23;
+    pub(in crate::judge) const EMFILE: u32 = 24;
     pub(in crate::judge) const EPIPE: u32 = 32;
+    pub(in crate::judge) const EADDRINUSE: u32 = 98;
+    pub(in crate::judge) const EADDRNOTAVAIL: u32 = 99;
+    pub(in crate::judge) const ENOBUFS: u32 = 105;
     pub(in crate::judge) const ENETUNREACH: u32 = 101;
     pub(in crate::judge) const ECONNRESET: u32 = 104;
     pub(in crate::judge) const ETIMEDOUT: u32 = 110;
@@ -28,6 +41,8 @@ pub(super) mod errno {
 /// nginx's settings that bear on one upstream, as far as all places that use it agree.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
+    /// The configuration is known: what is not set has its default.
+    pub(super) known: bool,
     /// Name of the upstream block.
     pub(super) block: Option<String>,
     /// How long nginx keeps its idle connections; the default if the block says nothing.
@@ -37,11 +52,34 @@ pub(super) struct Settings {
     /// This nginx has no `keepalive_timeout` for upstreams (before 1.15.3).
     pub(super) keepalive_timeout_unknown: bool,
     pub(super) keepalive_requests: Option<u64>,
+    /// Idle connections kept, if the block says so.
+    pub(super) keepalive: Option<u64>,
+    /// Servers of the block.
+    pub(super) servers: usize,
     pub(super) connect_timeout: Option<String>,
     pub(super) read_timeout: Option<String>,
     pub(super) send_timeout: Option<String>,
     pub(super) buffer_size: Option<String>,
     pub(super) next_upstream: Option<String>,
+    pub(super) request_buffering: Option<String>,
+    pub(super) ssl_name: Option<String>,
+    pub(super) ssl_server_name: Option<String>,
+    pub(super) ssl_protocols: Option<String>,
+    /// Of the main context and `events`.
+    pub(super) worker_connections: Option<String>,
+    pub(super) worker_rlimit_nofile: Option<String>,
+    pub(super) worker_shutdown_timeout: Option<String>,
+}
+
+impl Settings {
+    /// Does nginx ask another server after a failed connection (`proxy_next_upstream
+    /// error`, its default)? None if the configuration does not say.
+    pub(super) fn retries(&self) -> Option<bool> {
+        match self.next_upstream.as_deref() {
+            Some(set) => Some(set.split_whitespace().any(|word| word == "error")),
+            None => self.known.then_some(true),
+        }
+    }
 }
 
 /// What the backend's closes say of it.
@@ -49,6 +87,12 @@ pub(super) struct Settings {
 pub(super) struct Constants {
     pub(super) idle_timeout: Option<InferredTimeout>,
     pub(super) request_limit: Option<InferredLimit>,
+    pub(super) size_threshold: Option<InferredSize>,
+    /// Requests that were all there were, each the first of its connection, and of
+    /// which none was answered: see `Figures::never_answered`.
+    pub(super) never_answered: Option<u64>,
+    /// The size of the largest request that was answered; 0 if none was.
+    pub(super) answered_bytes: u64,
 }
 
 /// One incident.
@@ -63,6 +107,10 @@ pub(super) struct Case<'a> {
     pub(super) peer_close: Option<&'a PeerClose>,
     /// The end of that process, with the close or soon after.
     pub(super) backend_exit: Option<&'a BackendExit>,
+    /// The backend's side, on this host, was still open when nginx's ended.
+    pub(super) peer_open: bool,
+    /// The queue of the backend's listening socket, on this host, was full meanwhile.
+    pub(super) full: Option<FullQueue>,
     /// What all connections of its upstream say.
     pub(super) history: Option<&'a History>,
 }
@@ -125,13 +173,30 @@ impl<'a> Case<'a> {
             return Some(Stale::Crossed);
         }
         // An RST instead of an acknowledgement: the backend's kernel had no such
-        // connection any more when the request came.
-        (connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)
+        // connection any more when the request came. A process that closes with bytes
+        // unread had one.
+        let had_it = self.peer_unread().is_some_and(|unread| unread > 0);
+        (!had_it && connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)
             .then_some(Stale::AnsweredByReset)
     }
 
+    /// Are the connection's exchanges its requests? Over TLS only if the end of the
+    /// handshake was seen; else its flights count as exchanges.
+    pub(super) fn counts_requests(&self) -> bool {
+        !self.line.tls
+            || self
+                .connection()
+                .is_some_and(|connection| connection.handshake_ns.is_some())
+    }
+
+    /// Bytes that the backend's process had not read when it closed; none if that was
+    /// not seen.
+    pub(super) fn peer_unread(&self) -> Option<u32> {
+        self.peer_close.map(|close| close.unread_bytes)
+    }
+
     /// Had the connection served a request before the one that failed? None if that is
-    /// not known: flights of a TLS handshake count as exchanges, and of a connection
+    /// not known: flights of a TLS handshake may count as exchanges, and of a connection
     /// older than the capture the first ones are unknown.
     pub(super) fn reused(&self) -> Option<bool> {
         let connection = self.connection()?;
@@ -140,7 +205,7 @@ impl<'a> Case<'a> {
         } else {
             connection.exchanges.saturating_sub(1)
         };
-        if self.line.tls {
+        if !self.counts_requests() {
             return (before > TLS_FLIGHTS).then_some(true);
         }
         if connection.first_seen_mid_life && before == 0 {
@@ -152,7 +217,7 @@ impl<'a> Case<'a> {
     /// A new TLS connection gets its request right after the handshake: one that had
     /// been silent for long had been kept alive, most likely.
     fn reused_by_silence(&self) -> bool {
-        self.line.tls
+        !self.counts_requests()
             && self
                 .connection()
                 .and_then(|connection| connection.idle_before_ns)
@@ -164,7 +229,7 @@ impl<'a> Case<'a> {
     pub(super) fn sent_nothing(&self) -> bool {
         match self.line.kind {
             MessageKind::ConnectFailed => true,
-            MessageKind::SendFailed if !self.line.tls => {
+            MessageKind::SendFailed | MessageKind::TlsSendFailed if self.counts_requests() => {
                 self.connection().is_some_and(|connection| {
                     connection.exchanges == 0
                         || connection.last_received_ns > connection.last_sent_ns
@@ -188,8 +253,21 @@ impl<'a> Case<'a> {
         if connection.response_bytes == 0 && (unread.is_none() || self.line.tls) {
             return Some(false);
         }
-        let in_body = matches!(self.action(), "reading upstream" | "sending to client");
-        (!self.line.tls || in_body).then_some(true)
+        if !self.line.tls || matches!(self.action(), "reading upstream" | "sending to client") {
+            return Some(true);
+        }
+        self.counts_requests()
+            .then(|| connection.response_bytes >= no_answer_below(connection))
+    }
+
+    /// Came bytes over TLS that may be tickets or an alert, so that there may yet have
+    /// been the beginning of an answer?
+    pub(super) fn perhaps_answered(&self) -> bool {
+        self.answered() == Some(false)
+            && !self.sent_nothing()
+            && self
+                .connection()
+                .is_some_and(|connection| connection.response_bytes > 0)
     }
 
     /// Silence before the backend's end, if no request was in flight then.
@@ -205,7 +283,7 @@ impl<'a> Case<'a> {
     /// Requests sent; none if not known.
     pub(super) fn requests(&self) -> Option<u32> {
         let connection = self.connection()?;
-        (!self.line.tls && !connection.first_seen_mid_life).then_some(connection.exchanges)
+        (self.counts_requests() && !connection.first_seen_mid_life).then_some(connection.exchanges)
     }
 
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.
@@ -257,7 +335,15 @@ impl<'a> Case<'a> {
         match self.line.kind {
             MessageKind::ConnectFailed | MessageKind::ConnectFailedAtOnce => self.failed_connect(),
             MessageKind::TimedOut => (Side::Nginx, Means::Timeout),
+            // An alert is the backend's word, whatever it did to the connection then.
+            MessageKind::TlsHandshakeFailed | MessageKind::TlsReceiveFailed
+                if alert_number(&self.line.summary.message).is_some() =>
+            {
+                (Side::Backend, Means::Close)
+            }
             MessageKind::ResponseRejected
+            | MessageKind::NotHttp
+            | MessageKind::ShutdownTimeout
             | MessageKind::TlsCertificate
             | MessageKind::TlsHandshakeFailed
             | MessageKind::TlsReceiveFailed => (Side::Nginx, Means::Close),
@@ -272,6 +358,8 @@ impl<'a> Case<'a> {
     fn failed_connect(&self) -> (Side, Means) {
         match self.errno() {
             errno::ECONNREFUSED => (Side::Backend, Means::Refused),
+            // Of unix sockets: no such socket, or its queue is full.
+            errno::ENOENT | errno::EAGAIN if self.line.unix => (Side::Backend, Means::Refused),
             errno::ETIMEDOUT => (Side::Network, Means::Timeout),
             errno::ENETUNREACH | errno::EHOSTDOWN | errno::EHOSTUNREACH => {
                 (Side::Network, Means::Unreachable)
@@ -358,6 +446,13 @@ const QUICKLY_NS: u64 = 50_000_000;
 const TLS_FLIGHTS: u32 = 3;
 /// Silence that no handshake knows.
 const LONG_NS: u64 = 1_000_000_000;
+
+/// The number of the alert that OpenSSL quotes: `...:SSL alert number 40)`.
+pub(super) fn alert_number(message: &str) -> Option<u32> {
+    let (_, rest) = message.rsplit_once("SSL alert number ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
 
 /// How a connection was already over when the request went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

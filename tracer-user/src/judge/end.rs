@@ -153,6 +153,74 @@ fn nginxs_ending(connection: &Connection) -> Ending {
     }
 }
 
+/// Bytes over TLS that need not be an answer. Two session tickets of TLS 1.3 come after
+/// the first request was sent (OpenSSL: some 250 bytes each), and a close_notify is an
+/// encrypted record of 24 to 31 bytes.
+pub(super) fn no_answer_below(connection: &Connection) -> u64 {
+    match connection.handshake_ns {
+        None => 1,
+        Some(_) if connection.exchanges <= 1 => 2048,
+        Some(_) => 64,
+    }
+}
+
+/// Did the backend answer the last request, and that after it had taken all of it?
+/// nginx goes on sending while an early answer is on its way.
+pub(super) fn answered_whole_request(connection: &Connection) -> bool {
+    let taken = connection.rst_received_ns.is_none()
+        && unacked_at_end(connection).is_none_or(|unacked| unacked == 0)
+        && connection
+            .unacked_at_close
+            .is_none_or(|unacked| unacked == 0);
+    connection.exchanges > 0 && connection.response_bytes >= no_answer_below(connection) && taken
+}
+
+/// Was the only answer to a plain request an alert of TLS? That of a server which
+/// expects a handshake is one record of 7 bytes (RFC 8446, 5.1 and 6); some send two.
+pub(super) fn is_tls_alert(connection: &Connection) -> bool {
+    connection.handshake_ns.is_none()
+        && connection.exchanges == 1
+        && matches!(connection.response_bytes, TLS_ALERT | TWO_TLS_ALERTS)
+        && connection.received_bytes == connection.response_bytes
+}
+
+/// Bytes of a record of TLS that holds an alert.
+pub(super) const TLS_ALERT: u64 = 7;
+const TWO_TLS_ALERTS: u64 = 2 * TLS_ALERT;
+
+/// Was the first request of a connection met by its end or by an alert, at once and
+/// without an answer?
+pub(super) fn refused_at_once(connection: &Connection) -> bool {
+    let answered = connection.response_bytes > 0 || connection.unread_at_end.is_some();
+    is_tls_alert(connection)
+        || connection.exchanges == 1
+            && !connection.first_seen_mid_life
+            && !answered
+            && peer_end_ns(connection)
+                .zip(connection.request_started_ns)
+                .is_some_and(|(end, started)| end.saturating_sub(started) < AT_ONCE_NS)
+}
+
+/// A server that sees bytes of the wrong protocol closes within this time, even if it is
+/// busy.
+const AT_ONCE_NS: u64 = 50_000_000;
+/// The same, beyond the time that the connect took, if it is not.
+const WITHOUT_WORK_NS: u64 = 10_000_000;
+
+/// Did that end come before the backend can have worked on the request? The connect took
+/// a round trip of the network.
+pub(super) fn refused_without_work(connection: &Connection) -> bool {
+    let round_trip = connection.established_ns.map_or(0, |established| {
+        established.saturating_sub(connection.opened_ns)
+    });
+    refused_at_once(connection)
+        && peer_end_ns(connection)
+            .zip(connection.request_started_ns)
+            .is_none_or(|(end, started)| {
+                end.saturating_sub(started) < round_trip.saturating_add(WITHOUT_WORK_NS)
+            })
+}
+
 /// Did the backend close right after a whole response, so that the number of exchanges
 /// may be its limit? A response that ends with the connection ends in a read of the end
 /// instead; so does one whose last bytes came together with the FIN, and whether that one

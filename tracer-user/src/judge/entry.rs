@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(super) continuation: Option<Continuation>,
     /// The end of the backend's side.
     pub(super) peer_close: Option<Box<PeerClose>>,
+    /// Had there been one, it would be known.
+    pub(super) peer_remembered: bool,
 }
 
 impl Entry {

@@ -14,6 +14,9 @@ const SOON_NS: u64 = 500_000_000;
 /// The same, where the connection's state leaves a doubt.
 const AT_ONCE_NS: u64 = 500_000;
 
+/// `proxy_read_timeout` unless it is set, and some more.
+const PASSES_ON_NS: u64 = 65_000_000_000;
+
 pub(super) const AT_ONCE: &str = "connect() failed before a SYN was sent";
 
 /// Why a line speaks of no TCP connection that the kernel could have shown.
@@ -35,8 +38,10 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
         // nginx writes no line about a connection that it found ended in its pool.
         && connection.idle_end.is_none()
         && (shows_by_itself(line) || closed_at_once(logged.ns, &connection))
-        && (logged.ns..=logged.ns.saturating_add(SOON_NS)).contains(&connection.ended_ns)
-        && (line.tls || untouched_after(logged.ns, &connection))
+        && (logged.ns..=logged.ns.saturating_add(closes_within(line))).contains(&connection.ended_ns)
+        && (line.tls
+            || line.kind == MessageKind::NotHttp
+            || untouched_after(logged.ns, &connection))
         && shows_failure(line, logged.ns, &connection)
     {
         return Socket::Found(connection);
@@ -45,6 +50,15 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
         return Socket::NoneByNature(AT_ONCE);
     }
     Socket::Missing("the connection that the worker closed after the line is not the line's own")
+}
+
+/// What is no HTTP is passed on until the backend closes, or nginx's timer runs out.
+fn closes_within(line: &UpstreamLine) -> u64 {
+    if line.kind == MessageKind::NotHttp {
+        PASSES_ON_NS
+    } else {
+        SOON_NS
+    }
 }
 
 /// The kernel's own word: between this line and the close the thread did nothing on
@@ -62,7 +76,10 @@ fn shows_by_itself(line: &UpstreamLine) -> bool {
         Some("reading upstream" | "sending to client")
     );
     match line.kind {
-        MessageKind::PrematureClose | MessageKind::ReceiveFailed | MessageKind::SendFailed => true,
+        MessageKind::PrematureClose
+        | MessageKind::ReceiveFailed
+        | MessageKind::SendFailed
+        | MessageKind::NotHttp => true,
         MessageKind::ResponseRejected => in_body,
         _ => false,
     }
@@ -112,7 +129,11 @@ fn shows_failure(line: &UpstreamLine, ns: u64, connection: &Connection) -> bool 
                 && same_errno(connection.socket_error)
         }
         MessageKind::ConnectFailedAtOnce => connection.established_ns.is_none(),
-        MessageKind::TimedOut | MessageKind::ClientClosed => {
+        // The line is written when the first bytes have been read.
+        MessageKind::NotHttp => connection
+            .first_byte_ns
+            .is_some_and(|event| event <= ns && ns - event <= SOON_NS),
+        MessageKind::TimedOut | MessageKind::ClientClosed | MessageKind::ShutdownTimeout => {
             connection.eof_read_ns.is_none()
                 && connection.failed_call_ns.is_none()
                 && (line.tls || at_once || waits(action, connection))

@@ -207,6 +207,11 @@ impl History {
         })
     }
 
+    /// Was a process on this host seen to hold the backend's side of a connection?
+    pub(super) fn is_local(&self) -> bool {
+        !self.processes.is_empty()
+    }
+
     /// The last process of this upstream that ended in this time.
     pub(super) fn exit_between(&self, from_ns: u64, to_ns: u64) -> Option<(&Process, u64, Exit)> {
         self.processes

@@ -4,6 +4,7 @@
 use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
 use super::line::UpstreamLine;
+use super::queues::FullQueue;
 use super::socket::Socket;
 use super::upstreams::Figures;
 use super::{Entry, Judge, clock, end, settings};
@@ -11,6 +12,9 @@ use crate::nginx::message::SocketEvidence;
 use crate::report::model::{Cause, Confidence, ConnectionSummary, Incident, Match, Phase};
 use crate::report::words::counted;
 use crate::trace::record::Connection;
+
+/// `proxy_connect_timeout` unless it is set: for so long nginx tries.
+const TRIES_FOR_NS: u64 = 60_000_000_000;
 
 impl Judge {
     fn settings_of(&self, line: &UpstreamLine) -> Settings {
@@ -32,6 +36,22 @@ impl Judge {
             .map_or_else(Constants::default, Figures::settled)
     }
 
+    /// The queue of the backend's listening socket, if it was full meanwhile.
+    fn full_queue(&self, entry: &Entry) -> Option<FullQueue> {
+        if let Some(connection) = entry.connection() {
+            return self.queues.full(
+                connection.remote,
+                Some(connection.netns),
+                connection.opened_ns,
+                connection.ended_ns,
+            );
+        }
+        // Its connection is not known, but about when it tried is.
+        let ns = entry.ns();
+        self.queues
+            .full(entry.line.peer?, None, ns.saturating_sub(TRIES_FOR_NS), ns)
+    }
+
     /// Records lost at about that time, which could have changed the verdict.
     fn lost_around(&self, ns: u64) -> u64 {
         const BEFORE_NS: u64 = 100_000_000;
@@ -43,21 +63,49 @@ impl Judge {
             .sum()
     }
 
-    pub(super) fn incident(&self, entry: &Entry, id: u64) -> (Incident, Phase, Verdict) {
-        let settings = self.settings_of(&entry.line);
-        let case = Case {
+    /// Notes what the backend gave up of a request, if this entry shows it.
+    pub(super) fn note_size(&mut self, entry: &Entry) {
+        let request = causes::given_up(&self.case_of(entry, &Settings::default()));
+        if let (Some(peer), Some(request)) = (entry.line.peer, request)
+            && let Some(figures) = self.upstreams.get_mut(&peer)
+        {
+            figures.gave_up(request);
+        }
+    }
+
+    /// The same for all entries anew: by now it is known what the other sides left unread.
+    pub(super) fn note_sizes(&mut self) {
+        for figures in self.upstreams.values_mut() {
+            figures.forget_given_up();
+        }
+        let entries = std::mem::take(&mut self.entries);
+        for entry in &entries {
+            self.note_size(entry);
+        }
+        self.entries = entries;
+    }
+
+    fn case_of<'a>(&'a self, entry: &'a Entry, settings: &'a Settings) -> Case<'a> {
+        Case {
             line: &entry.line,
             sighting: entry.sighting.as_ref(),
             socket: &entry.socket,
-            settings: &settings,
+            settings,
             constants: self.constants_of(&entry.line),
             peer_close: entry.peer_close.as_deref(),
             backend_exit: self.exit_of(entry),
+            peer_open: self.peer_open(entry),
+            full: self.full_queue(entry),
             history: self.history_of(entry),
-        };
-        let (side, means) = case.side_and_means();
+        }
+    }
+
+    pub(super) fn incident(&self, entry: &Entry, id: u64) -> (Incident, Phase, Verdict) {
+        let settings = self.settings_of(&entry.line);
+        let case = self.case_of(entry, &settings);
         let phase = case.phase();
         let mut verdict = causes::decide(&case);
+        let (side, means) = causes::side_and_means(&case, verdict.cause);
         if verdict.cause != Cause::Unexplained {
             verdict.evidence.extend(without_connection(&case));
         }

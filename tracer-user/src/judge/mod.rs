@@ -22,9 +22,11 @@ mod line;
 mod moments;
 mod no_live;
 mod peers;
+mod queues;
 mod recent;
 mod samples;
 mod settings;
+mod shutdown;
 mod socket;
 mod summary;
 mod upstreams;
@@ -45,9 +47,12 @@ use self::entry::Entry;
 use self::history::History;
 use self::line::AnyLine;
 use self::peers::Peers;
+use self::queues::Queues;
 use self::recent::Recent;
+use self::shutdown::Shutdowns;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
+use crate::nginx::message::MessageKind;
 use crate::nginx::time_zone;
 use crate::report::model::{Incident, Report};
 use crate::trace::record::{Capture, Connection, ConnectionEnd, Continuation, End, Record};
@@ -103,11 +108,13 @@ pub struct Judge {
     end: Option<End>,
     last_ns: u64,
     order: u64,
+    shutdowns: Shutdowns,
     /// Connections that ended, or were open at the end, with a request unanswered: when
     /// it began.
     unanswered: Recent<u64>,
     /// The backends' own side, where it is on this host.
     peers: Peers,
+    queues: Queues,
     histories: BTreeMap<SocketAddr, History>,
     /// Backends of connections whose other end's record may still come.
     remotes: Recent<SocketAddr>,
@@ -148,6 +155,7 @@ impl Judge {
                     self.pids.insert(key, pid);
                 } else {
                     self.gone.push_back((process.ns, pid));
+                    self.shutdowns.gone(process.ns, pid);
                 }
                 self.forget_the_gone();
             }
@@ -168,7 +176,8 @@ impl Judge {
             Record::PeerClose(close) => self.peer_close(close),
             Record::BackendExit(exit) => self.backend_exit(exit),
             Record::BackendProcess(process) => self.backend_process(process),
-            Record::Listener(_) | Record::Trace(_) | Record::Unknown => {}
+            Record::Listener(listener) => self.queues.full_one(listener),
+            Record::Trace(_) | Record::Unknown => {}
         }
     }
 
@@ -196,6 +205,7 @@ impl Judge {
                 .unwrap_or(connection.opened_ns);
             self.unanswered.insert(connection.cookie, started);
         }
+        self.shutdowns.connection(connection);
         if connection.end == ConnectionEnd::Open {
             return;
         }
@@ -213,7 +223,9 @@ impl Judge {
             .and_then(|index| self.entries.get_mut(*index))
         {
             Some(entry) => entry.continuation = Some(continuation),
-            None => self.continuations.insert(cookie, continuation),
+            None => {
+                self.continuations.insert(cookie, continuation);
+            }
         }
     }
 
@@ -295,19 +307,26 @@ impl Judge {
                 pid,
                 continuation: None,
                 peer_close: None,
+                peer_remembered: false,
             };
+            if !is_failure(&entry) {
+                self.other_lines += 1;
+                continue;
+            }
             if let Some(connection) = entry.connection()
                 && let Some(figures) = self.upstreams.get_mut(&connection.remote)
             {
                 figures.failed(connection);
             }
             if let Some(connection) = entry.connection() {
-                let cookie = connection.cookie;
+                let (cookie, opened_ns) = (connection.cookie, connection.opened_ns);
                 entry.peer_close = self.peers.close_of(connection).cloned().map(Box::new);
+                entry.peer_remembered = self.peers.remember_since(opened_ns);
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
             }
             self.remember_failure(&entry);
+            self.note_size(&entry);
             self.entries.push(entry);
         }
     }
@@ -349,6 +368,7 @@ impl Judge {
             end_ns.is_none_or(|end| entry.sighting.is_none_or(|seen| seen.ns <= end))
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
+        self.note_sizes();
         for figures in self.upstreams.values_mut() {
             figures.settle();
         }
@@ -371,6 +391,15 @@ impl Judge {
                 .map(|block| block.name.clone());
         }
     }
+}
+
+/// Bytes that are no response are a failure if they are an alert of TLS: nginx passes
+/// anything else on to its client.
+fn is_failure(entry: &Entry) -> bool {
+    entry.line.kind != MessageKind::NotHttp
+        || entry
+            .connection()
+            .is_some_and(|connection| end::is_tls_alert(connection))
 }
 
 /// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less

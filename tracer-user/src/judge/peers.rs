@@ -16,6 +16,8 @@ pub(super) struct Peers {
     called: Recent<PeerClose>,
     /// The last end of a process of each pid.
     exits: Recent<BackendExit>,
+    /// Ends of connections until then may have been forgotten.
+    forgotten_ns: u64,
 }
 
 impl Peers {
@@ -25,7 +27,14 @@ impl Peers {
         } else {
             &mut self.called
         };
-        closes.insert(close.cookie, close.clone());
+        if let Some(forgotten) = closes.insert(close.cookie, close.clone()) {
+            self.forgotten_ns = self.forgotten_ns.max(forgotten.ns);
+        }
+    }
+
+    /// Is every end since then still known?
+    pub(super) const fn remember_since(&self, ns: u64) -> bool {
+        self.forgotten_ns < ns
     }
 
     pub(super) fn exit(&mut self, exit: &BackendExit) {

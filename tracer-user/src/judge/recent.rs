@@ -22,15 +22,16 @@ impl<T> Default for Recent<T> {
 }
 
 impl<T> Recent<T> {
-    pub(super) fn insert(&mut self, key: u64, value: T) {
+    /// Gives back what is forgotten for it.
+    pub(super) fn insert(&mut self, key: u64, value: T) -> Option<T> {
         if self.values.insert(key, value).is_none() {
             self.order.push_back(key);
         }
-        if self.order.len() > MOST_WAITING
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.values.remove(&oldest);
+        if self.order.len() <= MOST_WAITING {
+            return None;
         }
+        let oldest = self.order.pop_front()?;
+        self.values.remove(&oldest)
     }
 
     pub(super) fn get(&self, key: u64) -> Option<&T> {

@@ -70,7 +70,11 @@ pub(super) fn settings_for(
         values.all(|value| value == Some(&first)).then_some(first)
     };
     let keepalive_timeout_unknown = version.is_some_and(is_before_keepalive_timeout);
+    let main = |setting: &str| configuration.main.get(setting).cloned();
     Settings {
+        known: !places.is_empty(),
+        keepalive: block.and_then(|block| block.keepalive),
+        servers: block.map_or(0, |block| block.servers.len()),
         block: name.map(str::to_owned),
         keepalive_timeout_ms: block
             .filter(|_| !keepalive_timeout_unknown)
@@ -83,6 +87,13 @@ pub(super) fn settings_for(
         send_timeout: agreed("send_timeout"),
         buffer_size: agreed("buffer_size"),
         next_upstream: agreed("next_upstream"),
+        request_buffering: agreed("request_buffering"),
+        ssl_name: agreed("ssl_name"),
+        ssl_server_name: agreed("ssl_server_name"),
+        ssl_protocols: agreed("ssl_protocols"),
+        worker_connections: main("worker_connections"),
+        worker_rlimit_nofile: main("worker_rlimit_nofile"),
+        worker_shutdown_timeout: main("worker_shutdown_timeout"),
     }
 }
 

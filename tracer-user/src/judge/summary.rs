@@ -190,7 +190,7 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
                 .histories
                 .get(&address)
                 .and_then(|history| history.work().timeout()),
-            size_threshold: None,
+            size_threshold: figures.settled().size_threshold,
             connect_ms: figures.connect_ms(),
             first_byte_ms: figures.first_byte_ms(),
         })
@@ -253,6 +253,7 @@ fn remarks(judge: &Judge) -> Vec<String> {
             ));
         }
     }
+    notes.extend(judge.shutdowns.note(judge));
     let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(

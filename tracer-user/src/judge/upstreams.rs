@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::case::Constants;
 use super::end::{self, Ending, closed_after_exchanges, idle_age_ns, peer_end_ns};
 use super::samples::Samples;
-use crate::report::model::{Closes, InferredLimit, InferredTimeout, Percentiles};
+use crate::report::model::{Closes, InferredLimit, InferredSize, InferredTimeout, Percentiles};
 use crate::trace::record::{Connection, Histogram, Upstream};
 
 /// A backend's own timer is coarse by at most this share of its value, or
@@ -33,11 +33,39 @@ pub(super) struct Figures {
     exchanges: u64,
     connect_us: BTreeMap<u64, u64>,
     first_byte_us: BTreeMap<u64, u64>,
+    /// Bytes of requests that had an answer, early ones included.
+    request_bytes: BTreeMap<u64, u64>,
+    /// Of these, requests answered before they were whole.
+    early: BTreeMap<u64, u64>,
+    /// The largest request that was answered, of those that are known exactly.
+    largest_answered: u64,
+    /// Requests that the backend gave up while they were sent, or without reading them.
+    given_up: Vec<GivenUp>,
+    /// Connections whose first request was met by their end, at once; of these, before
+    /// any work on it, and with an alert of TLS; and all others that carried a request.
+    refused_at_once: u64,
+    without_work: u64,
+    alerts: u64,
+    others: u64,
     pub(super) incidents: u64,
     idle_timeout: Option<InferredTimeout>,
+    size_threshold: Option<InferredSize>,
+    answered_bytes: u64,
     /// Size of the sample that it was inferred from.
     looked_at: u64,
 }
+
+/// A request that the backend gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    /// Bytes sent of it.
+    pub(super) bytes: u64,
+    /// That was the whole request.
+    pub(super) whole: bool,
+}
+
+/// Requests given up that are kept; the sizes of more say nothing new.
+const MOST_GIVEN_UP: usize = 4096;
 
 fn add(sum: &mut BTreeMap<u64, u64>, part: &Histogram) {
     for (bound, count) in part {
@@ -61,6 +89,32 @@ impl Figures {
         if let Some(exchanges) = closed_after_exchanges(connection) {
             *self.closed_after.entry(exchanges).or_default() += 1;
         }
+        if connection.exchanges == 0 {
+            return;
+        }
+        let refused = end::refused_at_once(connection);
+        self.refused_at_once += u64::from(refused);
+        self.without_work += u64::from(end::refused_without_work(connection));
+        self.alerts += u64::from(end::is_tls_alert(connection));
+        self.others += u64::from(!refused);
+        if end::answered_whole_request(connection) {
+            self.largest_answered = self.largest_answered.max(connection.request_bytes);
+        } else if connection.first_byte_ns.is_some() {
+            let bucket = bucket_of(connection.request_bytes);
+            *self.early.entry(bucket).or_default() += 1;
+        }
+    }
+
+    /// The backend gave this request up.
+    pub(super) fn gave_up(&mut self, request: GivenUp) {
+        if self.given_up.len() < MOST_GIVEN_UP {
+            self.given_up.push(request);
+        }
+    }
+
+    /// Looks at what the backend gave up from the beginning.
+    pub(super) fn forget_given_up(&mut self) {
+        self.given_up.clear();
     }
 
     /// A line says that this connection failed: unless the end came before the request,
@@ -89,6 +143,8 @@ impl Figures {
     pub(super) fn settle(&mut self) {
         self.looked_at = self.idle_ages.seen();
         self.idle_timeout = self.infer_idle_timeout();
+        self.answered_bytes = self.largest_answered();
+        self.size_threshold = self.infer_size_threshold();
     }
 
     /// The constants as they were last settled.
@@ -96,6 +152,9 @@ impl Figures {
         Constants {
             idle_timeout: self.idle_timeout,
             request_limit: self.request_limit(),
+            size_threshold: self.size_threshold,
+            never_answered: self.never_answered(),
+            answered_bytes: self.answered_bytes,
         }
     }
 
@@ -105,6 +164,7 @@ impl Figures {
         self.exchanges += counters.exchanges;
         add(&mut self.connect_us, &counters.connect_us);
         add(&mut self.first_byte_us, &counters.first_byte_us);
+        add(&mut self.request_bytes, &counters.request_bytes);
     }
 
     /// A response was cut short: what looked like a close after a response was one in
@@ -189,13 +249,51 @@ impl Figures {
             .first_byte_us
             .last_key_value()
             .map_or(0, |(bound, _)| *bound);
-        let width = if bound < 4 {
-            u64::from(bound > 0)
-        } else {
-            // A quarter of an octave.
-            (1 << bound.ilog2()) / 4
-        };
+        let width = if bound == 0 { 0 } else { bucket_width(bound) };
         bound.saturating_add(width).saturating_mul(1000)
+    }
+
+    /// The largest request that was answered after the backend had taken all of it. Of
+    /// those that only the counters know it is the upper end of their bucket.
+    fn largest_answered(&self) -> u64 {
+        let counted = self.request_bytes.iter().rev().find(|(bound, count)| {
+            let early = self.early.get(bound).copied().unwrap_or(0);
+            **count > early
+        });
+        let counted = counted.map_or(0, |(bound, _)| bound + bucket_width(*bound) - 1);
+        counted.max(self.largest_answered)
+    }
+
+    /// The backend's limit on a request's size: all that it gave up was larger than all
+    /// that it answered. Of a request given up while it was sent the whole size is not
+    /// known: one of which less was sent than of others answered says nothing.
+    fn infer_size_threshold(&self) -> Option<InferredSize> {
+        let answered_bytes = self.answered_bytes;
+        let contradicts = |request: &GivenUp| request.whole && request.bytes <= answered_bytes;
+        if answered_bytes == 0 || self.given_up.iter().any(contradicts) {
+            return None;
+        }
+        let larger = || {
+            let bytes = self.given_up.iter().map(|request| request.bytes);
+            bytes.filter(|bytes| *bytes > answered_bytes)
+        };
+        Some(InferredSize {
+            bytes: larger().min()?,
+            answered_bytes,
+            samples: larger().count() as u64,
+        })
+    }
+
+    /// How many requests there were, if each was the first of its connection and met by
+    /// its end at once, most of them before any work can have been done on them, and none
+    /// was ever answered.
+    fn never_answered(&self) -> Option<u64> {
+        let answered: u64 = self.first_byte_us.values().sum();
+        (self.refused_at_once >= AGREEING
+            && self.without_work * 2 > self.refused_at_once
+            && self.others == 0
+            && answered <= self.alerts)
+            .then_some(self.refused_at_once)
     }
 
     pub(super) fn connect_ms(&self) -> Option<Percentiles> {
@@ -205,6 +303,19 @@ impl Figures {
     pub(super) fn first_byte_ms(&self) -> Option<Percentiles> {
         percentiles(&self.first_byte_us)
     }
+}
+
+/// Values in a bucket that begins at this bound: four buckets make an octave.
+fn bucket_width(bound: u64) -> u64 {
+    match bound.checked_ilog2() {
+        Some(exponent) if exponent >= 2 => 1 << (exponent - 2),
+        _ => 1,
+    }
+}
+
+/// The bound at which the bucket of a value begins.
+fn bucket_of(value: u64) -> u64 {
+    value - value % bucket_width(value)
 }
 
 /// Percentiles of a histogram of microseconds, as the middle of the bucket they fall in.

@@ -76,6 +76,9 @@ pub(super) struct Worker {
     lines: VecDeque<(UpstreamLine, u64)>,
     seen: Duplicates,
     settled: Vec<Settled>,
+    /// A sighting has its line, or what it waited for, since the last look: without it
+    /// each close would look through all of them.
+    changed: bool,
     /// The newest event.
     last_ns: u64,
     /// Lines dropped because another file holds them too.
@@ -100,6 +103,7 @@ impl Worker {
                 || earlier.logged.tid != logged.tid;
             if !goes_on && matches!(earlier.close, Close::Awaited) {
                 earlier.close = Close::None;
+                self.changed |= earlier.line.is_some();
             }
         }
         self.sightings.push_back(Sighting {
@@ -152,6 +156,7 @@ impl Worker {
             }
             if matches!(sighting.close, Close::Awaited) && sighting.logged.tid == connection.tid {
                 sighting.close = Close::Of(Rc::clone(connection));
+                self.changed |= sighting.line.is_some();
             }
         }
         self.settle();
@@ -217,6 +222,7 @@ impl Worker {
             Some(index) if !overtakes => {
                 if let Some(sighting) = self.sightings.get_mut(index) {
                     sighting.line = Some((line, order));
+                    self.changed = true;
                 }
             }
             _ => self.lines.push_back((line, order)),
@@ -225,6 +231,9 @@ impl Worker {
 
     /// Moves out the lines that need to wait for nothing more.
     fn settle(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
         let mut index = 0;
         while let Some(sighting) = self.sightings.get(index) {
             let ready = sighting.line.as_ref().is_some_and(|(line, _)| {

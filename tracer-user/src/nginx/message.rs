@@ -61,17 +61,24 @@ pub enum MessageKind {
     /// `ngx_http_upstream_process_header`, `ngx_http_proxy_process_header` and its
     /// siblings, the modules' input filters.
     ResponseRejected,
-    /// Logged, but the attempt goes on: `upstream sent no valid HTTP/1.0 header` (passed
-    /// on as HTTP/0.9), `upstream sent more data than specified in "Content-Length"
-    /// header`, whatever ends in `, ignored`, `an upstream response is buffered to a
-    /// temporary file ...`, `FastCGI sent in stderr: "..."`, `key: "..." was not found
-    /// by memcached`.
+    /// `upstream sent no valid HTTP/1.0 header`: passed on as HTTP/0.9, so that it is
+    /// a failure only if what came is no response at all, such as an alert of TLS.
+    /// `ngx_http_proxy_process_status_line`.
+    NotHttp,
+    /// Logged, but the attempt goes on: `upstream sent more data than specified in
+    /// "Content-Length" header`, whatever ends in `, ignored`, `an upstream response is
+    /// buffered to a temporary file ...`, `FastCGI sent in stderr: "..."`, `key: "..."
+    /// was not found by memcached`.
     Oddity,
     /// `[epoll_wait() reported that ]client prematurely closed connection, so upstream
     /// connection is closed too`, at info: the client left before the response's header.
     /// `ngx_http_upstream_check_broken_connection`. The short form without `so upstream
     /// ...` closes no upstream and is no such line; HTTP/2 and HTTP/3 log none.
     ClientClosed,
+    /// `shutdown timeout`, at info: `worker_shutdown_timeout` ran out. Stream and mail
+    /// alone write it; requests over http are cut without a line.
+    /// `ngx_stream_proxy_process_connection`.
+    ShutdownTimeout,
     /// `no live upstreams`: the balancer had no peer to offer.
     /// `ngx_http_upstream_connect`, `ngx_stream_proxy_connect`.
     NoLiveUpstreams,
@@ -123,10 +130,13 @@ impl MessageKind {
             | Self::SendFailed
             | Self::PeerClosedInTlsHandshake
             | Self::TlsSendFailed => SocketEvidence::FailedCall,
-            Self::TimedOut | Self::ClientClosed => SocketEvidence::NextClose,
+            Self::TimedOut | Self::ClientClosed | Self::ShutdownTimeout => {
+                SocketEvidence::NextClose
+            }
             Self::TlsHandshakeFailed
             | Self::TlsCertificate
             | Self::TlsReceiveFailed
+            | Self::NotHttp
             | Self::ResponseRejected => SocketEvidence::ParsedThenClose,
             Self::Oddity
             | Self::NoLiveUpstreams
@@ -152,7 +162,7 @@ fn upstream_text(line: &LogLine<'_>) -> Option<MessageKind> {
         "no live upstreams" => MessageKind::NoLiveUpstreams,
         "upstream server temporarily disabled" => MessageKind::PeerDisabled,
         "upstream prematurely sent response" => MessageKind::TlsHandshakeFailed,
-        "upstream sent no valid HTTP/1.0 header" => MessageKind::Oddity,
+        "upstream sent no valid HTTP/1.0 header" => MessageKind::NotHttp,
         "connection upgrade in subrequest"
         | "invalid header after joining FastCGI records"
         | "no connection data found for keepalive http2 connection" => {
@@ -223,6 +233,7 @@ fn shared_text(line: &LogLine<'_>) -> Option<MessageKind> {
     match message {
         "connect() failed" => Some(MessageKind::ConnectFailed),
         "connection timed out" => Some(MessageKind::TimedOut),
+        "shutdown timeout" => Some(MessageKind::ShutdownTimeout),
         "peer closed connection in SSL handshake" => Some(MessageKind::PeerClosedInTlsHandshake),
         "recv() failed" | "readv() failed" => {
             is_upstream_socket(line).then_some(MessageKind::ReceiveFailed)
@@ -245,7 +256,13 @@ fn shared_prefix(line: &LogLine<'_>) -> Option<MessageKind> {
     } else if message.starts_with("SSL_write() failed") {
         is_upstream_tls(line).then_some(MessageKind::TlsSendFailed)
     } else if message.starts_with("SSL_read() failed") {
-        is_upstream_tls(line).then_some(MessageKind::TlsReceiveFailed)
+        // A FIN without close_notify, before nginx 1.21.2 with OpenSSL 3.
+        let kind = if message.contains("unexpected eof while reading") {
+            MessageKind::PrematureClose
+        } else {
+            MessageKind::TlsReceiveFailed
+        };
+        is_upstream_tls(line).then_some(kind)
     } else if message.starts_with("setsockopt(") || message.starts_with("bind(") {
         let goes_on = message.ends_with(", ignored");
         let kind = if goes_on {

@@ -214,16 +214,24 @@ vocabulary! {
         WorkerRecycled = "worker-recycled",
         /// Its own limit on a request's time.
         WorkerTimeout = "worker-timeout",
-        /// The backend closed without answering.
-        ClosedWithoutAnswer = "closed-without-answer",
+        /// The backend gave up on a request above a size.
+        RequestTooLarge = "request-too-large",
         /// The backend closed in the middle of its response.
         ResponseAborted = "response-aborted",
+        /// Plain bytes to a port that speaks TLS, or the reverse.
+        ProtocolMismatch = "protocol-mismatch",
+        /// The TLS handshake failed.
+        TlsFailure = "tls-failure",
+        /// The backend closed without answering.
+        ClosedWithoutAnswer = "closed-without-answer",
         /// Nobody listened.
         ConnectRefused = "connect-refused",
         /// No answer to the connect.
         ConnectTimeout = "connect-timeout",
         /// No way to the backend.
         Unreachable = "unreachable",
+        /// The backend did not take its connections in time.
+        BacklogFull = "backlog-full",
         /// nginx's read timer.
         ReadTimeout = "read-timeout",
         /// nginx's send timer.
@@ -232,8 +240,16 @@ vocabulary! {
         ResponseRejected = "response-rejected",
         /// The client left first.
         ClientAbort = "client-abort",
+        /// nginx's worker ended.
+        NginxShutdown = "nginx-shutdown",
         /// Every peer was disabled.
         NoLiveUpstreams = "no-live-upstreams",
+        /// nginx's host had nothing left to connect with.
+        NginxResources = "nginx-resources",
+        /// A reset that the backend did not send.
+        PathReset = "path-reset",
+        /// The path to the backend went silent.
+        PathTimeout = "path-timeout",
         /// Not established.
         Unexplained = "unexplained",
     }
@@ -389,6 +405,19 @@ pub struct InferredLimit {
     pub samples: u64,
 }
 
+/// A limit on a request's size, inferred from requests that failed while all smaller
+/// ones were answered. It lies above `answered_bytes`, and not above the whole size of
+/// the request of which `bytes` were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InferredSize {
+    /// The smallest request that failed: bytes sent of it, head and body, until it did.
+    pub bytes: u64,
+    /// The largest request that was answered, within 25 %.
+    pub answered_bytes: u64,
+    /// Requests that failed so.
+    pub samples: u64,
+}
+
 /// Percentiles in milliseconds, each within 25 %.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
@@ -423,8 +452,8 @@ pub struct UpstreamSummary {
     pub request_limit: Option<InferredLimit>,
     /// The backend's limit on a request's time.
     pub work_timeout: Option<InferredTimeout>,
-    /// The backend's limit on a request's size (not yet inferred).
-    pub size_threshold: Option<InferredLimit>,
+    /// The backend's limit on a request's size.
+    pub size_threshold: Option<InferredSize>,
     /// connect() to established.
     pub connect_ms: Option<Percentiles>,
     /// Request's first byte to response's first byte.

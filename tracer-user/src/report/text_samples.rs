@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::report::model::{
     Advice, CaptureSummary, Cause, Closes, Confidence, ConnectionSummary, Incident, InferredLimit,
-    InferredTimeout, LineSummary, Match, MatchCounts, Means, Percentiles, Phase, Report, SCHEMA,
-    Side, Summary, UpstreamSummary,
+    InferredSize, InferredTimeout, LineSummary, Match, MatchCounts, Means, Percentiles, Phase,
+    Report, SCHEMA, Side, Summary, UpstreamSummary,
 };
 
 const HEADER: &str = "reading response header from upstream";
@@ -127,6 +127,11 @@ pub(in crate::report) fn all_causes() -> Report {
         spread_ms: 12.0,
         samples: 4,
     });
+    first.size_threshold = Some(InferredSize {
+        bytes: 1_310_720,
+        answered_bytes: 917_503,
+        samples: 5,
+    });
     report
 }
 
@@ -205,6 +210,13 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
         C::ConnectRefused => (Side::Backend, Means::Refused, Phase::Connect),
         C::ConnectTimeout => (Side::Network, Means::Timeout, Phase::Connect),
         C::Unreachable => (Side::Network, Means::Unreachable, Phase::Connect),
+        C::RequestTooLarge => (Side::Backend, Means::Rst, Phase::Send),
+        C::ProtocolMismatch | C::TlsFailure => (Side::Nginx, Means::Close, Phase::Tls),
+        C::BacklogFull => (Side::Nginx, Means::Timeout, Phase::Connect),
+        C::NginxShutdown => (Side::Nginx, Means::Close, Phase::Upgraded),
+        C::NginxResources => (Side::Nginx, Means::None, Phase::Connect),
+        C::PathReset => (Side::Network, Means::Rst, Phase::Wait),
+        C::PathTimeout => (Side::Network, Means::Timeout, Phase::Wait),
         C::ReadTimeout => (Side::Nginx, Means::Timeout, Phase::Wait),
         C::SendTimeout => (Side::Nginx, Means::Timeout, Phase::Send),
         C::ResponseRejected => (Side::Nginx, Means::Close, Phase::Header),
@@ -222,7 +234,7 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
             response_bytes: 40_960,
             ..fresh
         }),
-        C::ConnectTimeout => Some(ConnectionSummary {
+        C::ConnectTimeout | C::BacklogFull => Some(ConnectionSummary {
             age_ms: 5001.0,
             requests: Some(0),
             in_flight_ms: None,
@@ -233,7 +245,11 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
             age_ms: 60_003.0,
             ..fresh
         }),
-        C::NoLiveUpstreams | C::Unexplained => None,
+        C::RequestTooLarge => Some(ConnectionSummary {
+            request_bytes: 1_310_720,
+            ..fresh
+        }),
+        C::NoLiveUpstreams | C::NginxResources | C::Unexplained => None,
         _ => Some(fresh),
     };
     let served = match cause {

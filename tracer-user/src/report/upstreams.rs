@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, pr
 use super::escape::escape;
 use super::model::{Percentiles, UpstreamSummary};
 use super::page::{DIM, Page};
-use super::words::{count, milliseconds, short_ms};
+use super::words::{count, counted, milliseconds, short_ms};
 
 /// Rows in each table, those with most incidents first.
 const ROWS: usize = 40;
@@ -144,6 +144,14 @@ fn inferred(upstream: &UpstreamSummary) -> Vec<String> {
             milliseconds(timeout.ms),
             short_ms(timeout.spread_ms),
             count(timeout.samples)
+        ));
+    }
+    if let Some(size) = upstream.size_threshold {
+        facts.push(format!(
+            "gives up on requests of {} or more and answers those of up to {} ({} failed)",
+            counted(size.bytes, "byte", "bytes"),
+            count(size.answered_bytes),
+            count(size.samples)
         ));
     }
     facts

@@ -181,6 +181,32 @@ pub fn verdict_sentence(incident: &Incident) -> String {
              out {}",
             when(incident.phase)
         ),
+        Cause::RequestTooLarge => {
+            let bytes = connection.map_or_else(String::new, |c| {
+                format!(" after {} of it", counted(c.request_bytes, "byte", "bytes"))
+            });
+            format!("backend {peer} {closed} the connection on a request too large for it{bytes}")
+        }
+        Cause::ProtocolMismatch => {
+            let spoken = if incident.phase == Phase::Tls {
+                "nginx spoke TLS to backend"
+            } else {
+                "nginx spoke without TLS to backend"
+            };
+            let other = if incident.phase == Phase::Tls {
+                "does not speak it on that port"
+            } else {
+                "expects TLS on that port"
+            };
+            format!("{spoken} {peer}, which {other}")
+        }
+        Cause::TlsFailure => match (incident.side, incident.means) {
+            (Side::Backend, _) => format!("backend {peer} ended the TLS connection with nginx"),
+            (_, Means::Timeout) => {
+                format!("nginx gave up on the TLS handshake with backend {peer}")
+            }
+            _ => format!("nginx refused the TLS connection to backend {peer}"),
+        },
         Cause::ClosedWithoutAnswer => {
             format!(
                 "backend {peer} {closed} the connection {}{into}",
@@ -209,6 +235,9 @@ pub fn verdict_sentence(incident: &Incident) -> String {
             format!("no answer to the connect came from {peer}; nginx gave up{age}")
         }
         Cause::Unreachable => format!("this host found no way to backend {peer}"),
+        Cause::BacklogFull => {
+            format!("backend {peer} did not take new connections: its queue of them was full")
+        }
         Cause::ReadTimeout => format!(
             "nginx gave up on backend {peer}{after}: its read timeout ran out {}",
             when(incident.phase)
@@ -227,6 +256,19 @@ pub fn verdict_sentence(incident: &Incident) -> String {
         }
         Cause::NoLiveUpstreams => {
             format!("nginx tried no backend of {peer}: all of them were disabled after failures")
+        }
+        Cause::NginxShutdown => {
+            format!("nginx's worker shut down and closed its connection to backend {peer}{after}")
+        }
+        Cause::NginxResources => {
+            format!("nginx's own host could not open a connection to backend {peer}")
+        }
+        Cause::PathReset => format!(
+            "something between nginx and backend {peer} reset the connection {}",
+            when(incident.phase)
+        ),
+        Cause::PathTimeout => {
+            format!("the path to backend {peer} went silent; nginx gave up{after}")
         }
         Cause::Unexplained => match (incident.side, incident.means) {
             (Side::Unknown, Means::None) => {

@@ -1,10 +1,15 @@
 //! The beginning of a connection over TLS.
 
 use std::io::ErrorKind;
+use std::net::Shutdown;
+use std::time::Instant;
+
+use rustix::event::PollFlags;
 
 use super::{Ending, Server};
 use crate::backend::{Ended, Why};
-use crate::clock::now_ns;
+use crate::behaviour::Means;
+use crate::clock::{PATIENCE, now_ns};
 use crate::tls_backend::{Handshaking, Session};
 
 impl Server<'_> {
@@ -60,16 +65,28 @@ impl Server<'_> {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 self.record_session(|session| session.failed = Some(error.to_string()));
-                Err(Ending::close(
-                    crate::behaviour::Means::Fin,
-                    Why::HandshakeFailed,
-                ))
+                Err(Ending::close(Means::Fin, Why::HandshakeFailed))
             }
             Err(error) => Err(Ending::peer(&error, Why::PeerInHandshake)),
         }
     }
 
-    pub(super) fn record_session(&self, change: impl FnOnce(&mut Session)) {
+    /// Whether a close_notify is to go before the end.
+    pub(super) fn says_farewell(&self, how: Ended) -> bool {
+        how == Ended::Closed(Means::Fin)
+            && self.shared.tls.as_ref().is_some_and(|tls| tls.farewell)
+            && !self.transport.is_handshaking()
+    }
+
+    /// Sends the FIN behind an alert and waits until nginx goes. Else what nginx still
+    /// sends would be answered by an RST, and whether that came before nginx had read the
+    /// alert were a matter of chance.
+    pub(super) fn linger(&self) {
+        let _ = self.transport.stream().shutdown(Shutdown::Write);
+        let _ = self.wait(PollFlags::RDHUP, Some(Instant::now() + PATIENCE));
+    }
+
+    fn record_session(&self, change: impl FnOnce(&mut Session)) {
         self.record(|connection| change(connection.tls.get_or_insert_default()));
     }
 }

@@ -1,7 +1,8 @@
 //! `closed-without-answer`: the backend closed without a byte of response, and nothing
 //! more special is proven. Requires: FIN or RST, a request that nginx sent, no response
-//! byte, and a connection that was not stale. Where staleness cannot be excluded it is
-//! likely or possible only.
+//! byte, and a connection that was not stale. It is certain only where what it leaves
+//! unproven is excluded: a process of this host closed by its own call and lived on, and
+//! the backend has answered requests as large as this one.
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
 use crate::judge::end::{ended_before_request, ended_by_reset, peer_end_ns, unacked_at_end};
@@ -37,31 +38,66 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         evidence: sentences([
             how_it_ended(case),
             in_flight(case),
+            own_call(case),
             connection.and_then(|connection| arrival(connection)),
             reuse(case),
         ]),
         advice: Some(Remedy {
-            text: "look at the backend's own log for that moment: a crash, an exception before \
-                   the first byte, a worker killed or recycled, a limit on the request; \
-                   proxy_next_upstream hides it for idempotent requests and repeats their work"
-                .to_owned(),
+            text: remedy(case),
             because: format!("{} closed without an answer", case.line.upstream),
         }),
     })
 }
 
+fn remedy(case: &Case<'_>) -> String {
+    let look = "look at the backend's own log for that moment: a crash, an exception before the \
+                first byte, a worker killed or recycled, a limit on the request";
+    if case.settings.retries() == Some(true) {
+        return look.to_owned();
+    }
+    format!(
+        "{look}; {} hides it for idempotent requests and repeats their work",
+        case.directive("next_upstream")
+    )
+}
+
 fn surety(case: &Case<'_>, connection: &Connection) -> Confidence {
     let acknowledged = !ended_before_request(connection) && unacked_at_end(connection) == Some(0);
-    match (case.reused(), case.answered()) {
-        // A first request cannot have met a stale connection; its RST may yet be that
-        // of something between the hosts.
-        (Some(false), Some(false)) if acknowledged || !ended_by_reset(connection) => {
-            Confidence::Certain
-        }
-        (Some(true), Some(false)) if acknowledged => Confidence::Certain,
-        (None, _) if ended_before_request(connection) => Confidence::Possible,
-        _ => Confidence::Likely,
+    if case.perhaps_answered() {
+        return Confidence::Likely;
     }
+    let not_stale = match (case.reused(), case.answered()) {
+        // A first request cannot have met a stale connection.
+        (Some(false), Some(false)) => acknowledged || !ended_by_reset(connection),
+        (Some(true), Some(false)) => acknowledged,
+        (None, _) if ended_before_request(connection) => return Confidence::Possible,
+        _ => false,
+    };
+    if not_stale && by_its_own_call(case) && answers_such(case, connection) {
+        Confidence::Certain
+    } else {
+        Confidence::Likely
+    }
+}
+
+/// Did a process of this host close, and live on?
+fn by_its_own_call(case: &Case<'_>) -> bool {
+    let by_call = case.peer_close().is_some_and(|close| close.exit.is_none());
+    by_call && case.backend_exit().is_none()
+}
+
+/// Does the backend answer requests of this size?
+fn answers_such(case: &Case<'_>, connection: &Connection) -> bool {
+    let answered = case.constants.answered_bytes;
+    answered > 0 && connection.request_bytes <= answered
+}
+
+fn own_call(case: &Case<'_>) -> Option<String> {
+    let close = case.peer_close().filter(|_| by_its_own_call(case))?;
+    Some(format!(
+        "process {} ({}), which held the other end, closed the connection by a call and lived on",
+        close.pid, close.comm
+    ))
 }
 
 /// Had the request reached the backend's host?

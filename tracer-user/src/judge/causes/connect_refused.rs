@@ -1,5 +1,5 @@
 //! `connect-refused`: nobody listened at the address. Requires: ECONNREFUSED in the
-//! line; the socket shows the RST to the SYN.
+//! line, or ENOENT for a unix socket; the socket shows the RST to the SYN.
 
 use super::{Case, Remedy, Verdict, owner, sentences, with_socket};
 use crate::judge::case::{errno, words};
@@ -15,11 +15,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         confidence: with_socket(case),
         evidence: sentences([Some(refusal(case)), gone(case)]),
         advice: Some(Remedy {
-            text: "start the backend, or take the address out of the upstream; if it was \
-                   restarting, let it listen before it is sent traffic (costs: a slower start). \
-                   `proxy_next_upstream error` covers it where there is another peer, which \
-                   then carries its load"
-                .to_owned(),
+            text: remedy(case),
             because: format!("nothing listened at {}", case.line.upstream),
         }),
     })
@@ -30,7 +26,11 @@ pub(super) fn is_refused(case: &Case<'_>) -> bool {
         case.line.kind,
         MessageKind::ConnectFailed | MessageKind::ConnectFailedAtOnce
     );
-    failed && case.errno() == errno::ECONNREFUSED
+    failed && (case.errno() == errno::ECONNREFUSED || no_socket_file(case))
+}
+
+fn no_socket_file(case: &Case<'_>) -> bool {
+    case.line.unix && case.errno() == errno::ENOENT
 }
 
 /// How it was refused, in a sentence.
@@ -43,7 +43,12 @@ pub(super) fn refusal(case: &Case<'_>) -> String {
             words(rst.saturating_sub(connection.opened_ns))
         ))
     });
-    seen.unwrap_or_else(|| "connect() gave ECONNREFUSED (111)".to_owned())
+    let gave = if no_socket_file(case) {
+        "connect() gave ENOENT (2): there is no such unix socket"
+    } else {
+        "connect() gave ECONNREFUSED (111)"
+    };
+    seen.unwrap_or_else(|| gave.to_owned())
 }
 
 /// The process that had served the address, if its end was seen.
@@ -58,4 +63,21 @@ fn gone(case: &Case<'_>) -> Option<String> {
         owner::fate(exit),
         words(ns.saturating_sub(at))
     ))
+}
+
+fn remedy(case: &Case<'_>) -> String {
+    let start = "start the backend, or take the address out of the upstream; if it was \
+                 restarting, let it listen before it is sent traffic (costs: a slower start)";
+    match case.settings.retries() {
+        Some(true) if case.settings.servers > 1 => start.to_owned(),
+        Some(true) => format!(
+            "{start}. Another `server` in the upstream, which nginx would then try, covers it, \
+             and has to carry the load"
+        ),
+        _ => format!(
+            "{start}. `{} error` covers it where there is another peer, which then carries its \
+             load",
+            case.directive("next_upstream")
+        ),
+    }
 }

@@ -7,18 +7,26 @@ mod backend_exited;
 mod backend_killed;
 mod backend_oom;
 mod backend_restart;
+mod backlog_full;
 mod client_abort;
 mod closed_without_answer;
 mod connect_refused;
 mod connect_timeout;
+mod nginx_resources;
+mod nginx_shutdown;
 mod no_live_upstreams;
 mod owner;
+mod path_reset;
+mod path_timeout;
+mod protocol_mismatch;
 mod read_timeout;
 mod request_limit;
+mod request_too_large;
 mod response_aborted;
 mod response_rejected;
 mod send_timeout;
 mod stale_keepalive;
+mod tls_failure;
 mod unexplained;
 mod unreachable;
 mod worker_recycled;
@@ -27,8 +35,10 @@ mod worker_timeout;
 use super::case::{Case, Stale, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
 use crate::nginx::message::MessageKind;
-use crate::report::model::{Cause, Confidence};
+use crate::report::model::{Cause, Confidence, Means, Side};
 use crate::report::words::counted;
+
+pub(super) use self::request_too_large::given_up;
 
 /// nginx reads at once, unless it waits for the client or is busy.
 const LATE_NS: u64 = 100_000_000;
@@ -56,15 +66,23 @@ type Decide = fn(&Case<'_>) -> Option<Verdict>;
 
 /// The more a cause requires, the earlier it is asked.
 const CAUSES: &[Decide] = &[
+    // Lines that say it themselves.
     no_live_upstreams::decide,
     client_abort::decide,
+    nginx_shutdown::decide,
+    nginx_resources::decide,
+    protocol_mismatch::decide,
     response_rejected::decide,
     backend_restart::by_refusal,
     connect_refused::decide,
+    backlog_full::decide,
+    path_timeout::decide,
+    tls_failure::decide,
     connect_timeout::decide,
     unreachable::decide,
     read_timeout::decide,
     send_timeout::decide,
+    // The end of the backend's process.
     worker_timeout::decide,
     backend_oom::decide,
     backend_crashed::decide,
@@ -72,9 +90,14 @@ const CAUSES: &[Decide] = &[
     worker_recycled::decide,
     backend_restart::by_exit,
     backend_exited::decide,
+    // What the connection shows beside the backend's other ones.
+    tls_failure::by_close,
     request_limit::decide,
+    path_reset::decide,
     stale_keepalive::decide,
+    request_too_large::decide,
     backend_restart::by_burst,
+    protocol_mismatch::by_history,
     response_aborted::decide,
     closed_without_answer::decide,
 ];
@@ -85,6 +108,16 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
         .iter()
         .find_map(|decide| decide(case))
         .unwrap_or_else(|| unexplained::decide(case))
+}
+
+/// Who ended the attempt and how: what the line and the socket say, but for causes that
+/// lie between the two hosts.
+pub(super) fn side_and_means(case: &Case<'_>, cause: Cause) -> (Side, Means) {
+    match (cause, case.side_and_means()) {
+        (Cause::PathReset, _) => (Side::Network, Means::Rst),
+        (Cause::PathTimeout, _) => (Side::Network, Means::Timeout),
+        (_, known) => known,
+    }
 }
 
 /// `certain` needs the socket; a line alone makes a cause likely at most.
@@ -138,13 +171,13 @@ fn reuse(case: &Case<'_>) -> Option<String> {
         "requests were",
     );
     Some(match case.reused() {
-        None if case.line.tls => {
+        None if !case.counts_requests() => {
             "over TLS, flights of the handshake count like requests: whether the connection had \
              been used before is not known"
                 .to_owned()
         }
         None => "whether the connection had been used before the capture is not known".to_owned(),
-        Some(true) if case.line.tls => "the connection had been used before".to_owned(),
+        Some(true) if !case.counts_requests() => "the connection had been used before".to_owned(),
         Some(true) if case.requests().is_none() => {
             format!("the connection was kept alive: {sent} sent on it since the capture began")
         }
@@ -171,7 +204,7 @@ fn surety(case: &Case<'_>, stale: Stale) -> Confidence {
         // The RST may be that of a program which had just read the request.
         Stale::AnsweredByReset => false,
     };
-    if proven && case.reused() == Some(true) {
+    if proven && case.reused() == Some(true) && !case.perhaps_answered() {
         Confidence::Certain
     } else {
         Confidence::Likely

@@ -37,6 +37,16 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
                 )
             )
         });
+    let arrived = case
+        .connection()
+        .and_then(|connection| connection.unread_at_close)
+        .filter(|bytes| *bytes > 0)
+        .map(|bytes| {
+            format!(
+                "{} of its answer had come by the time nginx closed, unread",
+                counted(u64::from(bytes), "byte", "bytes")
+            )
+        });
     Some(Verdict {
         cause: Cause::ReadTimeout,
         confidence,
@@ -54,6 +64,8 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
                         .to_owned()
                 }
             }),
+            arrived,
+            acknowledged(case),
             retransmitted,
         ]),
         advice: Some(Remedy {
@@ -65,4 +77,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             because: "the backend had not answered in time".to_owned(),
         }),
     })
+}
+
+/// Had the whole request reached the backend's host?
+fn acknowledged(case: &Case<'_>) -> Option<String> {
+    let connection = case.connection()?;
+    let whole = connection.unacked_at_close? == 0 && connection.response_bytes == 0;
+    whole.then(|| "the backend's host had acknowledged the whole request".to_owned())
 }

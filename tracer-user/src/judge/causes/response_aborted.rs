@@ -1,8 +1,10 @@
 //! `response-aborted`: the backend ended the connection after a part of its response.
-//! Requires: response bytes of the failed request, then FIN or RST.
+//! Requires: response bytes of the failed request, then FIN or RST. An RST may yet be
+//! that of something between the hosts, unless a process of this host is known to have
+//! ended its side.
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
-use crate::judge::end::{ended_before_request, peer_end_ns};
+use crate::judge::end::{ended_before_request, ended_by_reset, peer_end_ns};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
 
@@ -19,6 +21,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let confidence = match case.connection() {
         // The bytes may be older than the request: a message for an idle client.
         Some(connection) if ended_before_request(connection) => Confidence::Possible,
+        Some(connection) if ended_by_reset(connection) && case.peer_close().is_none() => {
+            Confidence::Likely
+        }
         Some(connection) if peer_end_ns(connection).is_some() => Confidence::Certain,
         // Over TLS its end may be a message before the FIN.
         Some(_) if case.line.tls && in_body => Confidence::Likely,

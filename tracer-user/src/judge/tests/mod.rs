@@ -5,9 +5,14 @@ mod attempts;
 mod causes;
 mod matching;
 mod owners;
+mod path;
 mod properties;
+mod protocol;
+mod resources;
 mod restarts;
+mod sizes;
 mod stale;
+mod tls;
 mod workers;
 
 use std::net::SocketAddr;
@@ -16,8 +21,8 @@ use super::{Judge, Judged, judge};
 use crate::report::model::{Cause, Confidence, Incident, Match};
 use crate::trace::record::{
     Anchor, BackendExit, BackendProcess, Call, Capture, Configuration, Connection, ConnectionEnd,
-    Continuation, Exit, IdleEnd, Line, Logged, Next, Nginx, PeerClose, Record, UpstreamBlock,
-    Worker,
+    Continuation, Exit, IdleEnd, Line, Logged, Next, Nginx, PeerClose, ProxyLocation, Record,
+    UpstreamBlock, Worker,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -276,6 +281,7 @@ impl Said {
             number => format!(" ({number}: Some error)"),
         };
         let level = match self.level {
+            2 => "alert",
             3 => "crit",
             4 => "error",
             5 => "warn",
@@ -393,10 +399,48 @@ pub(super) fn judged(records: Vec<Record>) -> Judged {
     judge(all).finish(Vec::new())
 }
 
+/// The same with nginx's settings, as written, at the one place that passes requests on.
+pub(super) fn judged_with(settings: &[(&str, &str)], records: Vec<Record>) -> Judged {
+    let mut nginx = nginx();
+    let configuration = nginx.configuration.as_mut().unwrap();
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let (main, place): (Vec<_>, Vec<_>) = settings
+        .iter()
+        .partition(|(name, _)| name.starts_with("worker_"));
+    configuration.main = main.into_iter().map(own).collect();
+    configuration.locations.push(ProxyLocation {
+        server_name: "app".to_owned(),
+        location: "/".to_owned(),
+        pass: "http://app".to_owned(),
+        settings: place.into_iter().map(own).collect(),
+    });
+    let mut all = beginning_with(nginx);
+    all.extend(records);
+    judge(all).finish(Vec::new())
+}
+
+/// The advice on the only incident with these settings.
+#[track_caller]
+pub(super) fn advised(settings: &[(&str, &str)], records: Vec<Record>) -> String {
+    only(judged_with(settings, records)).advice.unwrap()
+}
+
 /// The only incident of a line and the connection closed after it.
 #[track_caller]
 pub(super) fn one(connection: Connection, said: &Said) -> Incident {
     only(judged(vec![said.logged(), ended(connection), said.line()]))
+}
+
+/// The same of a backend on this host, which closed by a call and has answered others.
+#[track_caller]
+pub(super) fn one_by_call(connection: Connection, said: &Said) -> Incident {
+    only(judged(vec![
+        served(9_000, 10, 5),
+        peer_close(connection.cookie, said.ms, None),
+        said.logged(),
+        ended(connection),
+        said.line(),
+    ]))
 }
 
 #[track_caller]
@@ -414,6 +458,20 @@ pub(super) fn assert_verdict(incident: &Incident, cause: Cause, confidence: Conf
         "{:#?}",
         incident.evidence
     );
+}
+
+/// The other end of a connection, closed by a call that left this much unread.
+pub(super) fn closed_by_call(cookie: u64, ms: u64, unread_bytes: u32) -> Record {
+    let mut record = peer_close(cookie, ms, None);
+    if let Record::PeerClose(close) = &mut record {
+        close.unread_bytes = unread_bytes;
+    }
+    record
+}
+
+/// A process of this host holds backend [`PEER`].
+pub(super) fn local_backend() -> Record {
+    backend_process(4711, 1, 2)
 }
 
 /// Idle closes of other connections after `ms` of silence.

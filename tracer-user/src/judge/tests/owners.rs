@@ -58,7 +58,10 @@ fn the_way_in_which_the_process_ended_names_the_cause() {
 
 #[test]
 fn a_process_that_closes_by_a_call_and_lives_is_no_cause() {
-    assert_verdict(&died(None), Cause::ClosedWithoutAnswer, Confidence::Certain);
+    let incident = one_by_call(cut(), &premature());
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
+    // Nothing shows that it answers at all.
+    assert_verdict(&died(None), Cause::ClosedWithoutAnswer, Confidence::Likely);
 }
 
 #[test]
@@ -220,7 +223,7 @@ fn bytes_that_the_process_left_unread_are_named() {
 fn advice_to_retry_is_given_only_where_nginx_may_not() {
     let advice = |set: Option<&str>| {
         let mut nginx = nginx();
-        let mut location = crate::trace::record::ProxyLocation {
+        let mut location = ProxyLocation {
             pass: "http://app".to_owned(),
             ..Default::default()
         };

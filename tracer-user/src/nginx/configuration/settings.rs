@@ -11,7 +11,7 @@ use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
 const MODULES: [&str; 6] = ["proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"];
 
 /// Settings of those modules, without the module's name.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 17] = [
     "connect_timeout",
     "read_timeout",
     "send_timeout",
@@ -28,6 +28,7 @@ const SETTINGS: [&str; 16] = [
     "ssl_verify",
     "ssl_name",
     "ssl_server_name",
+    "ssl_protocols",
 ];
 
 /// A setting of the core that bears on what is passed on, whatever passes it.

@@ -1,0 +1,82 @@
+//! Inferred constants against the configured ones.
+
+use serde::Serialize;
+
+use crate::act::{Constant, Value};
+use crate::verdicts::{Report, Upstream};
+
+/// An inferred constant against the configured one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inferred {
+    /// The scenario whose backend it is.
+    pub scenario: String,
+    /// The configured one.
+    pub constant: Constant,
+    /// What the report says, in the same unit.
+    pub found: Option<f64>,
+    /// Near enough: an idle timeout within 2 % or 20 ms, a work timeout within 5 % or
+    /// 50 ms (1.1 s under a supervisor), a number of requests exactly, a size between
+    /// those seen.
+    pub right: bool,
+}
+
+impl Inferred {
+    pub(super) fn of(report: &Report, scenario: &str, constant: &Constant) -> Self {
+        let upstream = report
+            .upstreams
+            .iter()
+            .find(|upstream| upstream.address == constant.upstream);
+        let found = upstream.and_then(|upstream| found(upstream, constant.value));
+        Self {
+            scenario: scenario.to_owned(),
+            constant: constant.clone(),
+            found: found.map(|(found, _)| found),
+            right: found.is_some_and(|(_, right)| right),
+        }
+    }
+
+    /// How far off it is, where both are times in milliseconds.
+    #[must_use]
+    pub fn off_by_ms(&self) -> Option<f64> {
+        match self.constant.value {
+            Value::IdleTimeoutMs(ms)
+            | Value::WorkTimeoutMs(ms)
+            | Value::SupervisedTimeoutMs(ms) => self.found.map(|found| (found - ms).abs()),
+            Value::RequestLimit(_) | Value::SizeThreshold { .. } => None,
+        }
+    }
+}
+
+/// What the report says, and whether that is near enough.
+fn found(upstream: &Upstream, value: Value) -> Option<(f64, bool)> {
+    /// nginx's request line and headers, which a size inferred from a connection holds too.
+    const HEAD: u64 = 1024;
+    let near = |found: f64, truth: f64, share: f64, least: f64| {
+        (found, (found - truth).abs() <= (truth * share).max(least))
+    };
+    match value {
+        Value::IdleTimeoutMs(ms) => {
+            let found = upstream.idle_timeout?.ms;
+            Some(near(found, ms, 0.02, 20.0))
+        }
+        Value::WorkTimeoutMs(ms) => Some(near(upstream.work_timeout?.ms, ms, 0.05, 50.0)),
+        Value::SupervisedTimeoutMs(ms) => Some(near(upstream.work_timeout?.ms, ms, 0.05, 1100.0)),
+        Value::RequestLimit(requests) => {
+            let found = upstream.request_limit?.requests;
+            Some((f64::from(found), found == requests))
+        }
+        Value::SizeThreshold { answered, failed } => {
+            let found = upstream.size_threshold?;
+            let largest = (found.answered_bytes * 3 / 4, found.answered_bytes * 5 / 4);
+            let right = largest.0 <= answered + HEAD
+                && answered <= largest.1
+                && found.bytes <= failed + HEAD
+                && found.bytes > found.answered_bytes;
+            // Sizes are far below 2⁵².
+            Some((
+                f64::from(u32::try_from(found.bytes).unwrap_or(u32::MAX)),
+                right,
+            ))
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What the lab itself recorded of one run: all that a score holds a report against.
+
+use serde::Serialize;
+
+use super::LogLine;
+use crate::act::{Act, Constant};
+
+/// One run's records. None of them is the tool's.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Recorded {
+    /// What happened, each with the name of its scenario.
+    pub acts: Vec<(String, Act)>,
+    /// What backends were configured with.
+    pub constants: Vec<(String, Constant)>,
+    /// Lines of nginx's log that report a failed attempt.
+    pub log: Vec<LogLine>,
+    /// Good requests beside.
+    pub traffic: Option<Traffic>,
+}
+
+/// Good requests that went through the same nginx to upstreams without faults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Traffic {
+    /// Answered in full with status 200.
+    pub answered: u64,
+    /// The others.
+    pub failed: u64,
+    /// From the first one sent to the last one answered.
+    pub seconds: f64,
+    /// How some of the others failed, in words.
+    pub failures: Vec<String>,
+}
+
+impl Traffic {
+    /// Good answers a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        if self.seconds > 0.0 {
+            f64::from(u32::try_from(self.answered).unwrap_or(u32::MAX)) / self.seconds
+        } else {
+            0.0
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.seconds += other.seconds;
+        self.failures.extend(other.failures);
+    }
+}

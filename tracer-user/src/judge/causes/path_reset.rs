@@ -1,0 +1,93 @@
+//! `path-reset`: an RST that the backend did not send. Requires: an RST, no FIN before it,
+//! and either the backend's own socket on this host, which was still open; or a request on
+//! a kept-alive connection that was answered by an RST instead of an acknowledgement,
+//! after a silence other than the backend's idle timeout (then only possible: a host that
+//! lost its memory answers likewise).
+
+use super::{Case, Remedy, Stale, Verdict, how_it_ended, in_flight, reuse, sentences, staleness};
+use crate::judge::case::{ms, words};
+use crate::judge::end::ended_by_reset;
+use crate::nginx::message::MessageKind;
+use crate::report::model::{Cause, Confidence};
+use crate::report::words::milliseconds;
+
+/// An idle age this close to the backend's idle timeout speaks for the backend.
+const NEAR: f64 = 0.05;
+/// Timers are this coarse at least.
+const NEAR_MS: f64 = 50.0;
+
+pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
+    let connection = case.connection()?;
+    let ended = matches!(
+        case.line.kind,
+        MessageKind::PrematureClose
+            | MessageKind::ReceiveFailed
+            | MessageKind::SendFailed
+            | MessageKind::TlsSendFailed
+            | MessageKind::ConnectFailed
+            | MessageKind::PeerClosedInTlsHandshake
+    );
+    if !ended || connection.established_ns.is_none() || !ended_by_reset(connection) {
+        return None;
+    }
+    let stale = case.was_stale();
+    let (confidence, why) = if case.peer_open {
+        let why = "the backend's own socket, on this host, was still open then".to_owned();
+        (Confidence::Likely, why)
+    } else if stale == Some(Stale::AnsweredByReset) && case.peer_unread().is_none() {
+        (Confidence::Possible, not_the_backends_time(case)?)
+    } else {
+        return None;
+    };
+    let idle = case.idle_ns();
+    Some(Verdict {
+        cause: Cause::PathReset,
+        confidence,
+        evidence: sentences([
+            how_it_ended(case),
+            Some(why),
+            stale.and_then(|stale| staleness(case, stale)),
+            in_flight(case),
+            reuse(case),
+        ]),
+        advice: Some(Remedy {
+            text: remedy(case, idle.filter(|_| stale.is_some())),
+            because: format!(
+                "an RST that {} did not send ended the connection",
+                case.line.upstream
+            ),
+        }),
+    })
+}
+
+/// The connection had been silent for a time at which the backend closes none.
+fn not_the_backends_time(case: &Case<'_>) -> Option<String> {
+    let timeout = case.constants.idle_timeout?;
+    let age = ms(case.idle_ns()?);
+    let near = (timeout.ms * NEAR).max(timeout.spread_ms).max(NEAR_MS);
+    ((age - timeout.ms).abs() > near).then(|| {
+        format!(
+            "the connection had been silent for {}, while the backend itself closes idle ones \
+             after {}",
+            milliseconds(age),
+            milliseconds(timeout.ms)
+        )
+    })
+}
+
+fn remedy(case: &Case<'_>, idle_ns: Option<u64>) -> String {
+    let look = "look for a packet filter, NAT or load balancer between nginx and the backend that \
+                resets connections";
+    match idle_ns {
+        Some(idle) if !case.settings.keepalive_timeout_unknown => format!(
+            "{look}. If it forgets idle ones, set `keepalive_timeout` in {} below its time (this \
+             one had been silent for {}; costs: more handshakes), or raise that time",
+            case.settings.block.as_deref().map_or_else(
+                || "the upstream block".to_owned(),
+                |name| format!("`upstream {name}`")
+            ),
+            words(idle)
+        ),
+        _ => look.to_owned(),
+    }
+}
