@@ -30,6 +30,7 @@ pub mod scenarios;
 pub mod score;
 pub mod sockets;
 pub mod stale;
+pub mod tls_backend;
 pub mod tool;
 pub mod truth;
 pub mod verdicts;

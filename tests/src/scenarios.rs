@@ -10,6 +10,7 @@ mod connection_close;
 mod connections_exhausted;
 mod descriptors_exhausted;
 mod exited;
+mod fast_stop;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
@@ -21,6 +22,7 @@ mod prefork_timeout;
 mod read_timeout;
 mod refused;
 mod rejected;
+mod reload;
 mod remote_aborted;
 mod remote_closed;
 mod remote_restart;
@@ -29,15 +31,24 @@ mod request_limit;
 mod restart;
 mod restart_rolling;
 mod send_timeout;
+mod shutdown_timeout;
 mod slow_client;
 mod stale;
 mod streaming;
+mod tls_aborted;
+mod tls_client_certificate;
+mod tls_closed;
+mod tls_handshake_closed;
+mod tls_stale;
+mod tls_to_plain;
+mod tls_version;
 mod too_large_413;
 mod too_large_unread;
 mod unix_backlog_full;
 mod unreachable;
 mod websocket;
 mod without_keepalive;
+mod worker_killed;
 
 use crate::scenario::Scenario;
 
@@ -81,4 +92,15 @@ pub const ALL: &[Scenario] = &[
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,
     connections_exhausted::SCENARIO,
+    tls_stale::SCENARIO,
+    tls_closed::SCENARIO,
+    tls_aborted::SCENARIO,
+    tls_handshake_closed::SCENARIO,
+    tls_version::SCENARIO,
+    tls_client_certificate::SCENARIO,
+    tls_to_plain::SCENARIO,
+    reload::SCENARIO,
+    shutdown_timeout::SCENARIO,
+    worker_killed::SCENARIO,
+    fast_stop::SCENARIO,
 ];
