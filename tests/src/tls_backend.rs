@@ -229,8 +229,8 @@ mod tests {
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
                 let expected = match (means, farewell) {
                     (Means::Rst, _) => Some(ErrorKind::ConnectionReset),
-                    (Means::Fin, false) => Some(ErrorKind::UnexpectedEof),
-                    (Means::Fin, true) => None,
+                    (_, false) => Some(ErrorKind::UnexpectedEof),
+                    (_, true) => None,
                 };
                 assert_eq!(error.map(|error| error.kind()), expected);
                 let connection = ended(&backend);
