@@ -20,6 +20,7 @@ pub mod draw;
 pub mod experiment;
 pub mod http;
 pub mod load;
+pub mod memory_cgroup;
 pub mod netns;
 pub mod nginx;
 pub mod process_backend;

@@ -39,10 +39,12 @@
 //! * A port that a part has given back may be somebody else's at once. A backend that
 //!   comes back keeps its port bound meanwhile, or tolerates that it cannot have it.
 
+mod crew;
 mod demise;
 mod dying;
 mod forgetful;
 mod in_flight;
+mod meet;
 mod told;
 mod unconnected;
 mod unserved;
@@ -53,6 +55,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
+pub use crew::Crew;
 pub use demise::{Ended, acts, is_crash};
 pub use dying::{At, Demise, Dying, Flight, Step, flights};
 pub use forgetful::Forgetful;

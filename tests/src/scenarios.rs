@@ -11,6 +11,9 @@ mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
+mod prefork_lost;
+mod prefork_recycled;
+mod prefork_timeout;
 mod read_timeout;
 mod refused;
 mod rejected;
@@ -19,6 +22,7 @@ mod remote_aborted;
 mod remote_closed;
 mod remote_stale;
 mod restart;
+mod restart_rolling;
 mod send_timeout;
 mod shutdown_timeout;
 mod stale;
@@ -52,7 +56,11 @@ pub const ALL: &[Scenario] = &[
     killed::SCENARIO,
     exited::SCENARIO,
     oom::SCENARIO,
+    prefork_lost::SCENARIO,
+    prefork_recycled::SCENARIO,
+    prefork_timeout::SCENARIO,
     restart::SCENARIO,
+    restart_rolling::SCENARIO,
     too_large_unread::SCENARIO,
     too_large_413::SCENARIO,
     remote_stale::SCENARIO,
