@@ -30,7 +30,7 @@ pub use record::{Answer, Connection, End, Ended, Request, Why};
 
 use self::worker::Worker;
 use crate::behaviour::{Behaviour, Means};
-use crate::clock::PATIENCE;
+use crate::clock::{PATIENCE, wait_for};
 use crate::tls_backend::Tls;
 
 /// IPv4 loopback, port left to the kernel.
@@ -299,6 +299,21 @@ impl Backend {
             let woken = self.shared.changed.wait_timeout(records, left);
             records = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Lets the requests that wait for each other be answered, once they are so many.
+    ///
+    /// # Errors
+    /// If they never are.
+    pub fn answer_waiting(&self, requests: usize) -> Result<()> {
+        wait_for("requests to wait for each other", PATIENCE, || {
+            let mut gathering = lock(&self.shared.gathering);
+            if gathering.waiting < requests {
+                return Ok(None);
+            }
+            self.shared.next_generation(&mut gathering);
+            Ok(Some(()))
+        })
     }
 
     /// Puts off idle closes, and those after the last allowed request, from now until

@@ -63,7 +63,11 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     if let Some(good) = &good {
         good.configure(&mut configuration);
     }
-    let nginx = Nginx::start_binary(&setting.nginx, &configuration)?;
+    let start = || Nginx::start_binary(&setting.nginx, &configuration);
+    let nginx = match parts.iter().find_map(|(_, part)| part.namespace()) {
+        Some(namespace) => namespace.enter(start)?,
+        None => start()?,
+    };
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let witness = Witness::start()?;

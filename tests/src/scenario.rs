@@ -62,11 +62,13 @@ pub use forgetful::Forgetful;
 pub use in_flight::{InFlight, carried, closed_without_answer};
 pub use told::{Ask, Told};
 pub use unconnected::{Asked, Unconnected};
+pub use unconnected::{Asked, Unconnected, without_resources};
 pub use unserved::{Unserved, Unserving};
 
 use crate::act::{Act, Constant};
 use crate::backend::Backend;
 use crate::draw::Draw;
+use crate::netns::Namespace;
 use crate::nginx::{Configuration, Nginx};
 use crate::processes::Stopped;
 use crate::stale::{Race, Raced, race};
@@ -96,6 +98,11 @@ impl fmt::Debug for Scenario {
 pub trait Part: Send {
     /// Adds its upstreams and locations, and nothing else unless it is `alone`.
     fn configure(&self, configuration: &mut Configuration);
+
+    /// Where its nginx has to run, if it is `alone`.
+    fn namespace(&self) -> Option<&Namespace> {
+        None
+    }
 
     /// Causes the failures.
     ///
