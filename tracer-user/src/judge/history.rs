@@ -212,6 +212,12 @@ impl History {
         !self.processes.is_empty()
     }
 
+    /// Is the end of this process known?
+    pub(super) fn has_exited(&self, pid: u32) -> bool {
+        let process = self.processes.get(&pid);
+        process.is_some_and(|process| process.exit.is_some())
+    }
+
     /// The last process of this upstream that ended in this time.
     pub(super) fn exit_between(&self, from_ns: u64, to_ns: u64) -> Option<(&Process, u64, Exit)> {
         self.processes

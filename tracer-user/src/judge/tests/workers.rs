@@ -237,3 +237,17 @@ fn a_process_that_lives_on_for_a_while_after_it_closed_is_no_sibling_of_itself()
         Confidence::Likely,
     );
 }
+
+#[test]
+fn of_workers_of_one_supervisor_no_few_that_agree_by_chance_set_the_limit() {
+    let mut records = Vec::new();
+    for (index, in_flight) in [839, 817, 801, 895].into_iter().enumerate() {
+        let (cookie, ms) = (index as u64 + 1, 5000 + index as u64 * 3000);
+        let pid = 800 + u32::try_from(index).unwrap();
+        records.push(peer_close_by(pid, cookie, ms, Some(Exit::Signal(6))));
+        records.extend(cut_off(cookie, ms, in_flight));
+    }
+    for incident in judged(records).report.incidents {
+        assert_verdict(&incident, Cause::WorkerTimeout, Confidence::Likely);
+    }
+}
