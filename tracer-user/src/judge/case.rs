@@ -177,7 +177,11 @@ impl<'a> Case<'a> {
         // An RST instead of an acknowledgement: the backend's kernel had no such
         // connection any more when the request came. A process that closes with bytes
         // unread had one.
-        if self.peer_unread().is_some_and(|unread| unread > 0) {
+        let closed_after_it = self
+            .peer_close
+            .zip(connection.request_started_ns)
+            .is_some_and(|(close, started)| close.ns > started);
+        if closed_after_it || self.peer_unread().is_some_and(|unread| unread > 0) {
             return self.left_unread().then_some(Stale::LeftUnread);
         }
         (connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)

@@ -144,7 +144,9 @@ fn backends_ending(connection: &Connection, end: u64) -> Ending {
         // The answer was there with the end; nginx closed without reading it.
         return Ending::NginxInFlight;
     }
-    if connection.awaiting_at_end || !answered {
+    // An answer that nginx read after the end had come with it.
+    let with_the_end = connection.last_received_ns > Some(end);
+    if !answered || connection.awaiting_at_end && !with_the_end {
         return Ending::BackendInFlight;
     }
     let looked = connection.eof_read_ns.is_some() || connection.failed_call_ns.is_some();

@@ -68,7 +68,7 @@ impl Samples {
         let thirds = [first, second - first, values.len() - second];
         let even = thirds
             .iter()
-            .all(|third| third * 20 >= values.len() * 3 && third * 20 <= values.len() * 11);
+            .all(|third| third * 10 >= values.len() && third * 10 <= values.len() * 7);
         (values.len() >= WIDE && most / 2 <= least && even).then_some(Mode {
             ns: least,
             spread_ns: most - least,
