@@ -8,6 +8,7 @@ mod closed;
 mod connect_timeout;
 mod connection_close;
 mod exited;
+mod fastcgi;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
@@ -44,6 +45,7 @@ pub const ALL: &[Scenario] = &[
     streaming::SCENARIO,
     slow_client::SCENARIO,
     websocket::SCENARIO,
+    fastcgi::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,
