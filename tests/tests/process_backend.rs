@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic like tests")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -12,6 +12,7 @@ use lab::backend::{Ended, Habits, IPV4, Why};
 use lab::behaviour::Means;
 use lab::clock::{PATIENCE, wait_for};
 use lab::process_backend::{ProcessBackend, Spec};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
 
 #[track_caller]
@@ -74,6 +75,8 @@ fn a_backend_ends_its_process_in_each_way_and_phase() {
         ("abort", None, Some(6)),
         ("segfault", None, Some(11)),
         ("segfault-in-body", None, Some(11)),
+        ("signal=9", None, Some(9)),
+        ("signal-in-header=15", None, Some(15)),
     ] {
         let mut backend = start(false);
         let (answer, fin) = rest(send(&backend, behaviour, "abc"));
@@ -127,6 +130,20 @@ fn a_restarted_backend_has_its_old_port_and_a_new_process() {
         .collect();
     assert_eq!(pids, [old, backend.pid()]);
     assert_eq!(backend.deaths().len(), 1);
+}
+
+#[test]
+fn nobody_else_gets_the_port_of_a_backend_that_is_down() {
+    let mut backend = start(false);
+    backend.signal(Signal::KILL).unwrap();
+    backend.wait(PATIENCE).unwrap();
+    let refused = TcpStream::connect(backend.address()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    // A socket without reuse, as a connect binds it.
+    let other = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    assert!(rustix::net::bind(&other, &backend.address()).is_err());
+    backend.restart().unwrap();
+    TcpStream::connect(backend.address()).unwrap();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A part whose requests reach no backend, since no connection to one comes about.
+//! A part whose requests reach no backend, since no connection to one comes about, or
+//! one that keeps no records.
 
 use std::any::Any;
 use std::fmt;
