@@ -24,7 +24,7 @@ pub enum Hook {
 impl Hook {
     /// Its name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Tracepoint(name) | Self::Uprobe(name) | Self::Iterator(name) => name,
         }
@@ -37,33 +37,49 @@ pub struct Program {
     /// Its name; where the kernel needs another variant, that one's after it.
     pub names: &'static [&'static str],
     /// Where it is attached.
-    pub hook: Hook,
+    pub hooks: &'static [Hook],
 }
 
-const fn at(names: &'static [&'static str], hook: Hook) -> Program {
-    Program { names, hook }
+const fn at(names: &'static [&'static str], hooks: &'static [Hook]) -> Program {
+    Program { names, hooks }
 }
+
+/// nginx's steps of TLS.
+const TLS: &[Hook] = &[
+    Hook::Uprobe("ngx_ssl_handshake"),
+    Hook::Uprobe("ngx_ssl_shutdown"),
+];
 
 /// All that a capture of one nginx attaches.
-pub const PROGRAMS: [Program; 11] = [
+pub const PROGRAMS: [Program; 12] = [
     at(
         &["whoclosed_state"],
-        Hook::Tracepoint("inet_sock_set_state"),
+        &[Hook::Tracepoint("inet_sock_set_state")],
     ),
-    at(&["whoclosed_gone"], Hook::Tracepoint("tcp_destroy_sock")),
-    at(&["whoclosed_send"], Hook::Tracepoint("sock_send_length")),
-    at(&["whoclosed_recv"], Hook::Tracepoint("sock_recv_length")),
-    at(&["whoclosed_rst_i"], Hook::Tracepoint("tcp_receive_reset")),
+    at(&["whoclosed_gone"], &[Hook::Tracepoint("tcp_destroy_sock")]),
+    at(&["whoclosed_send"], &[Hook::Tracepoint("sock_send_length")]),
+    at(&["whoclosed_recv"], &[Hook::Tracepoint("sock_recv_length")]),
+    at(
+        &["whoclosed_rst_i"],
+        &[Hook::Tracepoint("tcp_receive_reset")],
+    ),
     // The second on kernels before 6.10, whose tracepoint gives no reason.
     at(
         &["whoclosed_rst_r", "whoclosed_rst_o"],
-        Hook::Tracepoint("tcp_send_reset"),
+        &[Hook::Tracepoint("tcp_send_reset")],
     ),
-    at(&["whoclosed_again"], Hook::Tracepoint("tcp_retransmit_skb")),
-    at(&["whoclosed_line"], Hook::Uprobe("ngx_log_error_core")),
-    at(&["whoclosed_tls"], Hook::Uprobe("ngx_ssl_handshake")),
-    at(&["whoclosed_tls_r"], Hook::Uprobe("ngx_ssl_handshake")),
-    at(&["whoclosed_open"], Hook::Iterator("bpf_sk_storage_map")),
+    at(
+        &["whoclosed_again"],
+        &[Hook::Tracepoint("tcp_retransmit_skb")],
+    ),
+    at(
+        &["whoclosed_exit"],
+        &[Hook::Tracepoint("sched_process_exit")],
+    ),
+    at(&["whoclosed_line"], &[Hook::Uprobe("ngx_log_error_core")]),
+    at(&["whoclosed_tls"], TLS),
+    at(&["whoclosed_tls_r"], TLS),
+    at(&["whoclosed_open"], &[Hook::Iterator("bpf_sk_storage_map")]),
 ];
 
 /// What a process holds of BPF, by ids.
@@ -159,7 +175,8 @@ mod tests {
         };
         let section = section.split("\n## ").next().unwrap_or_default();
         for program in PROGRAMS {
-            for name in program.names.iter().copied().chain([program.hook.name()]) {
+            let hooks = program.hooks.iter().map(Hook::name);
+            for name in program.names.iter().copied().chain(hooks) {
                 let whole = section.contains(name)
                     || name
                         .strip_prefix("whoclosed")

@@ -190,23 +190,79 @@ impl Socket {
 
 /// `PF_EXITING` of `linux/sched.h`.
 const EXITING: u32 = 4;
+/// `PF_KTHREAD` of `linux/sched.h`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+#[inline(always)]
+fn current_task() -> *const c_void {
+    // SAFETY: no arguments; the kernel returns the current task's address.
+    (unsafe { bpf_get_current_task() }) as *const c_void
+}
+
+#[inline(always)]
+fn has_flag(flag: u32) -> bool {
+    let flags: u32 = read(current_task(), layout::TASK_FLAGS);
+    flags & flag != 0
+}
 
 /// Who the current process is, and whether and how it is ending.
 #[inline(always)]
 pub(crate) fn describe_current(peer: &mut PeerClose) {
-    // SAFETY: no arguments; the kernel returns the current task's address.
-    let task = unsafe { bpf_get_current_task() } as *const c_void;
-    let leader: *const c_void = read(task, layout::GROUP_LEADER);
-    peer.pid = read(task, layout::TGID);
+    peer.pid = current_pid();
     peer.parent_pid = parent_pid();
-    read_into(leader, layout::COMM, &mut peer.comm);
-    let flags: u32 = read(task, layout::TASK_FLAGS);
-    if flags & EXITING != 0 {
-        let signal: *const c_void = read(task, layout::SIGNAL);
-        let victim: *const c_void = read(signal, layout::OOM_MM);
+    process_name(&mut peer.comm);
+    if has_flag(EXITING) {
+        let exit = exit();
         peer.exiting = 1;
-        peer.exit_code = read(task, layout::EXIT_CODE);
-        peer.out_of_memory = u8::from(!victim.is_null());
+        peer.exit_code = exit.code;
+        peer.out_of_memory = u8::from(exit.out_of_memory);
+    }
+}
+
+/// Id of the current process.
+#[inline(always)]
+pub(crate) fn current_pid() -> u32 {
+    read(current_task(), layout::TGID)
+}
+
+/// Name of the current process's main thread.
+#[inline(always)]
+pub(crate) fn process_name(target: &mut [u8; 16]) {
+    let leader: *const c_void = read(current_task(), layout::GROUP_LEADER);
+    read_into(leader, layout::COMM, target);
+}
+
+/// Does the current task run no process's code?
+#[inline(always)]
+pub(crate) fn is_kernel_thread() -> bool {
+    has_flag(KERNEL_THREAD)
+}
+
+/// Is the current task, which is ending, the last of its process to do so?
+#[inline(always)]
+pub(crate) fn is_last_thread() -> bool {
+    let signal: *const c_void = read(current_task(), layout::SIGNAL);
+    let live: u32 = read(signal, layout::LIVE_THREADS);
+    live == 0
+}
+
+/// How a process ends.
+pub(crate) struct Exit {
+    /// As wait() gives it.
+    pub(crate) code: u32,
+    /// The kernel chose it to free memory.
+    pub(crate) out_of_memory: bool,
+}
+
+/// How the current process, which is ending, does so.
+#[inline(always)]
+pub(crate) fn exit() -> Exit {
+    let task = current_task();
+    let signal: *const c_void = read(task, layout::SIGNAL);
+    let victim: *const c_void = read(signal, layout::OOM_MM);
+    Exit {
+        code: read(task, layout::EXIT_CODE),
+        out_of_memory: !victim.is_null(),
     }
 }
 
@@ -214,9 +270,7 @@ pub(crate) fn describe_current(peer: &mut PeerClose) {
 /// be a socket's; 0 if nobody has asked for that cookie yet.
 #[inline(always)]
 pub(crate) fn cookie_of(descriptor: i32) -> u64 {
-    // SAFETY: no arguments; the kernel returns the current task's address.
-    let task = unsafe { bpf_get_current_task() } as *const c_void;
-    let files: *const c_void = read(task, layout::FILES);
+    let files: *const c_void = read(current_task(), layout::FILES);
     let table: *const c_void = read(files, layout::FILE_TABLE);
     let size: u32 = read(table, layout::FILE_TABLE_SIZE);
     // A negative descriptor is larger than any table.
@@ -234,8 +288,6 @@ pub(crate) fn cookie_of(descriptor: i32) -> u64 {
 /// Process id of the current task's parent.
 #[inline(always)]
 pub(crate) fn parent_pid() -> u32 {
-    // SAFETY: no arguments; the kernel returns the current task's address.
-    let task = unsafe { bpf_get_current_task() } as *const c_void;
-    let parent: *const c_void = read(task, layout::PARENT);
+    let parent: *const c_void = read(current_task(), layout::PARENT);
     read(parent, layout::TGID)
 }

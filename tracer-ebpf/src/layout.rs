@@ -76,6 +76,8 @@ layout! {
     EXIT_CODE = "task_struct"."exit_code";
     /// What the threads of a process share.
     SIGNAL = "task_struct"."signal";
+    /// How many threads of it have not begun to end.
+    LIVE_THREADS = "signal_struct"."live"."counter";
     /// Memory of a process that was chosen to free some.
     OOM_MM = "signal_struct"."oom_mm";
     /// Bytes that a socket has received in order.

@@ -16,8 +16,10 @@ pub const CONTINUATIONS_OVERWRITTEN: u32 = 5;
 pub const PEER_CLOSE_RECORDS: u32 = 6;
 /// A backend's side for which the kernel had no socket storage.
 pub const PEER_STORAGE: u32 = 7;
+/// A record that found no room in the ring buffer: a backend's process that ended.
+pub const BACKEND_EXIT_RECORDS: u32 = 8;
 /// Counters in the map `LOSS`.
-pub const COUNT: u32 = 8;
+pub const COUNT: u32 = 9;
 
 /// Names of the counters, as the trace and the report give them.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -29,4 +31,5 @@ pub const NAMES: [&str; COUNT as usize] = [
     "continuations_overwritten",
     "peer_close_records",
     "peer_storage",
+    "backend_exit_records",
 ];

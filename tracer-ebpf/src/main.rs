@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod backends;
 mod handshake;
 mod kernel;
 mod life;
@@ -107,6 +108,14 @@ fn whoclosed_again(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn whoclosed_gone(context: BtfTracePointContext) -> i32 {
     life::destroyed(socket(&context));
+    0
+}
+
+// tp_btf/sched_process_exit
+// proto: struct task_struct *p[, bool group_dead]; since 2.6.29; p is the current task
+#[btf_tracepoint(function = "sched_process_exit")]
+fn whoclosed_exit(_: BtfTracePointContext) -> i32 {
+    backends::exited();
     0
 }
 

@@ -5,9 +5,10 @@ use core::ffi::c_void;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
+use tracer_ebpf::backend::{BackendExit, BackendKey, BackendProcess, PROCESSES};
 use tracer_ebpf::connection::Connection;
 use tracer_ebpf::continuation::Continuation;
-use tracer_ebpf::peer::{PeerClose, PeerKey};
+use tracer_ebpf::peer::{Expected, PeerClose, PeerKey};
 use tracer_ebpf::settings::THREADS;
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{logged::Logged, loss};
@@ -22,9 +23,17 @@ static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 #[btf_map]
 static PEERS: SkStorage<PeerClose> = SkStorage::new();
 
-/// Connections whose other end may still show up on this host, with nginx's cookie.
+/// Connections whose other end may still show up on this host.
 #[btf_map]
-static EXPECTED_PEERS: LruHashMap<PeerKey, u64, 16384> = LruHashMap::new();
+static EXPECTED_PEERS: LruHashMap<PeerKey, Expected, 16384> = LruHashMap::new();
+
+/// Processes that have ended backends' sides, by upstream.
+#[btf_map]
+static BACKENDS: LruHashMap<BackendKey, BackendProcess, { PROCESSES }> = LruHashMap::new();
+
+/// The same processes, while they live: whose end is to be told.
+#[btf_map]
+static WATCHED_EXITS: LruHashMap<u32, u32, { PROCESSES }> = LruHashMap::new();
 
 /// Records to user space. The loader sets the real size.
 #[btf_map]
@@ -100,15 +109,15 @@ pub(crate) fn new_peer(socket: Socket) -> Option<&'static mut PeerClose> {
 
 /// The other end of nginx's socket with this cookie may come.
 #[inline(always)]
-pub(crate) fn expect_peer(key: &PeerKey, cookie: u64) {
+pub(crate) fn expect_peer(key: &PeerKey, expected: &Expected) {
     // A full LRU map makes room by itself: what it throws out is a backend elsewhere.
-    let _ = EXPECTED_PEERS.insert(key, cookie, 0);
+    let _ = EXPECTED_PEERS.insert(key, expected, 0);
 }
 
-/// Cookie of nginx's socket whose other end this is.
+/// nginx's side whose other end this is.
 #[inline(always)]
-pub(crate) fn expected_peer(key: &PeerKey) -> Option<u64> {
-    // SAFETY: the value is copied at once; a cookie of another connection could stand
+pub(crate) fn expected_peer(key: &PeerKey) -> Option<Expected> {
+    // SAFETY: the value is copied at once; that of another connection could stand
     // there only if nginx had used the same addresses and ports again meanwhile.
     unsafe { EXPECTED_PEERS.get(key) }.copied()
 }
@@ -118,6 +127,42 @@ pub(crate) fn expected_peer(key: &PeerKey) -> Option<u64> {
 pub(crate) fn forget_peer(key: &PeerKey) {
     // It is gone already if the other end came.
     let _ = EXPECTED_PEERS.remove(key);
+}
+
+/// What a process has done with the connections of an upstream.
+#[inline(always)]
+pub(crate) fn backend_process(key: &BackendKey) -> Option<&'static mut BackendProcess> {
+    let process = BACKENDS.get_ptr_mut(key)?;
+    // SAFETY: an element of a preallocated map, which is never freed while programs run;
+    // were it given to another key meanwhile, that one would count one too many.
+    unsafe { process.as_mut() }
+}
+
+/// A process that is new to an upstream.
+#[inline(always)]
+pub(crate) fn new_backend_process(key: &BackendKey, process: &BackendProcess) {
+    // A full LRU map makes room by itself; user space has read what it throws out.
+    let _ = BACKENDS.insert(key, process, 0);
+}
+
+/// The end of this process is to be told.
+#[inline(always)]
+pub(crate) fn watch_exit(pid: u32) {
+    if !is_exit_watched(pid) {
+        let _ = WATCHED_EXITS.insert(pid, 1, 0);
+    }
+}
+
+/// Is it? Runs at each end of a thread of the host.
+#[inline(always)]
+pub(crate) fn is_exit_watched(pid: u32) -> bool {
+    WATCHED_EXITS.get_ptr(pid).is_some()
+}
+
+/// It is told now; false if somebody else was quicker.
+#[inline(always)]
+pub(crate) fn unwatch_exit(pid: u32) -> bool {
+    WATCHED_EXITS.remove(pid).is_ok()
 }
 
 /// Counts one loss.
@@ -163,6 +208,12 @@ pub(crate) fn send_continuation(record: &Continuation) {
 #[inline(always)]
 pub(crate) fn send_peer_close(record: &PeerClose) {
     output(record, loss::PEER_CLOSE_RECORDS);
+}
+
+/// Sends the end of a backend's process.
+#[inline(always)]
+pub(crate) fn send_backend_exit(record: &BackendExit) {
+    output(record, loss::BACKEND_EXIT_RECORDS);
 }
 
 /// The counters of a slot on this processor.

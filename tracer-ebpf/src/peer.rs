@@ -22,8 +22,20 @@ wire! {
 }
 
 wire! {
+    /// nginx's side of a connection whose other end may show up.
+    pub struct Expected, size 16, last reserved at 12 {
+        /// Cookie of nginx's socket.
+        pub cookie: u64,
+        /// Slot of its upstream in the counters.
+        pub upstream: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+}
+
+wire! {
     /// The backend's side, as its own process ended it before nginx did.
-    pub struct PeerClose, size 72, last sent at 71 {
+    pub struct PeerClose, size 80, last reserved at 76 {
         /// [`Kind::PeerClose`]
         pub kind: u32,
         /// [`PeerClose::SIZE`]
@@ -46,14 +58,18 @@ wire! {
         pub comm: [u8; 16],
         /// Bytes from nginx that it had not read.
         pub unread_bytes: u32,
+        /// Slot of nginx's side's upstream in the counters.
+        pub upstream: u32,
         /// 1 if the process was ending, and nobody called close().
         pub exiting: u8,
         /// 1 if the kernel had chosen the process to free memory.
         pub out_of_memory: u8,
         /// 1 if a process had accepted the connection.
         pub accepted: u8,
-        /// Set once the record has left.
-        pub sent: u8,
+        /// Set once the process has ended its side.
+        pub ended: u8,
+        /// Zero.
+        pub reserved: [u8; 4],
     }
 }
 

@@ -5,16 +5,18 @@
 use tracer_ebpf::Kind;
 use tracer_ebpf::connection::Connection;
 use tracer_ebpf::loss;
-use tracer_ebpf::peer::{PeerClose, PeerKey};
+use tracer_ebpf::peer::{Expected, PeerClose, PeerKey};
 
 use crate::kernel::{self, Socket};
-use crate::maps;
 use crate::threads::now;
+use crate::{backends, maps};
 
 const ESTABLISHED: i32 = 1;
 const SYN_RECV: i32 = 3;
 const FIN_WAIT1: i32 = 4;
 const CLOSE: i32 = 7;
+const CLOSE_WAIT: i32 = 8;
+const LAST_ACK: i32 = 9;
 
 /// Loopback addresses mean another host in every network namespace.
 #[inline(always)]
@@ -30,7 +32,12 @@ fn netns_of(address: &[u8; 16], socket: Socket) -> u32 {
 #[inline(always)]
 pub(crate) fn expect(socket: Socket, connection: &Connection) {
     if let Some(key) = key_of_nginx(socket) {
-        maps::expect_peer(&key, connection.cookie);
+        let expected = Expected {
+            cookie: connection.cookie,
+            upstream: connection.upstream,
+            reserved: 0,
+        };
+        maps::expect_peer(&key, &expected);
     }
 }
 
@@ -59,10 +66,12 @@ fn key_of_nginx(socket: Socket) -> Option<PeerKey> {
 /// `inet_sock_set_state` of a socket that is no upstream connection.
 #[inline(always)]
 pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
-    if from == SYN_RECV && to == ESTABLISHED {
-        attach(socket);
-    } else if from == ESTABLISHED && (to == FIN_WAIT1 || to == CLOSE) {
-        ended(socket, to);
+    match (from, to) {
+        (SYN_RECV, ESTABLISHED) => attach(socket),
+        (ESTABLISHED, FIN_WAIT1 | CLOSE) | (CLOSE_WAIT, LAST_ACK | CLOSE) => {
+            ended(socket, from, to);
+        }
+        _ => {}
     }
 }
 
@@ -77,7 +86,7 @@ fn attach(socket: Socket) {
     key.nginx_port = socket.remote_port();
     key.backend_port = socket.local_port();
     key.netns = netns_of(&key.backend, socket);
-    let Some(cookie) = maps::expected_peer(&key) else {
+    let Some(expected) = maps::expected_peer(&key) else {
         return;
     };
     let Some(peer) = maps::new_peer(socket) else {
@@ -87,30 +96,35 @@ fn attach(socket: Socket) {
     peer.kind = Kind::PeerClose as u32;
     peer.size = PeerClose::SIZE as u32;
     peer.netns = socket.netns();
-    peer.cookie = cookie;
+    peer.cookie = expected.cookie;
+    peer.upstream = expected.upstream;
     maps::forget_peer(&key);
 }
 
 /// From ESTABLISHED (nginx's FIN has not come) a socket goes to FIN_WAIT1 only by a
-/// call of its owner, and to CLOSE either by one (unread bytes, linger of zero, a
+/// call of its owner, from CLOSE_WAIT (it has) likewise to LAST_ACK; to CLOSE either by one (unread bytes, linger of zero, a
 /// listener that closes) or, with an error set before, by an RST, a timer or an
 /// administrator (tcp_reset, tcp_write_err, tcp_abort): only the first is the
 /// owner's, in whose context this runs.
 #[inline(always)]
-fn ended(socket: Socket, to: i32) {
+fn ended(socket: Socket, from: i32, to: i32) {
     let Some(peer) = maps::peer(socket) else {
         return;
     };
-    if peer.sent != 0 || (to == CLOSE && socket.error() != 0) {
+    if peer.ended != 0 || (to == CLOSE && socket.error() != 0) {
         return;
     }
+    peer.ended = 1;
     peer.ns = now();
+    kernel::describe_current(peer);
+    backends::ended_one(peer);
+    if from != ESTABLISHED {
+        return;
+    }
     // Before the socket is taken from its file, and the queue of unread bytes counts
     // by sequence numbers, which its flush leaves as they are.
     peer.unread_bytes = socket.unread();
     peer.received_bytes = socket.received_bytes();
     peer.accepted = u8::from(socket.is_accepted());
-    kernel::describe_current(peer);
     maps::send_peer_close(peer);
-    peer.sent = 1;
 }

@@ -15,6 +15,8 @@ pub enum Kind {
     Continuation = 3,
     /// [`crate::peer::PeerClose`]
     PeerClose = 4,
+    /// [`crate::backend::BackendExit`]
+    BackendExit = 5,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
             2 => Ok(Self::Logged),
             3 => Ok(Self::Continuation),
             4 => Ok(Self::PeerClose),
+            5 => Ok(Self::BackendExit),
             other => Err(DecodeError::Kind(other)),
         }
     }
@@ -115,7 +118,7 @@ macro_rules! wire {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(C)]
         pub struct $name {
             $($(#[$field_meta])* pub $field: $type,)*

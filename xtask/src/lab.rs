@@ -5,10 +5,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
-use crate::{build, setup, step, workspace};
+use crate::{build, nginx, setup, step, workspace};
 
 /// The seed of the short lab that `cargo xtask test` runs, and of the fixtures.
 const SEED: u64 = 1;
@@ -121,17 +121,9 @@ impl Options {
 fn binary(version: &str, distribution: &Path) -> Result<PathBuf> {
     Ok(match version {
         "1.22" => distribution.to_owned(),
-        "1.28" => newer()?,
+        "1.28" => nginx::version_1_28()?,
         file => std::path::absolute(file)?,
     })
-}
-
-fn newer() -> Result<PathBuf> {
-    let program = workspace::tools()?.join("nginx-1.28/sbin/nginx");
-    if !program.is_file() {
-        bail!("there is no nginx 1.28 yet; `cargo xtask setup --lab` builds it");
-    }
-    Ok(program)
 }
 
 fn run(agent: &Path, nginx: &Path, arguments: &[OsString]) -> Result<()> {

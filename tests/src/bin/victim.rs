@@ -1,15 +1,17 @@
-//! A backend that is a process of its own, takes one request and ends as its argument
-//! says: `wait` (for whoever kills it), `abort`, `exit` (with status 3), or `unread`
-//! (closes with the request's body unread, then waits). It prints the address where it
-//! listens, IPv4 loopback unless a second argument names one, then that of the connection
-//! as soon as the request is there.
+//! A backend that is a process of its own, takes one request and ends as its first
+//! argument says. The second, if there is one, says where it listens. It prints the
+//! address where it does, then that of the connection as soon as the request is there.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes of the body that `unread` leaves.
+use rustix::net::sockopt::set_socket_linger;
+
+/// Bytes of the request's body.
 const BODY: usize = 1024;
 
 fn say(what: impl std::fmt::Display) -> io::Result<()> {
@@ -18,8 +20,8 @@ fn say(what: impl std::fmt::Display) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Length of the request's head, once it and `body` bytes have arrived.
-fn arrived(stream: &TcpStream, body: usize) -> io::Result<usize> {
+/// Length of the request's head, once it and the body have arrived.
+fn arrived(stream: &TcpStream) -> io::Result<usize> {
     let mut buffer = [0; 65_536];
     loop {
         let length = stream.peek(&mut buffer)?;
@@ -27,7 +29,7 @@ fn arrived(stream: &TcpStream, body: usize) -> io::Result<usize> {
             .windows(4)
             .position(|bytes| bytes == b"\r\n\r\n");
         if let Some(head) = head
-            && length >= head + 4 + body
+            && length >= head + 4 + BODY
         {
             return Ok(head + 4);
         }
@@ -35,23 +37,80 @@ fn arrived(stream: &TcpStream, body: usize) -> io::Result<usize> {
     }
 }
 
-fn main() -> io::Result<()> {
-    let mode = std::env::args().nth(1).unwrap_or_default();
-    let address = std::env::args().nth(2);
-    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0"))?;
-    say(listener.local_addr()?)?;
-    let (mut stream, peer) = listener.accept()?;
-    let body = if mode == "unread" { BODY } else { 0 };
-    let head = arrived(&stream, body)?;
-    stream.read_exact(&mut vec![0; head])?;
-    say(peer)?;
-    match mode.as_str() {
-        "abort" => std::process::abort(),
-        "exit" => std::process::exit(3),
-        "unread" => drop(stream),
-        _ => {}
-    }
+fn wait() -> ! {
     loop {
         thread::sleep(Duration::from_secs(1));
     }
+}
+
+/// Threads that have nothing to do with the connection, and live when the process ends.
+fn bystanders() {
+    for _ in 0..3 {
+        thread::spawn(|| wait());
+    }
+}
+
+/// Takes memory until the kernel has none left for this process.
+fn take_all_memory() -> ! {
+    let mut taken: Vec<Vec<u8>> = Vec::new();
+    loop {
+        taken.push(vec![1; 1 << 20]);
+        std::hint::black_box(&taken);
+    }
+}
+
+fn main() -> io::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mode = arguments.next().unwrap_or_default();
+    if mode == "heir" {
+        // Holds the connection as its stdin, and leaves it to the kernel.
+        thread::sleep(Duration::from_millis(50));
+        std::process::exit(4);
+    }
+    let address = arguments.next();
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0"))?;
+    say(listener.local_addr()?)?;
+    let (mut stream, peer) = listener.accept()?;
+    let head = arrived(&stream)?;
+    let read = if mode == "unread" { head } else { head + BODY };
+    stream.read_exact(&mut vec![0; read])?;
+    say(peer)?;
+    match mode.as_str() {
+        // For whoever kills it.
+        "wait" => {}
+        "abort" => std::process::abort(),
+        "exit" => std::process::exit(3),
+        // By a call, with the request's body unread.
+        "unread" => drop(stream),
+        // By a call, with an RST that nothing asked for.
+        "reset" => {
+            set_socket_linger(&stream, Some(Duration::ZERO))?;
+            drop(stream);
+        }
+        // By a call, and then by itself: from a thread beside others.
+        "close-then-exit" => {
+            bystanders();
+            thread::spawn(|| {
+                drop(stream);
+                std::process::exit(5)
+            });
+        }
+        // A thread beside others brings the process down.
+        "thread-aborts" => {
+            bystanders();
+            thread::spawn(|| std::process::abort());
+        }
+        // Another process inherits the connection and ends; this one has closed before.
+        "inherit" => {
+            let mut heir = Command::new(std::env::current_exe()?)
+                .arg("heir")
+                .stdin(Stdio::from(OwnedFd::from(stream)))
+                .spawn()?;
+            say(heir.id())?;
+            heir.wait()?;
+        }
+        "out-of-memory" => take_all_memory(),
+        _ => return Err(io::Error::other(format!("no such mode: {mode}"))),
+    }
+    wait()
 }

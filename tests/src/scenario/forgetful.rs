@@ -9,11 +9,12 @@ use super::{Part, Stage};
 use crate::act::{Act, Constant, Expected, Value};
 use crate::backend::{Backend, Connection, Habits, Idle, Why};
 use crate::behaviour::Means;
-use crate::clock::{PATIENCE, between, now_ns};
+use crate::clock::{PATIENCE, between, now_ns, wait_for};
 use crate::draw::Draw;
 use crate::load::{Client, Method, Request};
 use crate::netns::{Forgotten, Middlebox, Namespace};
 use crate::nginx::{Configuration, Upstream};
+use crate::sockets::{self, State};
 use crate::stale::{Race, pooled_by};
 
 /// Connections of the part, to one backend.
@@ -112,11 +113,18 @@ impl Forgetful {
         pooled_by(stage.nginx, &race)
     }
 
+    /// Waits until the backend has closed every connection, and nginx has seen that:
+    /// its workers may be stopped meanwhile.
     fn all_closed(&self) -> Result<()> {
         let closed = |records: &[Connection]| records.iter().all(|record| !record.is_open());
         self.backend
             .wait_until("the idle closes", PATIENCE, closed)?;
-        Ok(())
+        wait_for("nginx to close its ends", PATIENCE, || {
+            let sockets = sockets::towards(self.backend.address())?;
+            let mut states = sockets.iter().map(|socket| socket.state);
+            let open = states.any(|state| [State::ESTABLISHED, State::CLOSE_WAIT].contains(&state));
+            Ok((!open).then_some(()))
+        })
     }
 
     fn forget(&mut self, stage: &Stage<'_>, plan: Plan) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::LogLine;
+use super::{Carried, LogLine};
 use crate::act::{Act, Constant};
 
 /// One run's records. None of them is the tool's.
@@ -14,6 +14,8 @@ pub struct Recorded {
     pub constants: Vec<(String, Constant)>,
     /// Lines of nginx's log that report a failed attempt.
     pub log: Vec<LogLine>,
+    /// Requests of failed attempts, as they were on the wire.
+    pub wire: Vec<Carried>,
     /// Good requests beside.
     pub traffic: Option<Traffic>,
 }

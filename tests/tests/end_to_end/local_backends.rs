@@ -1,171 +1,153 @@
 //! Backends that are processes of this host: the trace tells which process ended its
-//! side of a connection, how, and what it left unread.
+//! side of a connection, how, what it left unread, and how the process itself ended.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+mod victim;
+
+use std::fs;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
-use lab::backend::{Backend, Habits, IPV4, IPV6};
+use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
-use lab::clock::PATIENCE;
+use lab::clock::{PATIENCE, wait_for};
 use lab::load::{Client, Request};
+use lab::memory_cgroup::MemoryCgroup;
 use lab::netns::Namespace;
 use lab::nginx::{Configuration, Upstream};
-use lab::processes;
+use lab::process_backend::{ProcessBackend, Spec};
+use lab::{processes, tool};
 use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, alone};
-
-/// A backend that takes one request and ends.
-struct Victim {
-    child: Child,
-    said: BufReader<ChildStdout>,
-}
-
-impl Victim {
-    #[track_caller]
-    fn start(mode: &str, address: SocketAddr) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_victim"));
-        let mut command = processes::bound_to_us(program);
-        let command = command.arg(mode).arg(address.to_string());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        Self { child, said }
-    }
-
-    /// The next address that it prints.
-    #[track_caller]
-    fn address(&mut self) -> SocketAddr {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        line.trim().parse().unwrap()
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        processes::end(&mut self.child, Signal::KILL, PATIENCE);
-    }
-}
-
-/// All records of a trace.
-#[track_caller]
-fn records(trace: &Path) -> Vec<Value> {
-    let text = zstd::decode_all(File::open(trace).unwrap()).unwrap();
-    let text = String::from_utf8(text).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-/// One request to a victim; the record of its side, its pid, and the record of nginx's
-/// side.
-#[track_caller]
-fn one_request(mode: &str, signal: Option<Signal>) -> (Value, u32, Value) {
-    let sides = one_request_to(Victim::start(mode, IPV4), signal);
-    assert_eq!(sides.0["netns"], sides.2["netns"]);
-    sides
-}
-
-#[track_caller]
-fn one_request_to(mut victim: Victim, signal: Option<Signal>) -> (Value, u32, Value) {
-    let backend = victim.address();
-    let upstream = Upstream::new("app", backend);
-    let mut bench = Bench::start(&Configuration::new(vec![upstream]), &[]);
-    let mut client = Client::connect(bench.nginx.address()).unwrap();
-    client.send(&Request::post("/app/one", 1024)).unwrap();
-    let nginx_side = victim.address();
-    if let Some(signal) = signal {
-        processes::signal(victim.child.id(), signal).unwrap();
-    }
-    assert_eq!(client.receive().unwrap().status, 502);
-    bench.wait_until_closed(backend);
-    bench.report();
-    let records = records(&bench.trace());
-    let place = |kind: &str, of: &dyn Fn(&Value) -> bool| {
-        let mut found = records
-            .iter()
-            .enumerate()
-            .filter(|(_, record)| record["kind"] == kind && of(record));
-        let one = found.next();
-        assert!(found.next().is_none(), "more than one {kind}");
-        one.unwrap_or_else(|| panic!("no {kind} in {records:#?}"))
-    };
-    let (at, connection) = place("connection", &|record| {
-        record["local"] == json!(nginx_side.to_string())
-    });
-    let (before, peer) = place("peer_close", &|_| true);
-    assert!(before < at, "the backend's side ended first");
-    assert_eq!(peer["cookie"], connection["cookie"]);
-    assert_eq!(peer["accepted"], true);
-    assert_eq!(peer["received_bytes"], connection["sent_bytes"]);
-    assert_eq!(peer["comm"], "victim");
-    assert_eq!(peer["parent_pid"], std::process::id());
-    // It had the whole request, so nothing was on its way when nginx closed.
-    if connection["rst_received_ns"].is_null() {
-        assert_eq!(connection["unacked_at_close"], 0);
-    }
-    (peer.clone(), victim.child.id(), connection.clone())
-}
+use self::victim::{Scene, one_request};
+use crate::bench::{Bench, alone, records};
 
 #[test]
 fn a_killed_backends_side_tells_its_process_and_signal() {
     let _alone = alone();
-    let (peer, pid, _) = one_request("wait", Some(Signal::KILL));
-    assert_eq!(peer["pid"], pid);
-    assert_eq!(peer["exit"], json!({"signal": 9}));
+    let scene = Scene {
+        signal: Some(Signal::KILL),
+        ends: true,
+        ..Scene::default()
+    };
+    let seen = scene.one_request("wait");
+    seen.is_its_own(json!({"signal": 9}));
+    // Its end is told with the connection's already.
+    assert!(seen.exits.is_empty(), "{:#?}", seen.exits);
 }
 
 #[test]
 fn a_backend_that_aborts_tells_its_signal() {
     let _alone = alone();
-    let (peer, pid, _) = one_request("abort", None);
-    assert_eq!(peer["pid"], pid);
-    assert_eq!(peer["exit"], json!({"signal": 6}));
+    one_request("abort").is_its_own(json!({"signal": 6}));
+}
+
+#[test]
+fn a_thread_that_aborts_ends_the_connections_of_all() {
+    let _alone = alone();
+    one_request("thread-aborts").is_its_own(json!({"signal": 6}));
 }
 
 #[test]
 fn a_backend_that_exits_tells_its_status() {
     let _alone = alone();
-    let (peer, pid, _) = one_request("exit", None);
-    assert_eq!(peer["pid"], pid);
-    assert_eq!(peer["exit"], json!({"code": 3}));
+    one_request("exit").is_its_own(json!({"code": 3}));
+}
+
+#[test]
+fn a_backend_without_memory_left_tells_that() {
+    let _alone = alone();
+    let cgroup = MemoryCgroup::create(48 << 20).unwrap();
+    let scene = Scene {
+        cgroup: Some(&cgroup),
+        ends: true,
+        ..Scene::default()
+    };
+    let seen = scene.one_request("out-of-memory");
+    seen.is_its_own(json!("out_of_memory"));
 }
 
 #[test]
 fn a_backend_that_closes_by_a_call_tells_what_it_left_unread() {
     let _alone = alone();
-    let (peer, pid, connection) = one_request("unread", None);
-    assert_eq!(peer["pid"], pid);
-    assert_eq!(peer["exit"], Value::Null);
-    assert_eq!(peer["unread_bytes"], 1024);
+    let seen = one_request("unread");
+    seen.is_its_own(Value::Null);
+    assert_eq!(seen.peer["unread_bytes"], 1024);
+    let connection = &seen.connection;
     assert!(connection["rst_received_ns"].is_u64(), "{connection}");
 }
 
 #[test]
-fn a_killed_backends_side_is_joined_over_ipv6() {
+fn a_reset_by_a_call_is_the_processs_own() {
     let _alone = alone();
-    let victim = Victim::start("wait", IPV6);
-    let (peer, pid, connection) = one_request_to(victim, Some(Signal::KILL));
-    assert_eq!(peer["pid"], pid);
-    assert_eq!(peer["exit"], json!({"signal": 9}));
-    assert_eq!(peer["netns"], connection["netns"]);
+    let seen = one_request("reset");
+    seen.is_its_own(Value::Null);
+    assert_eq!(seen.peer["unread_bytes"], 0);
+    assert!(seen.connection["fin_received_ns"].is_null());
+    assert!(seen.connection["rst_received_ns"].is_u64());
 }
 
 #[test]
-fn a_killed_backends_side_is_joined_across_network_namespaces() {
+fn a_process_that_closes_by_a_call_and_exits_is_told_to_have_exited_once() {
+    let _alone = alone();
+    let scene = Scene {
+        ends: true,
+        ..Scene::default()
+    };
+    let seen = scene.one_request("close-then-exit");
+    seen.is_its_own(Value::Null);
+    let [exit] = seen.exits.as_slice() else {
+        panic!("{:#?}", seen.exits);
+    };
+    for same in ["pid", "parent_pid", "comm"] {
+        assert_eq!(exit[same], seen.peer[same]);
+    }
+    assert_eq!(exit["exit"], json!({"code": 5}));
+    assert!(exit["ns"].as_u64() > seen.peer["ns"].as_u64());
+}
+
+#[test]
+fn the_last_process_that_holds_a_connection_is_the_one_that_ends_it() {
+    let _alone = alone();
+    let seen = one_request("inherit");
+    assert_eq!(
+        json!(seen.peer["pid"]),
+        json!(seen.said.parse::<u32>().unwrap())
+    );
+    assert_eq!(seen.peer["parent_pid"], seen.pid);
+    assert_eq!(seen.peer["exit"], json!({"code": 4}));
+}
+
+#[test]
+fn a_backend_is_found_over_ipv6_and_behind_a_listener_for_both_families() {
+    let _alone = alone();
+    for (listen, host) in [
+        ("[::1]:0", "::1"),
+        ("[::]:0", "127.0.0.1"),
+        ("[::]:0", "::1"),
+    ] {
+        let scene = Scene {
+            listen: Some(listen.parse().unwrap()),
+            host: Some(host),
+            ..Scene::default()
+        };
+        scene.one_request("exit").is_its_own(json!({"code": 3}));
+    }
+}
+
+#[test]
+fn a_backend_is_found_across_network_namespaces() {
     let _alone = alone();
     let namespace = Namespace::create().unwrap();
     for address in [namespace.ipv4(), namespace.ipv6()] {
-        let victim = namespace.enter(|| Ok(Victim::start("wait", address)));
-        let (peer, pid, connection) = one_request_to(victim.unwrap(), Some(Signal::KILL));
-        assert_eq!(peer["pid"], pid);
-        assert_eq!(peer["exit"], json!({"signal": 9}));
-        assert_ne!(peer["netns"], connection["netns"]);
+        let scene = Scene {
+            listen: Some(address),
+            inside: Some(&namespace),
+            ..Scene::default()
+        };
+        scene.one_request("exit").is_its_own(json!({"code": 3}));
     }
 }
 
@@ -192,16 +174,16 @@ fn nothing_is_seen_of_a_backend_behind_a_redirection() {
         bench.wait_until_closed(far.address());
         let report = bench.report();
         assert_eq!(report.incidents.len(), 2);
-        let records = records(&bench.trace());
+        let connections = records(&bench.trace(), "connection");
         let cookie = |backend: &Backend| {
             let remote = json!(backend.address().to_string());
-            let of_it = |record: &&Value| record["remote"] == remote;
-            let mut found = records.iter().filter(of_it);
+            let mut found = connections
+                .iter()
+                .filter(|record| record["remote"] == remote);
             found.next().expect("no connection")["cookie"].clone()
         };
-        let peers: Vec<_> = records
+        let peers: Vec<_> = records(&bench.trace(), "peer_close")
             .iter()
-            .filter(|record| record["kind"] == "peer_close")
             .map(|record| record["cookie"].clone())
             .collect();
         assert_eq!(peers, [cookie(&near)]);
@@ -210,4 +192,131 @@ fn nothing_is_seen_of_a_backend_behind_a_redirection() {
         let end = &far.connections()[0];
         assert_eq!(end.local, far.address());
     }
+}
+
+/// How many connections of the calling thread's network namespace came about by cookie.
+fn by_cookie() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names
+        .split_whitespace()
+        .position(|name| name == "SyncookiesRecv");
+    let value = values.split_whitespace().nth(at.unwrap());
+    value.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_connection_that_came_about_by_a_syn_cookie_is_joined() {
+    let _alone = alone();
+    // The setting is that of a network namespace, and this is one of the thread's own.
+    let thread = std::thread::spawn(|| {
+        #[expect(
+            deprecated,
+            reason = "its fault is CLONE_FILES, which takes descriptors from their owners"
+        )]
+        rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
+        let ip = processes::which("ip").unwrap();
+        tool::finish(Command::new(ip).args(["link", "set", "lo", "up"]))
+            .unwrap()
+            .succeeded()
+            .unwrap();
+        // Every connection, not only those that find the queue full.
+        fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
+        let before = by_cookie();
+        let seen = one_request("exit");
+        assert!(by_cookie() > before);
+        seen.is_its_own(json!({"code": 3}));
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_server_that_closes_its_connections_before_it_exits_is_told_to_have_exited() {
+    let _alone = alone();
+    let spec = Spec {
+        address: IPV4,
+        habits: Habits::default(),
+        graceful: true,
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_whoclosed-backend"));
+    let mut backend = ProcessBackend::start(program, spec).unwrap();
+    let upstream = Upstream::new("app", backend.address()).keepalive(8);
+    let mut bench = Bench::start(&Configuration::new(vec![upstream]), &[]);
+    let mut client = Client::connect(bench.nginx.address()).unwrap();
+    assert_eq!(
+        client.ask(&Request::get("/app/served")).unwrap().status,
+        200
+    );
+    let stalled = "close after=600000".parse().unwrap();
+    client
+        .send(&Request::post("/app/cut", 16).asking(stalled))
+        .unwrap();
+    wait_for("the request", PATIENCE, || {
+        let connections = backend.connections()?;
+        let requests = connections.iter().flat_map(|(_, one)| &one.requests);
+        Ok((requests.count() == 2).then_some(()))
+    })
+    .unwrap();
+    backend.signal(Signal::TERM).unwrap();
+    assert_eq!(client.receive().unwrap().status, 502);
+    let death = backend.wait(PATIENCE).unwrap();
+    assert_eq!(death.status.code(), Some(0));
+    let report = bench.report();
+    let trace = bench.trace();
+    let peers = records(&trace, "peer_close");
+    let [peer] = peers.as_slice() else {
+        panic!("{peers:#?}");
+    };
+    assert_eq!(
+        (&peer["pid"], &peer["exit"]),
+        (&json!(death.pid), &Value::Null)
+    );
+    let exits = records(&trace, "backend_exit");
+    let [exit] = exits.as_slice() else {
+        panic!("{exits:#?}");
+    };
+    assert_eq!(exit["pid"], death.pid);
+    assert_eq!(exit["parent_pid"], std::process::id());
+    assert_eq!(exit["exit"], json!({"code": 0}));
+    let exited_ns = exit["ns"].as_u64().unwrap();
+    assert!(peer["ns"].as_u64().unwrap() < exited_ns);
+    assert!(exited_ns < death.seen_ns);
+    let incident = &report.incidents[0];
+    assert_eq!(incident.cause, "backend-exited", "{incident:#?}");
+    assert_eq!(incident.confidence, "likely");
+}
+
+#[test]
+fn a_process_is_known_by_connections_that_nginx_ended_too() {
+    let _alone = alone();
+    let spec = Spec {
+        address: IPV4,
+        habits: Habits::default(),
+        graceful: false,
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_whoclosed-backend"));
+    let backend = ProcessBackend::start(program, spec).unwrap();
+    let mut configuration = Configuration::new(Vec::new());
+    configuration.http = format!(
+        "upstream app {{ server {}; keepalive 8; keepalive_requests 1; }}\n",
+        backend.address()
+    );
+    "location /app/ { proxy_pass http://app; proxy_set_header Connection \"\"; }\n"
+        .clone_into(&mut configuration.more);
+    let mut bench = Bench::start(&configuration, &[]);
+    for number in 0..3 {
+        let mut client = Client::connect(bench.nginx.address()).unwrap();
+        let request = Request::get(format!("/app/{number}"));
+        assert_eq!(client.ask(&request).unwrap().status, 200);
+    }
+    bench.wait_until_closed(backend.address());
+    bench.report();
+    let trace = bench.trace();
+    assert!(records(&trace, "peer_close").is_empty());
+    let processes = records(&trace, "backend_process");
+    let last = processes.last().unwrap();
+    assert_eq!(last["pid"], backend.pid());
+    assert_eq!(last["connections"], 3);
+    assert_eq!(last["port"], backend.address().port());
 }

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use tracer_ebpf::backend::{
+    BackendExit as WireBackendExit, BackendKey, BackendProcess as WireBackendProcess,
+};
 use tracer_ebpf::connection::{
     CALL_RECEIVE, CALL_SEND, Connection as Wire, END_CLOSED, END_DESTROYED, FAMILY_IPV4,
 };
@@ -10,9 +13,11 @@ use tracer_ebpf::continuation::{
 };
 use tracer_ebpf::logged::Logged as WireLogged;
 use tracer_ebpf::peer::PeerClose as WirePeerClose;
+use tracer_ebpf::upstream::UpstreamKey;
 
 use crate::trace::record::{
-    Call, Connection, ConnectionEnd, Continuation, Exit, IdleEnd, Logged, Next, PeerClose,
+    BackendExit, BackendProcess, Call, Connection, ConnectionEnd, Continuation, Exit, IdleEnd,
+    Logged, Next, PeerClose,
 };
 
 /// An address of the wire.
@@ -144,6 +149,38 @@ pub fn peer_close(wire: &WirePeerClose) -> PeerClose {
         unread_bytes: wire.unread_bytes,
         received_bytes: wire.received_bytes,
         accepted: wire.accepted != 0,
+    }
+}
+
+/// The end of a backend's process.
+#[must_use]
+pub fn backend_exit(wire: &WireBackendExit) -> BackendExit {
+    BackendExit {
+        ns: wire.ns,
+        pid: wire.pid,
+        parent_pid: wire.parent_pid,
+        comm: name(&wire.comm),
+        exit: exit(wire.exit_code, wire.out_of_memory != 0),
+    }
+}
+
+/// What a process has done with the connections of an upstream.
+#[must_use]
+pub fn backend_process(
+    key: &BackendKey,
+    wire: &WireBackendProcess,
+    upstream: &UpstreamKey,
+) -> BackendProcess {
+    BackendProcess {
+        address: address(upstream.family, &upstream.address),
+        port: upstream.port,
+        netns: upstream.netns,
+        pid: key.pid,
+        parent_pid: wire.parent_pid,
+        comm: name(&wire.comm),
+        first_ns: wire.first_ns,
+        last_ns: wire.last_ns,
+        connections: wire.connections,
     }
 }
 

@@ -2,6 +2,7 @@
 //! writes all that they give to a trace. Judges nothing; the verdicts shown on the way
 //! come from [`crate::judge`], fed with the very records that are written.
 
+mod backends;
 pub mod btf;
 pub mod checks;
 pub mod clock;
@@ -14,6 +15,7 @@ mod open_connections;
 pub mod programs;
 mod progress;
 mod session;
+mod tracepoints;
 
 use std::path::PathBuf;
 use std::time::Duration;

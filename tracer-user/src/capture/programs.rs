@@ -8,12 +8,14 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
 use aya::programs::uprobe::UProbeScope;
 use aya::programs::{BtfTracePoint, Program, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
+use tracer_ebpf::backend::{BackendKey, BackendProcess, PROCESSES};
 use tracer_ebpf::continuation::Continuation;
 use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
 use super::open_connections;
+use super::tracepoints::{TRACEPOINTS, Tracepoint};
 use crate::trace::record::Hook;
 
 #[cfg(programs_embedded)]
@@ -22,68 +24,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// Bytes of the ring buffer: about half a second of records at 50,000 connections a
 /// second; a power of two.
 const RING_BYTES: u32 = 8 << 20;
-
-/// A program on a tracepoint and what a capture loses without it.
-struct Tracepoint {
-    program: &'static str,
-    tracepoint: &'static str,
-    required: bool,
-    without: &'static str,
-    /// Another program to try for the same tracepoint where this one does not load.
-    instead: Option<&'static str>,
-}
-
-const TRACEPOINTS: &[Tracepoint] = &[
-    Tracepoint {
-        program: "whoclosed_state",
-        tracepoint: "inet_sock_set_state",
-        required: true,
-        without: "no connection can be seen",
-        instead: None,
-    },
-    Tracepoint {
-        program: "whoclosed_gone",
-        tracepoint: "tcp_destroy_sock",
-        required: true,
-        without: "the end of reset and failed connections cannot be seen",
-        instead: None,
-    },
-    Tracepoint {
-        program: "whoclosed_send",
-        tracepoint: "sock_send_length",
-        required: true,
-        without: "requests cannot be counted or timed (Linux 6.3 and later have this tracepoint)",
-        instead: None,
-    },
-    Tracepoint {
-        program: "whoclosed_recv",
-        tracepoint: "sock_recv_length",
-        required: true,
-        without: "responses cannot be counted or timed (Linux 6.3 and later have this tracepoint)",
-        instead: None,
-    },
-    Tracepoint {
-        program: "whoclosed_rst_i",
-        tracepoint: "tcp_receive_reset",
-        required: false,
-        without: "the time at which an RST arrived is not known",
-        instead: None,
-    },
-    Tracepoint {
-        program: "whoclosed_rst_r",
-        tracepoint: "tcp_send_reset",
-        required: false,
-        without: "RSTs that this host sends are not seen",
-        instead: Some("whoclosed_rst_o"),
-    },
-    Tracepoint {
-        program: "whoclosed_again",
-        tracepoint: "tcp_retransmit_skb",
-        required: false,
-        without: "retransmissions are not counted",
-        instead: None,
-    },
-];
 
 const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
@@ -368,11 +308,11 @@ impl Programs {
         Ok(aya_log::EbpfLogger::init(&mut self.ebpf)?)
     }
 
-    /// Counters of all upstreams seen, added up over the processors.
+    /// Counters of all upstreams seen, added up over the processors, by slot.
     ///
     /// # Errors
     /// If a map cannot be read.
-    pub fn upstreams(&mut self) -> Result<Vec<(UpstreamKey, UpstreamCounters)>> {
+    pub fn upstreams(&mut self) -> Result<BTreeMap<u32, (UpstreamKey, UpstreamCounters)>> {
         let slots: HashMap<_, [u8; UpstreamKey::SIZE], u32> =
             HashMap::try_from(map(&mut self.ebpf, "UPSTREAM_SLOTS")?)?;
         let mut keys = Vec::new();
@@ -382,15 +322,33 @@ impl Programs {
         }
         let counters: PerCpuArray<_, [u8; UpstreamCounters::SIZE]> =
             PerCpuArray::try_from(map(&mut self.ebpf, "UPSTREAMS")?)?;
-        let mut upstreams = Vec::with_capacity(keys.len());
+        let mut upstreams = BTreeMap::new();
         for (key, slot) in keys {
             let mut sum = UpstreamCounters::ZERO;
             for processor in counters.get(&slot, 0)?.iter() {
                 super::counters::add(&mut sum, &UpstreamCounters::read(processor)?);
             }
-            upstreams.push((key, sum));
+            upstreams.insert(slot, (key, sum));
         }
         Ok(upstreams)
+    }
+
+    /// What processes have done with the connections of upstreams. One that comes or
+    /// goes meanwhile may be missing, or there twice.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn backend_processes(&mut self) -> Result<Vec<(BackendKey, BackendProcess)>> {
+        let map: HashMap<_, [u8; BackendKey::SIZE], [u8; BackendProcess::SIZE]> =
+            HashMap::try_from(map(&mut self.ebpf, "BACKENDS")?)?;
+        // Entries that go under the reader may make it begin anew.
+        map.iter()
+            .take(2 * PROCESSES)
+            .map(|entry| {
+                let (key, process) = entry?;
+                Ok((BackendKey::read(&key)?, BackendProcess::read(&process)?))
+            })
+            .collect()
     }
 
     /// A thread's slot in the table of continuations, if it is that thread's.

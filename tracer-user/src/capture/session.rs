@@ -10,11 +10,13 @@ use aya::maps::{MapData, RingBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_ebpf::Kind;
+use tracer_ebpf::backend::BackendExit as WireBackendExit;
 use tracer_ebpf::connection::Connection as WireConnection;
 use tracer_ebpf::continuation::Continuation as WireContinuation;
 use tracer_ebpf::logged::Logged as WireLogged;
 use tracer_ebpf::peer::PeerClose as WirePeerClose;
 
+use super::backends::Backends;
 use super::counters::Readings;
 use super::diagnostics::Diagnostics;
 use super::host::Host;
@@ -73,6 +75,7 @@ pub(super) struct Session {
     progress: Progress,
     counts: Counts,
     readings: Readings,
+    backends: Backends,
     listeners: Listeners,
     lines: Vec<Line>,
     /// The last continuation recorded of each worker thread.
@@ -106,6 +109,7 @@ impl Session {
             progress,
             counts: Counts::default(),
             readings: Readings::default(),
+            backends: Backends::default(),
             listeners,
             lines: Vec::new(),
             continuations: HashMap::new(),
@@ -215,10 +219,16 @@ impl Session {
         for process in self.host.worker_changes(ns) {
             self.record(&Record::Process(process))?;
         }
-        for (key, counters) in self.programs.upstreams()? {
-            if let Some(change) = self.readings.since_last(ns, &key, &counters) {
+        let upstreams = self.programs.upstreams()?;
+        for (key, counters) in upstreams.values() {
+            if let Some(change) = self.readings.since_last(ns, key, counters) {
                 self.record(&Record::Upstream(change))?;
             }
+        }
+        let keys = upstreams.into_iter().map(|(slot, (key, _))| (slot, key));
+        let processes = self.programs.backend_processes()?;
+        for process in self.backends.changed(&processes, &keys.collect()) {
+            self.record(&Record::BackendProcess(process))?;
         }
         for listener in self.listeners.full(ns, &mut self.host.warnings) {
             self.record(&Record::Listener(listener))?;
@@ -359,6 +369,10 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         Kind::PeerClose => {
             let wire = WirePeerClose::decode(bytes).ok()?;
             Record::PeerClose(Box::new(convert::peer_close(&wire)))
+        }
+        Kind::BackendExit => {
+            let wire = WireBackendExit::decode(bytes).ok()?;
+            Record::BackendExit(convert::backend_exit(&wire))
         }
     })
 }

@@ -48,6 +48,12 @@ impl Samples {
         self.seen
     }
 
+    /// How many values there were above this one, about.
+    pub(super) fn above(&self, ns: u64) -> u64 {
+        let kept = self.values.iter().filter(|value| **value > ns).count();
+        (kept as u64).saturating_mul(self.stride.max(1))
+    }
+
     /// The densest cluster whose width is within `share` of its values or `least_ns`,
     /// whichever is wider.
     pub(super) fn mode(&self, share: f64, least_ns: u64) -> Option<Mode> {

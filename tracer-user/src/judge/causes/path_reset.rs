@@ -11,11 +11,6 @@ use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::milliseconds;
 
-/// An idle age this close to the backend's idle timeout speaks for the backend.
-const NEAR: f64 = 0.05;
-/// Timers are this coarse at least.
-const NEAR_MS: f64 = 50.0;
-
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let connection = case.connection()?;
     let ended = matches!(
@@ -64,8 +59,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
 fn not_the_backends_time(case: &Case<'_>) -> Option<String> {
     let timeout = case.constants.idle_timeout?;
     let age = ms(case.idle_ns()?);
-    let near = (timeout.ms * NEAR).max(timeout.spread_ms).max(NEAR_MS);
-    ((age - timeout.ms).abs() > near).then(|| {
+    (!case.idled_out()).then(|| {
         format!(
             "the connection had been silent for {}, while the backend itself closes idle ones \
              after {}",

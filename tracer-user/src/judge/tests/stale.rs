@@ -249,7 +249,7 @@ fn a_constant_number_of_requests_is_a_limit_unless_a_silence_came_before_the_clo
     let line = said(6, PREMATURE, 0, HEADER);
     records.extend([line.logged(), ended(failed), line.line()]);
     let incident = only(judged(records.clone()));
-    assert_verdict(&incident, Cause::RequestLimit, Confidence::Certain);
+    assert_verdict(&incident, Cause::RequestLimit, Confidence::Likely);
     assert!(incident.advice.unwrap().contains("keepalive_requests 2"));
     records.truncate(5);
     let line = premature();
