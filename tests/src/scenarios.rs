@@ -11,10 +11,12 @@ mod connections_exhausted;
 mod descriptors_exhausted;
 mod exited;
 mod fast_stop;
+mod fastcgi;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
+mod path_lost;
 mod ports_exhausted;
 mod prefork_lost;
 mod prefork_recycled;
@@ -63,6 +65,7 @@ pub const ALL: &[Scenario] = &[
     streaming::SCENARIO,
     slow_client::SCENARIO,
     websocket::SCENARIO,
+    fastcgi::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,
@@ -89,6 +92,7 @@ pub const ALL: &[Scenario] = &[
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    path_lost::SCENARIO,
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,
     connections_exhausted::SCENARIO,
