@@ -228,7 +228,9 @@ mod tests {
                 let (answer, error) = ask(&mut stream, "/x");
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
                 let expected = match (means, farewell) {
-                    (Means::Rst, _) => Some(ErrorKind::ConnectionReset),
+                    (Means::Rst | Means::HalfClose | Means::FinThenRst, _) => {
+                        Some(ErrorKind::ConnectionReset)
+                    }
                     (Means::Fin, false) => Some(ErrorKind::UnexpectedEof),
                     (Means::Fin, true) => None,
                 };
