@@ -505,6 +505,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             }
         };
         shared.threads.fetch_add(1, Ordering::AcqRel);
+        if let Some(worker) = worker {
+            worker.take();
+        }
         let spawned = thread::Builder::new()
             .name(format!("from {remote}"))
             .spawn({

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod draw;
 pub mod experiment;
 pub mod fastcgi;
+pub mod fixture;
 pub mod http;
 pub mod load;
 pub mod memory_cgroup;

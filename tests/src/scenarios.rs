@@ -16,6 +16,7 @@ mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
+mod path_lost;
 mod ports_exhausted;
 mod prefork_lost;
 mod prefork_recycled;
@@ -93,6 +94,7 @@ pub const ALL: &[Scenario] = &[
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    path_lost::SCENARIO,
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,
     connections_exhausted::SCENARIO,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::worker::Worker;
+use super::worker::{Worker, Working};
 use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
 use crate::behaviour::{Behaviour, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
@@ -23,6 +23,7 @@ use crate::tls_backend::Transport;
 /// Serves one connection to its end.
 pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     let accepted_ns = now_ns();
+    let taken = shared.worker.as_ref().map(Worker::taken);
     let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else {
         // Reset before it could be looked at: there is nothing to record.
         return;
@@ -54,7 +55,7 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
         index,
         fastcgi: shared.fastcgi.load(Ordering::Acquire),
     };
-    let ending = server.run();
+    let ending = server.run(taken);
     server.end(ending);
 }
 
@@ -96,7 +97,7 @@ pub(super) struct Server<'a> {
 }
 
 impl Server<'_> {
-    fn run(&mut self) -> Ending {
+    fn run(&mut self, mut taken: Option<Working<'_>>) -> Ending {
         if let Err(ending) = self.handshake() {
             return ending;
         }
@@ -110,6 +111,7 @@ impl Server<'_> {
                 Ok(()) => idle_since = Instant::now(),
                 Err(ending) => return ending,
             }
+            drop(taken.take());
             served += 1;
         }
     }

@@ -78,7 +78,7 @@ impl Forgetful {
         let last_body = match how {
             // More than nginx's socket takes without an acknowledgement.
             Forgotten::Dropped => 900_000,
-            Forgotten::Reset => 100,
+            Forgotten::Reset | Forgotten::Unreachable => 100,
         };
         let plan = |method, last_body, draw: &mut Draw| Plan {
             method,
@@ -158,7 +158,7 @@ impl Forgetful {
     /// Sends the requests and waits for what nginx answers.
     fn ask(&self, stage: &Stage<'_>, mut clients: Vec<Client>, plan: Plan) -> Result<()> {
         let status = match (self.how, plan.method) {
-            (Forgotten::Dropped, _) => 504,
+            (Forgotten::Dropped | Forgotten::Unreachable, _) => 504,
             // nginx tries it again, on another connection.
             (Forgotten::Reset, Method::Get) => 200,
             (Forgotten::Reset, Method::Post) => 502,
@@ -189,7 +189,7 @@ impl Forgetful {
 
     fn expected(&self, met: &Met) -> Expected {
         match self.how {
-            Forgotten::Dropped => {
+            Forgotten::Dropped | Forgotten::Unreachable => {
                 // The timer is nginx's, the silence is not.
                 Expected::new("network", "timeout", "path-timeout").or_side("nginx")
             }
@@ -235,7 +235,7 @@ impl Part for Forgetful {
                 .iter()
                 .find(|met| ends(&met.record) == ends(&record));
             let (at_ns, what) = match met {
-                Some(met) => (met.forgotten_ns, format!("forgotten: {}", self.how)),
+                Some(met) => (met.forgotten_ns, format!("forgotten and {}", self.how)),
                 None => {
                     let end = record.end.filter(|end| end.why == Why::Idle)?;
                     (end.at_ns, "closed as idle".to_owned())
