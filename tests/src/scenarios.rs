@@ -36,6 +36,7 @@ mod send_timeout;
 mod shutdown_timeout;
 mod slow_client;
 mod stale;
+mod stale_three;
 mod streaming;
 mod tls_aborted;
 mod tls_client_certificate;
@@ -57,6 +58,7 @@ use crate::scenario::Scenario;
 /// In the order in which they are listed and run.
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
+    stale_three::SCENARIO,
     without_keepalive::SCENARIO,
     request_limit::SCENARIO,
     connection_close::SCENARIO,
