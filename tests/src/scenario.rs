@@ -61,7 +61,6 @@ pub use dying::{At, Demise, Dying, Flight, Step, flights};
 pub use forgetful::Forgetful;
 pub use in_flight::{InFlight, carried, closed_without_answer};
 pub use told::{Ask, Told};
-pub use unconnected::{Asked, Unconnected};
 pub use unconnected::{Asked, Unconnected, without_resources};
 pub use unserved::{Unserved, Unserving};
 
