@@ -16,7 +16,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -100,6 +100,8 @@ struct Shared {
     journal: Option<Journal>,
     /// It is one of several processes on one listening socket.
     worker: Option<Worker>,
+    /// It speaks FastCGI, not HTTP.
+    fastcgi: AtomicBool,
     /// How it speaks TLS, if it does.
     tls: Option<Tls>,
     stopped: UnixStream,
@@ -205,6 +207,7 @@ impl Backend {
             threads: AtomicUsize::new(0),
             journal,
             worker,
+            fastcgi: AtomicBool::new(false),
             tls,
             stopped,
         });
@@ -228,6 +231,13 @@ impl Backend {
     #[must_use]
     pub fn known_as(mut self, address: SocketAddr) -> Self {
         self.address = *self.shared.known_as.get_or_init(|| address);
+        self
+    }
+
+    /// The same, speaking FastCGI from the next connection on.
+    #[must_use]
+    pub fn over_fastcgi(self) -> Self {
+        self.shared.fastcgi.store(true, Ordering::Release);
         self
     }
 
@@ -495,6 +505,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             }
         };
         shared.threads.fetch_add(1, Ordering::AcqRel);
+        if let Some(worker) = worker {
+            worker.take();
+        }
         let spawned = thread::Builder::new()
             .name(format!("from {remote}"))
             .spawn({

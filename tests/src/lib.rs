@@ -18,6 +18,8 @@ pub mod behaviour;
 pub mod clock;
 pub mod draw;
 pub mod experiment;
+pub mod fastcgi;
+pub mod fixture;
 pub mod http;
 pub mod load;
 pub mod memory_cgroup;

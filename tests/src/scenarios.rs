@@ -11,6 +11,7 @@ mod connections_exhausted;
 mod descriptors_exhausted;
 mod exited;
 mod fast_stop;
+mod fastcgi;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
@@ -64,6 +65,7 @@ pub const ALL: &[Scenario] = &[
     streaming::SCENARIO,
     slow_client::SCENARIO,
     websocket::SCENARIO,
+    fastcgi::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,

@@ -227,10 +227,10 @@ mod tests {
                 let mut stream = connect(&backend, &authority, version);
                 let (answer, error) = ask(&mut stream, "/x");
                 assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-                let expected = match (means, farewell) {
-                    (Means::Rst, _) => Some(ErrorKind::ConnectionReset),
-                    (Means::Fin, false) => Some(ErrorKind::UnexpectedEof),
-                    (Means::Fin, true) => None,
+                let expected = match (means.resets(), farewell) {
+                    (true, _) => Some(ErrorKind::ConnectionReset),
+                    (false, false) => Some(ErrorKind::UnexpectedEof),
+                    (false, true) => None,
                 };
                 assert_eq!(error.map(|error| error.kind()), expected);
                 let connection = ended(&backend);

@@ -142,8 +142,7 @@ impl Server<'_> {
         if let Some(means) = broken_by {
             return Err(Ending::close(means, Why::InBody));
         }
-        self.more(last.as_bytes())?;
-        self.answered();
+        self.finish(last.as_bytes())?;
         match framing {
             Framing::UntilClose => Err(Ending::close(Means::Fin, Why::Announced)),
             Framing::Length | Framing::Chunked => Ok(()),

@@ -2,18 +2,20 @@
 
 mod handshake;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::worker::Worker;
+use super::worker::{Worker, Working};
 use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
 use crate::behaviour::{Behaviour, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
+use crate::fastcgi::{self, Record};
 use crate::http::{Head, head_length};
 use crate::sockets::{self, State};
 use crate::tls_backend::Transport;
@@ -21,6 +23,7 @@ use crate::tls_backend::Transport;
 /// Serves one connection to its end.
 pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     let accepted_ns = now_ns();
+    let taken = shared.worker.as_ref().map(Worker::taken);
     let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else {
         // Reset before it could be looked at: there is nothing to record.
         return;
@@ -50,8 +53,9 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
         transport,
         shared,
         index,
+        fastcgi: shared.fastcgi.load(Ordering::Acquire),
     };
-    let ending = server.run();
+    let ending = server.run(taken);
     server.end(ending);
 }
 
@@ -89,10 +93,11 @@ pub(super) struct Server<'a> {
     pub(super) transport: Transport,
     pub(super) shared: &'a Shared,
     index: usize,
+    fastcgi: bool,
 }
 
 impl Server<'_> {
-    fn run(&mut self) -> Ending {
+    fn run(&mut self, mut taken: Option<Working<'_>>) -> Ending {
         if let Err(ending) = self.handshake() {
             return ending;
         }
@@ -106,6 +111,7 @@ impl Server<'_> {
                 Ok(()) => idle_since = Instant::now(),
                 Err(ending) => return ending,
             }
+            drop(taken.take());
             served += 1;
         }
     }
@@ -304,6 +310,9 @@ impl Server<'_> {
 
     /// Reads a head and not a byte more, so that a body can be left unread.
     fn read_head(&mut self) -> std::io::Result<Head> {
+        if self.fastcgi {
+            return fastcgi::read_head(|buffer| self.fill(buffer));
+        }
         let invalid = |error: anyhow::Error| std::io::Error::new(ErrorKind::InvalidData, error);
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
@@ -330,7 +339,31 @@ impl Server<'_> {
         }
     }
 
+    /// Reads so many bytes as there is room for.
+    fn fill(&self, mut buffer: &mut [u8]) -> std::io::Result<()> {
+        while !buffer.is_empty() {
+            self.await_bytes()?;
+            match self.transport.stream().read(buffer)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                read => buffer = &mut buffer[read..],
+            }
+        }
+        Ok(())
+    }
+
+    /// A body's end comes in a record of its own, even that of an empty one.
+    fn read_stdin(&self) -> std::io::Result<()> {
+        while let Some(read) = Record::read(|buffer| self.fill(buffer))?.body()? {
+            self.record_request(|request| request.body_bytes += read);
+        }
+        Ok(())
+    }
+
     fn read_body(&mut self, length: usize) -> Result<(), Ending> {
+        let gone = |error: &std::io::Error| Ending::peer(error, Why::PeerInFlight);
+        if self.fastcgi {
+            return self.read_stdin().map_err(|error| gone(&error));
+        }
         let mut left = length;
         let mut buffer = [0; 64 * 1024];
         while left > 0 {
@@ -338,13 +371,10 @@ impl Server<'_> {
             let read = self
                 .await_bytes()
                 .and_then(|()| self.transport.read(&mut buffer[..room]))
-                .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
+                .map_err(|error| gone(&error))?;
             let Some(read) = read else { continue };
             if read == 0 {
-                return Err(Ending {
-                    how: Ended::PeerClosed,
-                    why: Why::PeerInFlight,
-                });
+                return Err(gone(&ErrorKind::UnexpectedEof.into()));
             }
             left -= read;
             self.record_request(|request| request.body_bytes += read);
@@ -352,35 +382,51 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Writes a whole answer; an answer that the peer did not take has no end.
+    /// Writes a whole answer, at once; an answer that the peer did not take has no end.
     pub(super) fn answer(&mut self, bytes: &[u8]) -> Result<(), Ending> {
-        self.begin(bytes)?;
-        self.answered();
-        Ok(())
+        self.begun();
+        self.finish(bytes)
     }
 
-    /// The answer is whole.
-    pub(super) fn answered(&self) {
+    /// Writes the beginning of an answer.
+    pub(super) fn begin(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        self.begun();
+        self.more(bytes)
+    }
+
+    /// Writes on.
+    pub(super) fn more(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        if self.fastcgi {
+            return self.write(&fastcgi::part(bytes));
+        }
+        self.write(bytes)
+    }
+
+    /// Writes the rest of what was begun.
+    pub(super) fn finish(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        if self.fastcgi {
+            self.write(&[fastcgi::part(bytes), fastcgi::end()].concat())?;
+        } else {
+            self.write(bytes)?;
+        }
         self.record_request(|request| {
             if let Some(answer) = &mut request.answer {
                 answer.finished_ns = Some(now_ns());
             }
         });
+        Ok(())
     }
 
-    /// Writes the beginning of an answer.
-    pub(super) fn begin(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+    fn begun(&self) {
         self.record_request(|request| {
             request.answer = Some(Answer {
                 began_ns: now_ns(),
                 finished_ns: None,
             });
         });
-        self.more(bytes)
     }
 
-    /// Writes on.
-    pub(super) fn more(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         self.transport
             .write_all(bytes)
             .map_err(|error| Ending::peer(&error, Why::PeerInFlight))
