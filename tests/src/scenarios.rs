@@ -2,6 +2,7 @@
 
 mod aborted;
 mod backlog_full;
+mod bind_failed;
 mod client_abort;
 mod client_abort_h2;
 mod closed;
@@ -94,6 +95,7 @@ pub const ALL: &[Scenario] = &[
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    bind_failed::SCENARIO,
     path_lost::SCENARIO,
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,
