@@ -2,7 +2,9 @@
 //! them, and the score.
 
 mod traffic;
+mod witness;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,11 +12,13 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use crate::draw::Draw;
+use crate::fixture::{Fixture, Machine};
 use crate::nginx::{Configuration, Nginx};
 use crate::scenario::{Part, Scenario, Stage};
-use crate::score::{Recorded, Score, read_error_log};
+use crate::score::{Carried, LogLine, Recorded, Score, read_access_log, read_error_log};
 use crate::tool::{self, Capture};
 use crate::verdicts::Report;
+use witness::{Seen, Witness};
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub struct Setting {
     pub traffic: bool,
     /// Folder for what the run leaves.
     pub save: Option<PathBuf>,
+    /// Folder for the fixture of a single scenario.
+    pub fixtures: Option<PathBuf>,
 }
 
 /// Runs these scenarios together on one nginx, each in a thread of its own, and scores
@@ -60,9 +66,14 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     if let Some(good) = &good {
         good.configure(&mut configuration);
     }
-    let nginx = Nginx::start_binary(&setting.nginx, &configuration)?;
+    let start = || Nginx::start_binary(&setting.nginx, &configuration);
+    let nginx = match parts.iter().find_map(|(_, part)| part.namespace()) {
+        Some(namespace) => namespace.enter(start)?,
+        None => start()?,
+    };
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
+    let witness = Witness::start()?;
     let capture = Capture::start(nginx.master_pid(), &trace, &[])?;
     let mut recorded = Recorded::default();
     let clients = match &good {
@@ -74,6 +85,7 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     capture.finish()?.succeeded()?;
 
     recorded.log = read_error_log(&nginx.error_log())?;
+    recorded.wire = carried(&witness.finish()?, &recorded.log, &nginx)?;
     for (name, part) in &parts {
         let truth = part.truth();
         let truth = truth.with_context(|| format!("no truth of {name}"))?;
@@ -86,6 +98,17 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     if let Some(folder) = &setting.save {
         save(folder, &trace, &nginx, &recorded)
             .with_context(|| format!("cannot write {}", folder.display()))?;
+    }
+    if let (Some(folder), [scenario]) = (&setting.fixtures, scenarios) {
+        let fixture = Fixture {
+            scenario: scenario.name.to_owned(),
+            seed: setting.seed,
+            recorded: recorded.clone(),
+        };
+        let machine = Machine::this(&setting.nginx, nginx.prefix())?;
+        fixture
+            .write(folder, &trace, &machine)
+            .context("cannot write the fixture")?;
     }
     let report = tool::run([
         "report".as_ref(),
@@ -110,6 +133,37 @@ fn save(folder: &Path, trace: &Path, nginx: &Nginx, recorded: &Recorded) -> Resu
     }
     let truth = serde_json::to_string_pretty(recorded)?;
     Ok(fs::write(folder.join("truth.json"), truth)?)
+}
+
+/// Which connections carried the requests of failed attempts. A target that several
+/// requests had tells nothing and is left out.
+fn carried(seen: &[Seen], log: &[LogLine], nginx: &Nginx) -> Result<Vec<Carried>> {
+    let accessed = read_access_log(&nginx.access_log())?;
+    let failed: HashSet<&str> = log.iter().filter_map(LogLine::target).collect();
+    let mut carried: Vec<Carried> = Vec::new();
+    for request in seen {
+        let accessed = accessed.get(&request.target);
+        let several = accessed.is_some_and(|accessed| accessed.requests > 1);
+        // Clients' own requests to nginx are on the wire too.
+        if several || request.to == nginx.address() || !failed.contains(&*request.target) {
+            continue;
+        }
+        let same =
+            |other: &&mut Carried| other.target == request.target && other.upstream == request.to;
+        match carried.iter_mut().find(same) {
+            Some(found) => found.ends.push(request.from),
+            None => carried.push(Carried {
+                target: request.target.clone(),
+                upstream: request.to,
+                ends: vec![request.from],
+                // Of one that is not in the log nobody knows.
+                answered: accessed.is_none_or(|accessed| {
+                    accessed.answered_by.as_ref() == Some(&request.to.to_string())
+                }),
+            }),
+        }
+    }
+    Ok(carried)
 }
 
 /// Drives all parts at once.

@@ -1,5 +1,8 @@
 //! Clients of nginx: single connections that a test steers, and many requests at once.
 
+mod http2;
+mod upgrade;
+
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,6 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+pub use http2::{Http2Client, Progress, StreamId};
 
 use crate::behaviour::{Behaviour, HEADER, Means};
 use crate::clock::{PATIENCE, now_ns};
@@ -204,6 +209,29 @@ impl Client {
         })
     }
 
+    /// Reads until at least so many bytes of the response, its head included, are here.
+    ///
+    /// # Errors
+    /// If it ends before.
+    pub fn receive_part(&mut self, bytes: usize) -> Result<()> {
+        let mut received = Vec::new();
+        while received.len() < bytes {
+            if self.read(&mut received)? == 0 {
+                anyhow::bail!("{} closed after {} bytes", self.address, received.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the first bytes of whatever comes, which need be no response: nginx passes
+    /// on what is no HTTP without a head. Zero at the end.
+    ///
+    /// # Errors
+    /// If nothing comes.
+    pub fn receive_anything(&mut self) -> Result<usize> {
+        self.read(&mut Vec::new())
+    }
+
     /// Sends a request and reads its response.
     ///
     /// # Errors
@@ -218,7 +246,7 @@ impl Client {
     /// # Errors
     /// If SO_LINGER cannot be set.
     pub fn abort(self, means: Means) -> Result<()> {
-        if means == Means::Rst {
+        if means.resets() {
             let linger = Some(Duration::ZERO);
             rustix::net::sockopt::set_socket_linger(&self.stream, linger).context("SO_LINGER")?;
         }

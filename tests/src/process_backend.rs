@@ -7,12 +7,14 @@ mod prefork;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -54,6 +56,8 @@ pub struct ProcessBackend {
     spec: Spec,
     group: Option<MemoryGroup>,
     deaths: Vec<Death>,
+    /// Nobody else gets its port while it is down.
+    _port: Option<OwnedFd>,
     folder: TempDir,
 }
 
@@ -90,6 +94,7 @@ impl ProcessBackend {
 
     fn start_in(program: &Path, mut spec: Spec, group: Option<MemoryGroup>) -> Result<Self> {
         let folder = folder()?;
+        let port = reserve(&mut spec.address);
         let mut command = command(program, &spec, &journal(&folder));
         let (child, address) = spawn(confined(&mut command, group.as_ref()))?;
         spec.address = address;
@@ -99,6 +104,7 @@ impl ProcessBackend {
             spec,
             group,
             deaths: Vec::new(),
+            _port: port,
             folder,
         })
     }
@@ -195,6 +201,26 @@ fn folder() -> Result<TempDir> {
 
 fn journal(folder: &TempDir) -> PathBuf {
     folder.path().join("journal")
+}
+
+/// Binds a socket to the address, port 0 becoming a free one, that never listens: the
+/// kernel gives the port to no connect meanwhile (net/ipv4/inet_hashtables.c
+/// `__inet_hash_connect` passes over ports that somebody has bound), and a listener
+/// may bind it beside, since both allow reuse and this one does not listen
+/// (net/ipv4/inet_connection_sock.c `inet_csk_bind_conflict`). None where the address is
+/// not this network namespace's.
+fn reserve(address: &mut SocketAddr) -> Option<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).ok()?;
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true).ok()?;
+    rustix::net::bind(&socket, address).ok()?;
+    *address = SocketAddr::try_from(rustix::net::getsockname(&socket).ok()?).ok()?;
+    Some(socket)
 }
 
 fn confined<'a>(command: &'a mut Command, group: Option<&MemoryGroup>) -> &'a mut Command {

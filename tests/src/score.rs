@@ -5,19 +5,25 @@
 //! Where no such request met an act, it belongs to the act on the connection that
 //! the tool found, if that act needs no request. Each act is used once.
 
+mod access_log;
+mod connections;
 mod constants;
 mod error_log;
 pub mod page;
 mod recorded;
 mod table;
+mod wire;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use access_log::{Accessed, read as read_access_log};
 pub use constants::Inferred;
 pub use error_log::{LogLine, read as read_error_log};
 pub use recorded::{Recorded, Traffic};
+pub use wire::Carried;
+use wire::Told;
 
 use crate::act::{Act, Expected};
 use crate::verdicts::{Incident, Report};
@@ -85,6 +91,8 @@ pub struct Score {
     pub confusion: BTreeMap<String, BTreeMap<String, usize>>,
     /// By confidence.
     pub calibration: BTreeMap<String, Calibration>,
+    /// Lines whose connection was held against the wire.
+    pub witnessed: usize,
     /// Inferred constants.
     pub constants: Vec<Inferred>,
     /// Acts that met no request or left no line, by cause: no fault of the tool's.
@@ -117,6 +125,9 @@ impl Score {
         };
         score.compare_lines(report, &recorded.log);
         score.check_run(report);
+        score.check_words(recorded);
+        score.compare_records(recorded);
+        let told = wire::compare(report, &recorded.log, &recorded.wire);
         let mut used = vec![false; recorded.acts.len()];
         for incident in &report.incidents {
             let found = find(incident, &recorded.acts, &used);
@@ -132,7 +143,10 @@ impl Score {
                 continue;
             };
             match &act.expected {
-                Some(expected) => score.judge(incident, scenario, act, expected),
+                Some(expected) => {
+                    let told = told.get(&incident.id);
+                    score.judge(incident, told, scenario, act, expected);
+                }
                 None => {
                     score.false_incidents += 1;
                     score.failures.push(format!(
@@ -156,6 +170,17 @@ impl Score {
             score.constants.push(inferred);
         }
         score
+    }
+
+    /// A truth that no report can tell would count as a mistake of the tool's.
+    fn check_words(&mut self, recorded: &Recorded) {
+        for (scenario, act) in &recorded.acts {
+            let unknown = act.expected.iter().flat_map(Expected::unknown_words);
+            for word in unknown {
+                self.failures
+                    .push(format!("{scenario} expects {word:?}, which no report says"));
+            }
+        }
     }
 
     /// Nothing may be lost, and no good request may fail.
@@ -187,26 +212,21 @@ impl Score {
         }
     }
 
-    fn judge(&mut self, incident: &Incident, scenario: &str, act: &Act, expected: &Expected) {
+    fn judge(
+        &mut self,
+        incident: &Incident,
+        told: Option<&Told>,
+        scenario: &str,
+        act: &Act,
+        expected: &Expected,
+    ) {
         let truth = expected.cause();
         let said = incident.cause.as_str();
         let right_side = expected.sides.contains(&incident.side.as_str());
         let right_means = expected.means.contains(&incident.means.as_str());
         let right_cause = expected.causes.contains(&said);
         let unexplained = said == "unexplained" && !right_cause;
-        let right_connection = act.nginx_end.map(|nginx_end| {
-            let right = incident.connection.as_ref().is_some_and(|found| {
-                found.local == nginx_end && found.remote.to_string() == act.upstream
-            });
-            if !right {
-                let found = incident.connection.as_ref().map(|found| found.local);
-                self.failures.push(format!(
-                    "wrong connection {} of {scenario}: {found:?}, not {nginx_end}",
-                    named(incident)
-                ));
-            }
-            right
-        });
+        let right_connection = self.right_connection(incident, told, scenario, act);
         let row = Row {
             lines: 1,
             with_connection: usize::from(right_connection.is_some()),
@@ -283,6 +303,7 @@ impl Score {
         self.false_incidents += other.false_incidents;
         self.missing_lines += other.missing_lines;
         self.broken_runs += other.broken_runs;
+        self.witnessed += other.witnessed;
         for (cause, row) in &other.causes {
             self.causes.entry(cause.clone()).or_default().add(row);
         }

@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::backend::{Backend, Connection, Why};
+use crate::act::Expected;
+use crate::backend::{Backend, Connection, Ended, Why};
 use crate::behaviour::{Behaviour, Kind, Means};
 use crate::clock::{PATIENCE, between, now_ns, sleep_until, wait_for};
 use crate::load::{Client, Method, Request, Response};
@@ -96,6 +97,26 @@ pub struct Raced {
     pub responses: Vec<(String, Response)>,
     /// How long the workers were stopped.
     pub stopped: Duration,
+}
+
+/// What a line deserves that is about a connection which the backend ended between two
+/// requests. In a race the end had arrived before anything was sent; by chance a request
+/// may cross a plain close, and if the backend's host has it already, unread, that close
+/// is an RST.
+#[must_use]
+pub fn closed_across(raced: &[Stale], connection: &Connection, cause: &'static str) -> Expected {
+    let means = match connection.end.map(|end| end.how) {
+        Some(Ended::Closed(means)) => means,
+        _ => Means::Fin,
+    };
+    let expected = Expected::new("backend", means.word(), cause);
+    let is_it = |stale: &Stale| {
+        (stale.connection.local, stale.connection.remote) == (connection.local, connection.remote)
+    };
+    if means == Means::Fin && !raced.iter().any(is_it) {
+        return expected.or_means("rst");
+    }
+    expected
 }
 
 /// Runs one race. After a FIN each request meets one dead connection; a reset is found

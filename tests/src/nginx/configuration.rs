@@ -16,6 +16,10 @@ pub struct Upstream {
     pub directives: String,
     /// nginx speaks TLS to it.
     pub tls: bool,
+    /// nginx hands a client's wish to switch protocols on.
+    pub upgrades: bool,
+    /// nginx speaks FastCGI to it: its directives are `fastcgi_..`.
+    pub fastcgi: bool,
 }
 
 impl Upstream {
@@ -28,6 +32,8 @@ impl Upstream {
             keepalive: None,
             directives: String::new(),
             tls: false,
+            upgrades: false,
+            fastcgi: false,
         }
     }
 
@@ -42,6 +48,20 @@ impl Upstream {
     #[must_use]
     pub fn over_tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// The same, switching protocols where a client asks for it.
+    #[must_use]
+    pub fn upgrading(mut self) -> Self {
+        self.upgrades = true;
+        self
+    }
+
+    /// The same, spoken to in FastCGI.
+    #[must_use]
+    pub fn over_fastcgi(mut self) -> Self {
+        self.fastcgi = true;
         self
     }
 
@@ -162,7 +182,28 @@ fn block(upstream: &Upstream) -> String {
 }
 
 fn location(upstream: &Upstream) -> String {
-    let connection = if upstream.keepalive.is_some() {
+    let (name, directives) = (&upstream.name, &upstream.directives);
+    if upstream.fastcgi {
+        let keep = if upstream.keepalive.is_some() {
+            "on"
+        } else {
+            "off"
+        };
+        return format!(
+            "        location /{name}/ {{
+            fastcgi_pass {name};
+            fastcgi_keep_conn {keep};
+            fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param REQUEST_URI $request_uri;
+            fastcgi_param CONTENT_LENGTH $content_length;
+            {directives}
+        }}
+"
+        );
+    }
+    let connection = if upstream.upgrades {
+        "$http_connection; proxy_set_header Upgrade $http_upgrade"
+    } else if upstream.keepalive.is_some() {
         "\"\""
     } else {
         "close"
@@ -175,8 +216,6 @@ fn location(upstream: &Upstream) -> String {
         }}
 ",
         scheme = if upstream.tls { "https" } else { "http" },
-        name = upstream.name,
-        directives = upstream.directives,
     )
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
 use super::demise::{DIRECT, Ended, acts, is_crash, is_direct};
+use super::meet::meet;
 use super::{Part, Stage};
 use crate::act::{Act, Expected};
 use crate::backend::Connection;
@@ -20,7 +21,7 @@ use crate::draw::Draw;
 use crate::load::{Client, Method, Request};
 use crate::nginx::{Configuration, Upstream};
 use crate::process_backend::{Death, ProcessBackend};
-use crate::sockets::{self, Socket, State};
+use crate::sockets;
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,53 +289,37 @@ impl Dying {
             let answered = |record: &Connection| record.answered() == record.requests.len();
             Ok(kept.iter().all(answered).then_some(kept))
         })?;
-        let stopped = stage.stop_workers()?;
-        let body = if method == Method::Post { 10 } else { 0 };
-        for client in &mut clients {
-            client.send(&Request {
-                method,
-                target: stage.target(&block),
-                behaviour: None,
-                body,
-            })?;
-        }
-        let ends: Vec<_> = clients
-            .iter()
-            .map(|client| (client.remote(), client.local()))
-            .collect();
-        wait_for("the requests to arrive at nginx", PATIENCE, || {
-            let arrived = |socket: &Option<Socket>| socket.is_some_and(|socket| socket.unread > 0);
-            Ok(sockets::find(&ends)?.iter().all(arrived).then_some(()))
-        })?;
-        match demise {
-            Demise::Signal(signal) => self.backend.signal(signal)?,
-            Demise::Told(death) => {
-                let phase = Phase::Waiting;
-                let behaviour = Behaviour::of(Kind::EndProcess { death, phase });
-                let mut client = Client::connect(self.backend.address())?;
-                client.send(&Request::get(DIRECT).asking(behaviour))?;
-            }
-        }
-        let death = self.backend.wait(PATIENCE)?;
-        let ends: Vec<_> = idle
+        let dead: Vec<_> = idle
             .iter()
             .map(|record| (record.remote, record.local))
             .collect();
-        wait_for("the closes to arrive at nginx", PATIENCE, || {
-            let open = |socket: &Option<Socket>| {
-                socket.is_some_and(|socket| socket.state == State::ESTABLISHED)
-            };
-            Ok((!sockets::find(&ends)?.iter().any(open)).then_some(()))
-        })?;
-        // Else requests that nginx repeats would be refused.
-        self.backend.restart()?;
-        drop(stopped);
-        for mut client in clients {
-            client
-                .receive()
-                .context("a request that met a dead connection")?;
-        }
-        Ok(death)
+        let body = if method == Method::Post { 10 } else { 0 };
+        let request = || Request {
+            method,
+            target: stage.target(&block),
+            behaviour: None,
+            body,
+        };
+        let mut sent: Vec<_> = clients
+            .into_iter()
+            .map(|client| (client, request()))
+            .collect();
+        let backend = &mut self.backend;
+        meet(stage, &mut sent, &dead, || {
+            match demise {
+                Demise::Signal(signal) => backend.signal(signal)?,
+                Demise::Told(death) => {
+                    let phase = Phase::Waiting;
+                    let behaviour = Behaviour::of(Kind::EndProcess { death, phase });
+                    let mut client = Client::connect(backend.address())?;
+                    client.send(&Request::get(DIRECT).asking(behaviour))?;
+                }
+            }
+            let death = backend.wait(PATIENCE)?;
+            // Else requests that nginx repeats would be refused.
+            backend.restart()?;
+            Ok(death)
+        })
     }
 
     /// How a process ended: what its status says, and whether another took its place.

@@ -4,15 +4,24 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One line that reports a failed attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Byte of the file at which it begins.
     pub offset: u64,
     /// It.
     pub text: String,
+}
+
+impl LogLine {
+    /// Target of the request that it names. A client may have forged what follows.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        let (_, request) = self.text.split_once(", request: \"")?;
+        request.split(' ').nth(1)
+    }
 }
 
 /// Lines below the level of an error that end an attempt all the same: the client left.
@@ -66,6 +75,7 @@ mod tests {
         let lines = failures(log.as_bytes());
         let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
         assert_eq!(texts, [refused, left.as_str()]);
+        assert_eq!(lines[0].target(), Some("/"));
         assert_eq!(lines[0].offset, notice.len() as u64 + 1);
     }
 }

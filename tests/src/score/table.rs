@@ -24,6 +24,7 @@ impl fmt::Display for Score {
                 row.unexplained
             )?;
         }
+        writeln!(f, "connections held against the wire: {}", self.witnessed)?;
         for (truth, said) in &self.confusion {
             for (cause, count) in said.iter().filter(|(cause, _)| *cause != truth) {
                 writeln!(f, "confused: {truth} called {cause}: {count}")?;

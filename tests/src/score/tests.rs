@@ -146,6 +146,60 @@ fn a_wrong_connection_and_a_swapped_pair_show() {
 }
 
 #[test]
+fn two_stale_lines_with_each_others_connection_show_by_the_wire() {
+    let stale = |number| incident(number, CAUSES[3]);
+    let mut incidents = [stale(3), stale(7)];
+    let mut recorded = recorded(&acts(8), 0);
+    for number in [3, 7] {
+        recorded.log.push(LogLine {
+            offset: number * 100,
+            text: "while reading response header from upstream".into(),
+        });
+        recorded.wire.push(Carried {
+            target: format!("/x/{number}"),
+            upstream: "127.0.0.1:9000".parse().unwrap(),
+            ends: vec![format!("127.0.0.1:{}", 1000 + number).parse().unwrap()],
+            answered: false,
+        });
+    }
+    let score = Score::of(&report(&incidents), &recorded);
+    assert!(score.holds() && score.witnessed == 2, "{score}");
+    let first = incidents[0]["connection"].take();
+    incidents[0]["connection"] = incidents[1]["connection"].take();
+    incidents[1]["connection"] = first;
+    let score = Score::of(&report(&incidents), &recorded);
+    assert_eq!(score.failures.len(), 2, "{score}");
+    assert!(score.failures[0].contains("the wire has 127.0.0.1:1003"));
+}
+
+#[test]
+fn a_backend_and_the_wire_that_disagree_show() {
+    let mut recorded = recorded(&acts(1), 1);
+    recorded.wire.push(Carried {
+        target: "/x/0".into(),
+        upstream: "127.0.0.1:9000".parse().unwrap(),
+        ends: vec!["127.0.0.1:7".parse().unwrap()],
+        answered: false,
+    });
+    let score = Score::of(&report(&right(1)), &recorded);
+    assert!(
+        score.failures[0].starts_with("s recorded /x/0 on"),
+        "{score}"
+    );
+}
+
+#[test]
+fn a_truth_in_words_that_no_report_says_shows() {
+    let mut acts = acts(1);
+    acts[0].expected = Some(Expected::new("backend", "fin", "closed-without-an-answer"));
+    let score = score(&right(1), &acts);
+    assert!(
+        score.failures[0].contains("which no report says"),
+        "{score}"
+    );
+}
+
+#[test]
 fn a_missing_line_shows() {
     let score = Score::of(&report(&right(7)), &recorded(&acts(8), 8));
     assert_eq!(score.failures.len(), 1, "{score}");

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::backends::StillOpen;
 use super::end::{
     ended_before_request, ended_by_reset, idle_age_ns, no_answer_below, peer_end_ns, unacked_at_end,
 };
@@ -10,6 +11,7 @@ use super::history::History;
 use super::line::UpstreamLine;
 use super::queues::FullQueue;
 use super::socket::Socket;
+use super::work::in_flight_at_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{
     InferredLimit, InferredSize, InferredTimeout, Match, Means, Phase, Side,
@@ -107,8 +109,8 @@ pub(super) struct Case<'a> {
     pub(super) peer_close: Option<&'a PeerClose>,
     /// The end of that process, with the close or soon after.
     pub(super) backend_exit: Option<&'a BackendExit>,
-    /// The backend's side, on this host, was still open when nginx's ended.
-    pub(super) peer_open: bool,
+    /// The backend's side, on this host, was still open when nginx's saw an RST.
+    pub(super) peer_open: Option<StillOpen>,
     /// The queue of the backend's listening socket, on this host, was full meanwhile.
     pub(super) full: Option<FullQueue>,
     /// What all connections of its upstream say.
@@ -167,7 +169,7 @@ impl<'a> Case<'a> {
         }
         let unacked = u64::from(unacked_at_end(connection)?);
         if unacked == 0 || unacked < connection.request_bytes {
-            return None;
+            return self.left_unread().then_some(Stale::LeftUnread);
         }
         if !ended_by_reset(connection) {
             return Some(Stale::Crossed);
@@ -175,9 +177,44 @@ impl<'a> Case<'a> {
         // An RST instead of an acknowledgement: the backend's kernel had no such
         // connection any more when the request came. A process that closes with bytes
         // unread had one.
-        let had_it = self.peer_unread().is_some_and(|unread| unread > 0);
-        (!had_it && connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)
+        let closed_after_it = self
+            .peer_close
+            .zip(connection.request_started_ns)
+            .is_some_and(|(close, started)| close.ns > started);
+        if closed_after_it || self.peer_unread().is_some_and(|unread| unread > 0) {
+            return self.left_unread().then_some(Stale::LeftUnread);
+        }
+        (connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)
             .then_some(Stale::AnsweredByReset)
+    }
+
+    /// Did the backend's process close without having read any of the request, and that
+    /// at once or when its idle timeout was over? Its kernel had acknowledged the request,
+    /// but the process had made up its mind before it looked.
+    fn left_unread(&self) -> bool {
+        let (Some(connection), Some(close)) = (self.connection(), self.peer_close) else {
+            return false;
+        };
+        let unread = u64::from(close.unread_bytes);
+        let none_read = if self.line.tls || connection.first_seen_mid_life {
+            unread >= connection.request_bytes
+        } else {
+            let before = connection
+                .sent_bytes
+                .saturating_sub(connection.request_bytes);
+            close.received_bytes.saturating_sub(unread) <= before
+        };
+        let at_once = in_flight_at_end_ns(connection).is_some_and(|ns| ns < QUICKLY_NS);
+        unread > 0 && none_read && (at_once || self.idled_out())
+    }
+
+    /// Had the connection been silent for about the backend's idle timeout?
+    pub(super) fn idled_out(&self) -> bool {
+        let (Some(timeout), Some(idle)) = (self.constants.idle_timeout, self.idle_ns()) else {
+            return false;
+        };
+        let near = (timeout.ms * NEAR).max(timeout.spread_ms).max(NEAR_MS);
+        (ms(idle) - timeout.ms).abs() <= near
     }
 
     /// Are the connection's exchanges its requests? Over TLS only if the end of the
@@ -200,11 +237,7 @@ impl<'a> Case<'a> {
     /// older than the capture the first ones are unknown.
     pub(super) fn reused(&self) -> Option<bool> {
         let connection = self.connection()?;
-        let before = if self.sent_nothing() {
-            connection.exchanges
-        } else {
-            connection.exchanges.saturating_sub(1)
-        };
+        let before = self.requests_before()?;
         if !self.counts_requests() {
             return (before > TLS_FLIGHTS).then_some(true);
         }
@@ -212,6 +245,16 @@ impl<'a> Case<'a> {
             return None;
         }
         Some(before > 0)
+    }
+
+    /// Exchanges on the connection before the request that failed.
+    pub(super) fn requests_before(&self) -> Option<u32> {
+        let exchanges = self.connection()?.exchanges;
+        Some(if self.sent_nothing() {
+            exchanges
+        } else {
+            exchanges.saturating_sub(1)
+        })
     }
 
     /// A new TLS connection gets its request right after the handshake: one that had
@@ -342,12 +385,19 @@ impl<'a> Case<'a> {
                 (Side::Backend, Means::Close)
             }
             MessageKind::ResponseRejected
-            | MessageKind::NotHttp
             | MessageKind::ShutdownTimeout
             | MessageKind::TlsCertificate
             | MessageKind::TlsHandshakeFailed
             | MessageKind::TlsReceiveFailed => (Side::Nginx, Means::Close),
             MessageKind::ClientClosed => (Side::Client, Means::Close),
+            // What is no HTTP is passed on until somebody ends it.
+            MessageKind::NotHttp
+                if self
+                    .connection()
+                    .is_none_or(|connection| peer_end_ns(connection).is_none()) =>
+            {
+                (Side::Nginx, Means::Close)
+            }
             MessageKind::NoLiveUpstreams | MessageKind::NotResolved | MessageKind::Resources => {
                 (Side::Nginx, Means::None)
             }
@@ -441,6 +491,10 @@ impl<'a> Case<'a> {
 /// An RST that comes this soon after the request is the backend's kernel speaking, not
 /// a program that worked on the request.
 const QUICKLY_NS: u64 = 50_000_000;
+/// An idle age this close to the backend's idle timeout speaks for it; timers are coarse
+/// by some time at least.
+pub(super) const NEAR: f64 = 0.05;
+const NEAR_MS: f64 = 50.0;
 /// Exchanges that come before the first request over TLS, at most: two round trips of
 /// TLS 1.2 or of 1.3 with a HelloRetryRequest, and one in reserve.
 const TLS_FLIGHTS: u32 = 3;
@@ -462,6 +516,8 @@ pub(super) enum Stale {
     /// The FIN acknowledges nothing of the request: both crossed on the wire, or the
     /// request was just being written when it came.
     Crossed,
+    /// The backend's process closed without having read any of the request.
+    LeftUnread,
     /// An RST came at once and instead of an acknowledgement.
     AnsweredByReset,
 }

@@ -1,10 +1,14 @@
 //! What one connection's record proves by itself, without a line: when the backend's
 //! side ended it, whether a request was in flight then, and how it ended in all.
 
-use crate::trace::record::{Connection, ConnectionEnd};
+use crate::trace::record::{Connection, ConnectionEnd, PeerClose};
 
 /// Silence below which a close is taken as following directly on a response.
 pub(super) const DIRECTLY_NS: u64 = 5_000_000;
+
+/// Silence below which no timer closed: what ends sooner after a response had a reason in
+/// it, such as a limit on requests. No server's idle timeout is as short.
+pub(super) const SOON_NS: u64 = 50_000_000;
 
 const ECONNREFUSED: u32 = 111;
 
@@ -40,6 +44,15 @@ pub(super) fn ended_by_reset(connection: &Connection) -> bool {
         .rst_received_ns
         .is_some_and(|rst| connection.fin_received_ns.is_none_or(|fin| rst < fin))
 }
+
+/// Can this close of the backend's side have caused the end that nginx's side saw? A
+/// close comes first; one that came later shows that the side was still open.
+pub(super) fn caused_by(connection: &Connection, close: &PeerClose) -> bool {
+    peer_end_ns(connection).is_none_or(|end| close.ns <= end.saturating_add(CLOCK_NS))
+}
+
+/// Times of one host taken on two processors.
+const CLOCK_NS: u64 = 1_000_000;
 
 /// Bytes not acknowledged when the backend's side ended the connection.
 pub(super) fn unacked_at_end(connection: &Connection) -> Option<u32> {
@@ -131,7 +144,9 @@ fn backends_ending(connection: &Connection, end: u64) -> Ending {
         // The answer was there with the end; nginx closed without reading it.
         return Ending::NginxInFlight;
     }
-    if connection.awaiting_at_end || !answered {
+    // An answer that nginx read after the end had come with it.
+    let with_the_end = connection.last_received_ns > Some(end);
+    if !answered || connection.awaiting_at_end && !with_the_end {
         return Ending::BackendInFlight;
     }
     let looked = connection.eof_read_ns.is_some() || connection.failed_call_ns.is_some();
@@ -221,7 +236,27 @@ pub(super) fn refused_without_work(connection: &Connection) -> bool {
             })
 }
 
-/// Did the backend close right after a whole response, so that the number of exchanges
+/// Exchanges that were answered.
+pub(super) fn answered_exchanges(connection: &Connection) -> u32 {
+    let last = connection.first_byte_ns.is_some()
+        && connection.response_bytes >= no_answer_below(connection);
+    connection.exchanges.saturating_sub(u32::from(!last))
+}
+
+/// A silence on the connection, kept alive, that the backend let pass: the last exchange
+/// was answered after it, or nginx closed.
+pub(super) fn survived_silence_ns(connection: &Connection) -> Option<u64> {
+    let before = connection
+        .idle_before_ns
+        .filter(|_| answered_exchanges(connection) == connection.exchanges);
+    let at_the_end = (ending(connection) == Ending::NginxIdle).then(|| {
+        let closed = connection.closed_ns.unwrap_or(connection.ended_ns);
+        closed.saturating_sub(last_activity_ns(connection).unwrap_or(closed))
+    });
+    before.max(at_the_end)
+}
+
+/// Did the backend close soon after a whole response, so that the number of exchanges
 /// may be its limit? A response that ends with the connection ends in a read of the end
 /// instead; so does one whose last bytes came together with the FIN, and whether that one
 /// was whole only a line can tell (see `Figures::failed`).
@@ -230,9 +265,11 @@ pub(super) fn closed_after_exchanges(connection: &Connection) -> Option<u32> {
         || ended_before_request(connection)
         || connection.unread_at_end.is_some()
         || (connection.eof_read_ns.is_none() && connection.failed_call_ns.is_none());
-    (whole
-        && !connection.awaiting_at_end
-        && !connection.first_seen_mid_life
-        && ending(connection) == Ending::BackendAfterResponse)
+    let soon = match ending(connection) {
+        Ending::BackendAfterResponse => true,
+        Ending::BackendIdle => idle_age_ns(connection).is_some_and(|age| age < SOON_NS),
+        _ => false,
+    };
+    (whole && soon && !connection.awaiting_at_end && !connection.first_seen_mid_life)
         .then_some(connection.exchanges_at_end)
 }

@@ -37,7 +37,9 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
         && connection.opened_ns <= logged.ns
         // nginx writes no line about a connection that it found ended in its pool.
         && connection.idle_end.is_none()
-        && (shows_by_itself(line) || closed_at_once(logged.ns, &connection))
+        && (shows_by_itself(line)
+            || closed_at_once(logged.ns, &connection)
+            || said_goodbye(line, logged.ns, &connection))
         && (logged.ns..=logged.ns.saturating_add(closes_within(line))).contains(&connection.ended_ns)
         && (line.tls
             || line.kind == MessageKind::NotHttp
@@ -65,6 +67,15 @@ fn closes_within(line: &UpstreamLine) -> u64 {
 /// another socket.
 fn closed_at_once(ns: u64, connection: &Connection) -> bool {
     connection.line_ns.is_some_and(|line_ns| ns <= line_ns)
+}
+
+/// Was the last that was sent on the connection nginx's close_notify, between the line
+/// and the close (`ngx_ssl_shutdown`)? It makes the kernel's program forget the line.
+fn said_goodbye(line: &UpstreamLine, ns: u64, connection: &Connection) -> bool {
+    line.tls
+        && connection
+            .last_sent_ns
+            .is_some_and(|sent| (ns..=connection.ended_ns).contains(&sent))
 }
 
 /// Is the failure itself on the connection's record, so that nginx may have sent the

@@ -1,10 +1,10 @@
 //! What all connections of one upstream say together: how they ended, how long the
 //! backend lets them idle, how many requests it allows on one, how fast it answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::Constants;
-use super::end::{self, Ending, closed_after_exchanges, idle_age_ns, peer_end_ns};
+use super::end::{self, Ending, SOON_NS, closed_after_exchanges, idle_age_ns};
 use super::samples::Samples;
 use crate::report::model::{Closes, InferredLimit, InferredSize, InferredTimeout, Percentiles};
 use crate::trace::record::{Connection, Histogram, Upstream};
@@ -13,6 +13,13 @@ use crate::trace::record::{Connection, Histogram, Upstream};
 /// [`TIMER_NS`]: the width of a cluster of idle ages.
 const TIMER_SHARE: f64 = 0.02;
 const TIMER_NS: u64 = 20_000_000;
+/// A connection that was silent for longer than a timeout by a tenth and this much more
+/// outlived it.
+const OUTLIVED_NS: u64 = 100_000_000;
+/// Ages that are spread evenly are a timeout's only if the closes came at so many moments:
+/// a process that stops closes all at once.
+const LOOKS: usize = 3;
+const LOOK_NS: u64 = 500_000_000;
 /// Closes that must agree before a constant of the backend is believed.
 const AGREEING: u64 = 3;
 
@@ -24,9 +31,13 @@ pub(super) struct Figures {
     pub(super) name: Option<String>,
     endings: BTreeMap<Ending, u64>,
     idle_ages: Samples,
-    /// Connections that the backend closed directly after a whole response, by exchanges.
+    /// Some of the times of these closes, in units of [`LOOK_NS`].
+    idle_closes: BTreeSet<u64>,
+    /// Silences that ended otherwise: by an exchange that was answered, or by nginx.
+    survived: Samples,
+    /// Connections that the backend closed soon after a whole response, by exchanges.
     closed_after: BTreeMap<u32, u64>,
-    /// The most exchanges seen on one connection.
+    /// The most exchanges answered on one connection.
     most_exchanges: u32,
     connects: u64,
     connect_failures: u64,
@@ -77,14 +88,19 @@ impl Figures {
     pub(super) fn connection(&mut self, connection: &Connection) {
         let ending = end::ending(connection);
         *self.endings.entry(ending).or_default() += 1;
-        self.most_exchanges = self.most_exchanges.max(connection.exchanges_at_end);
-        if peer_end_ns(connection).is_none() {
-            self.most_exchanges = self.most_exchanges.max(connection.exchanges);
-        }
+        let answered = end::answered_exchanges(connection);
+        self.most_exchanges = self.most_exchanges.max(answered);
         if ending == Ending::BackendIdle
-            && let Some(age) = idle_age_ns(connection)
+            && let Some(age) = idle_age_ns(connection).filter(|age| *age >= SOON_NS)
         {
             self.idle_ages.add(age);
+            if self.idle_closes.len() < LOOKS {
+                let end = end::peer_end_ns(connection).unwrap_or(connection.ended_ns);
+                self.idle_closes.insert(end / LOOK_NS);
+            }
+        }
+        if let Some(silence) = end::survived_silence_ns(connection) {
+            self.survived.add(silence);
         }
         if let Some(exchanges) = closed_after_exchanges(connection) {
             *self.closed_after.entry(exchanges).or_default() += 1;
@@ -213,23 +229,36 @@ impl Figures {
         }
     }
 
-    /// The backend's idle timeout: the age at which it closes most idle connections.
+    /// The backend's idle timeout: the age at which it closes most idle connections; or,
+    /// of a backend that looks at them now and then only, the least of ages that are
+    /// spread evenly over the time between two looks.
     #[expect(
         clippy::cast_precision_loss,
         reason = "nanoseconds shown as milliseconds"
     )]
     fn infer_idle_timeout(&self) -> Option<InferredTimeout> {
-        let mode = self.idle_ages.mode(TIMER_SHARE, TIMER_NS)?;
         // Most idle closes agree, or there is no such constant.
-        (mode.count >= AGREEING && mode.count * 2 > mode.of).then(|| InferredTimeout {
+        let agreeing = self
+            .idle_ages
+            .mode(TIMER_SHARE, TIMER_NS)
+            .filter(|mode| mode.count >= AGREEING && mode.count * 2 > mode.of);
+        let at_looks = || {
+            let mode = self.idle_ages.even()?;
+            (self.idle_closes.len() >= LOOKS).then_some(mode)
+        };
+        let mode = agreeing.or_else(at_looks)?;
+        // A timeout that many connections outlived is none.
+        let longest = mode.ns.saturating_add(mode.spread_ns);
+        let longer = longest.saturating_add(longest / 10 + OUTLIVED_NS);
+        (self.survived.above(longer) * 5 <= mode.count).then(|| InferredTimeout {
             ms: (mode.ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
             spread_ms: (mode.spread_ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
             samples: mode.count,
         })
     }
 
-    /// The backend's limit on requests per connection: it closes directly after the
-    /// same number of responses, and no connection ever got further.
+    /// The backend's limit on requests per connection: it closes soon after the same
+    /// number of responses, and no connection ever got further.
     pub(super) fn request_limit(&self) -> Option<InferredLimit> {
         let total: u64 = self.closed_after.values().sum();
         let (requests, samples) = self

@@ -201,8 +201,9 @@ fn surety(case: &Case<'_>, stale: Stale) -> Confidence {
             case.idle_age_ns().is_some_and(|age| age >= DIRECTLY_NS)
         }
         Stale::Idle | Stale::Crossed => true,
-        // The RST may be that of a program which had just read the request.
-        Stale::AnsweredByReset => false,
+        // A program may close unread what it will not have; the RST may be that of one
+        // which had just read the request.
+        Stale::LeftUnread | Stale::AnsweredByReset => false,
     };
     if proven && case.reused() == Some(true) && !case.perhaps_answered() {
         Confidence::Certain
@@ -230,6 +231,11 @@ fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
         }
         Stale::Crossed => {
             "the FIN acknowledges nothing of the request: both crossed on the wire".to_owned()
+        }
+        Stale::LeftUnread => {
+            "the backend's process closed without having read any of the request: it had made up \
+             its mind when the request came"
+                .to_owned()
         }
         Stale::AnsweredByReset => {
             "the backend's host answered the request with an RST instead of an acknowledgement, \

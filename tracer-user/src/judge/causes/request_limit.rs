@@ -1,11 +1,11 @@
 //! `request-limit`: the backend closes a connection after a constant number of
 //! requests, and this one had reached it. Requires: a stale connection (as for
 //! `stale-keepalive`) with exactly the upstream's inferred number of requests before
-//! the failed one.
+//! the failed one. The number is inferred from other closes, so it is never certain.
 
 use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness, surety};
 use crate::judge::case::ms;
-use crate::report::model::Cause;
+use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
 
 /// A backend that has reached its limit closes within this time of its last response.
@@ -14,15 +14,17 @@ const SOON_MS: f64 = 500.0;
 const MOST_OF_TIMEOUT: f64 = 0.9;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
-    let stale = case.was_stale().filter(|_| !case.peer_open)?;
+    let stale = case.was_stale().filter(|_| case.peer_open.is_none())?;
     let limit = case.constants.request_limit?;
-    let connection = case.connection()?;
     // A limit closes soon after a response; after a silence some timer did.
-    let silence_ms = case.idle_age_ns().map_or(0.0, ms);
+    let silence_ms = case
+        .idle_age_ns()
+        .or_else(|| case.idle_ns())
+        .map_or(0.0, ms);
     let timeout = case.constants.idle_timeout;
     let timed_out = silence_ms > SOON_MS
         || timeout.is_some_and(|timeout| silence_ms >= timeout.ms * MOST_OF_TIMEOUT);
-    if connection.exchanges_at_end != limit.requests || timed_out {
+    if case.requests_before() != Some(limit.requests) || timed_out {
         return None;
     }
     let unknown = case.settings.keepalive_timeout_unknown;
@@ -37,7 +39,8 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     );
     Some(Verdict {
         cause: Cause::RequestLimit,
-        confidence: surety(case, stale),
+        // The limit is inferred.
+        confidence: surety(case, stale).max(Confidence::Likely),
         evidence: sentences([
             how_it_ended(case),
             staleness(case, stale),

@@ -9,6 +9,7 @@ use crate::judge::upstreams::GivenUp;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, InferredSize};
 use crate::report::words::counted;
+use crate::trace::record::Connection;
 
 /// Requests that must have failed so before it is likely without other evidence.
 const SEVERAL: u64 = 3;
@@ -31,7 +32,6 @@ pub(in crate::judge) fn given_up(case: &Case<'_>) -> Option<GivenUp> {
         || case.sent_nothing()
         || case.was_stale().is_some()
         || connection.request_bytes == 0
-        || connection.response_bytes >= no_answer_below(connection)
     {
         return None;
     }
@@ -49,12 +49,14 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let threshold = case.constants.size_threshold?;
     let connection = case.connection()?;
     let early = connection.unread_at_end;
+    let unread = case.peer_unread().filter(|unread| *unread > 0);
     // Of a request cut short, less may have been sent than of others answered; that the
-    // backend answered before the request was whole makes up for it.
-    if given_up.bytes <= threshold.answered_bytes && early.is_none() {
+    // backend answered before the request was whole, or did not read what it had, makes
+    // up for it.
+    let not_for_its_size = early.is_none() && (given_up.whole || unread.is_none());
+    if given_up.bytes <= threshold.answered_bytes && not_for_its_size {
         return None;
     }
-    let unread = case.peer_unread().filter(|unread| *unread > 0);
     let confidence = if threshold.samples >= SEVERAL || early.is_some() || unread.is_some() {
         Confidence::Likely
     } else {
@@ -73,6 +75,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
                     counted(u64::from(unread), "byte", "bytes")
                 )
             }),
+            answer(connection),
             early.map(|early| {
                 format!(
                     "{} from the backend had not been read: an answer, such as 413, that came \
@@ -86,6 +89,17 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             text: remedy(case, threshold),
             because: observed,
         }),
+    })
+}
+
+/// What nginx could read of an early answer.
+fn answer(connection: &Connection) -> Option<String> {
+    (connection.response_bytes >= no_answer_below(connection)).then(|| {
+        format!(
+            "{} came back before the backend had taken the whole request: an early answer, such \
+             as 413",
+            counted(connection.response_bytes, "byte", "bytes")
+        )
     })
 }
 

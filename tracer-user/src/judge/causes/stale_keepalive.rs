@@ -1,16 +1,15 @@
 //! `stale-keepalive`: nginx reused a kept-alive connection that the backend had closed
 //! or was closing. Requires: a connection used before; the backend's FIN or RST arrived
 //! while no request was in flight, or crossed the request on the wire; no response byte.
-//! The FIN crossed if it acknowledges nothing of the request. An RST that comes at once
+//! The FIN crossed if it acknowledges nothing of the request; likely also if the backend's
+//! process, on this host, closed without having read any of it, at once or when its idle
+//! timeout was over. An RST that comes at once
 //! instead of an acknowledgement makes it likely, as does a reuse that is only inferred.
 
 use super::{Case, Remedy, Stale, Verdict, how_it_ended, reuse, sentences, staleness, surety};
-use crate::judge::case::{Settings, ms, nginx_time};
+use crate::judge::case::{NEAR, Settings, ms, nginx_time};
 use crate::report::model::{Cause, InferredTimeout};
 use crate::report::words::{counted, milliseconds};
-
-/// An idle age this close to the backend's idle timeout speaks for it.
-const NEAR: f64 = 0.05;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let stale = case.was_stale()?;
@@ -32,7 +31,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
 fn idle_age(case: &Case<'_>, stale: Stale, timeout: Option<InferredTimeout>) -> Option<String> {
     let (ns, when) = match stale {
         Stale::Idle => (case.idle_age_ns()?, "at that moment"),
-        Stale::Crossed | Stale::AnsweredByReset => (case.idle_ns()?, "before the request"),
+        Stale::Crossed | Stale::LeftUnread | Stale::AnsweredByReset => {
+            (case.idle_ns()?, "before the request")
+        }
     };
     let age = ms(ns);
     let beside = timeout.map_or_else(String::new, |timeout| {

@@ -192,25 +192,36 @@ fn a_small_whole_request_left_unread_shows_that_size_is_not_why() {
 
 #[test]
 fn a_process_that_left_the_request_unread_had_the_connection() {
+    // It had made up its mind at once; one that waited had not.
     let line = said(5000, "recv() failed", 104, HEADER);
-    let answered_by_reset = connection(1, 0)
-        .request(1)
-        .answer(2)
-        .request(4999)
-        .rst(5000, 80)
-        .fails(5000, Call::Receive, 104)
-        .closed(5000);
-    let records = |peer| {
+    let answered_by_reset = |started| {
+        connection(1, 0)
+            .request(1)
+            .answer(2)
+            .request(started)
+            .rst(5000, 80)
+            .fails(5000, Call::Receive, 104)
+            .closed(5000)
+    };
+    let records = |started, unread| {
+        let mut peer = closed_by_call(1, 4999, unread);
+        if let Record::PeerClose(close) = &mut peer {
+            close.received_bytes = 160;
+        }
         vec![
             line.logged(),
-            ended(answered_by_reset.clone()),
+            ended(answered_by_reset(started)),
             line.line(),
             peer,
         ]
     };
-    let unread = only(judged(records(closed_by_call(1, 4999, 80))));
-    assert_eq!(unread.cause, Cause::ClosedWithoutAnswer);
-    let read = only(judged(records(closed_by_call(1, 4999, 0))));
+    let unread = only(judged(records(4999, 80)));
+    assert_verdict(&unread, Cause::StaleKeepalive, Confidence::Likely);
+    let waited = only(judged(records(2000, 80)));
+    assert_eq!(waited.cause, Cause::ClosedWithoutAnswer);
+    let part_read = only(judged(records(4999, 30)));
+    assert_eq!(part_read.cause, Cause::ClosedWithoutAnswer);
+    let read = only(judged(records(4999, 0)));
     assert_eq!(read.cause, Cause::StaleKeepalive);
 }
 

@@ -1,0 +1,63 @@
+//! Whether the tool found a line's connection: by what the backend recorded, and by what
+//! the wire carried.
+
+use super::{Recorded, Score, Told, named};
+use crate::act::Act;
+use crate::verdicts::Incident;
+
+impl Score {
+    /// What a backend recorded of a request, the wire has to have carried.
+    pub(super) fn compare_records(&mut self, recorded: &Recorded) {
+        for carried in &recorded.wire {
+            let of_it = recorded.acts.iter().filter(|(_, act)| {
+                act.target.as_ref() == Some(&carried.target)
+                    && act.upstream == carried.upstream.to_string()
+            });
+            for (scenario, act) in of_it {
+                if let Some(end) = act.nginx_end.filter(|end| !carried.ends.contains(end)) {
+                    self.failures.push(format!(
+                        "{scenario} recorded {} on {end}, the wire on {:?}",
+                        carried.target, carried.ends
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Whether the tool found the right connection; none where there is no telling.
+    pub(super) fn right_connection(
+        &mut self,
+        incident: &Incident,
+        told: Option<&Told>,
+        scenario: &str,
+        act: &Act,
+    ) -> Option<bool> {
+        self.witnessed += usize::from(told.is_some());
+        let found = incident.connection.as_ref();
+        let by_the_backend = act.nginx_end.map(|end| {
+            let right = |found: &&_| is(found, end, &act.upstream);
+            match found.filter(right) {
+                Some(_) => Ok(()),
+                None => Err(format!("the backend has {end}")),
+            }
+        });
+        let tellings: Vec<&Told> = told.into_iter().chain(&by_the_backend).collect();
+        let problems: Vec<&str> = tellings
+            .iter()
+            .filter_map(|told| told.as_ref().err().map(String::as_str))
+            .collect();
+        if !problems.is_empty() {
+            self.failures.push(format!(
+                "wrong connection {} of {scenario}: {:?}, but {}",
+                named(incident),
+                found.map(|found| found.local),
+                problems.join(", ")
+            ));
+        }
+        (!tellings.is_empty()).then_some(problems.is_empty())
+    }
+}
+
+fn is(found: &crate::verdicts::Connection, end: std::net::SocketAddr, upstream: &str) -> bool {
+    found.local == end && found.remote.to_string() == upstream
+}
