@@ -18,6 +18,7 @@ mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
 mod path_lost;
+mod plain_to_tls;
 mod ports_exhausted;
 mod prefork_lost;
 mod prefork_recycled;
@@ -107,6 +108,7 @@ pub const ALL: &[Scenario] = &[
     tls_version::SCENARIO,
     tls_client_certificate::SCENARIO,
     tls_to_plain::SCENARIO,
+    plain_to_tls::SCENARIO,
     reload::SCENARIO,
     shutdown_timeout::SCENARIO,
     worker_killed::SCENARIO,
