@@ -1,0 +1,37 @@
+//! Node's http server with its shipped defaults.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::idle::{Closes, Idle};
+use super::places::version;
+use super::{Checks, Places, Process, Server, Setting};
+use crate::draw::Draw;
+use crate::processes::bound_to_us;
+
+pub(super) const SERVER: Server = Server {
+    name: "node",
+    description: "keepAliveTimeout 5 s",
+    prepare,
+};
+
+fn prepare(_: &Places, draw: &mut Draw) -> Result<Checks> {
+    let node = Places::system("node")?;
+    let process = Process::start(|address, folder| {
+        fs::write(folder.join("server.js"), include_str!("apps/server.js"))?;
+        let mut command = bound_to_us(&node);
+        command.arg("server.js").arg(address.port().to_string());
+        Ok(command)
+    })?;
+    let setting = Setting {
+        server: format!("Node {} http", version(&node, "--version")?),
+        text: "keepAliveTimeout 5000 ms (default)".to_owned(),
+        process: Arc::new(process),
+        block: "node",
+    };
+    let idle = Idle::new(setting, Closes::at_once(Duration::from_secs(5)), draw);
+    Ok(vec![Box::new(idle)])
+}
