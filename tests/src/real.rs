@@ -19,6 +19,7 @@ mod node;
 mod php;
 mod places;
 mod process;
+mod race;
 mod recycling;
 pub mod section;
 mod table;
@@ -77,6 +78,11 @@ pub trait Check: Part {
     /// Its line of the table. `upstream` is the report's part about the server, null if
     /// it has none.
     fn row(&self, upstream: &Value) -> Row;
+
+    /// It stops nginx's workers, and so comes after those that do not.
+    fn stops_nginx(&self) -> bool {
+        false
+    }
 }
 
 /// One configured number of a running server.

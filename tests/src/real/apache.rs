@@ -1,6 +1,8 @@
 //! Apache httpd with the event MPM and its shipped limits on kept connections.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use anyhow::Result;
 use super::idle::{Closes, Idle};
 use super::limit::Limit;
 use super::places::version;
+use super::race::Race;
 use super::{Checks, Places, Process, Server, Setting};
 use crate::draw::Draw;
 use crate::processes::bound_to_us;
@@ -40,7 +43,7 @@ AliasMatch ^/ FOLDER/answer
 fn prepare(places: &Places, draw: &mut Draw) -> Result<Checks> {
     let apache = places.file("apache2/usr/sbin/apache2")?;
     let modules = places.file("apache2/usr/lib/apache2/modules")?;
-    let process = Process::start(|address, folder| {
+    let command = |address: SocketAddr, folder: &Path| {
         let text = CONFIGURATION
             .replace("FOLDER", &folder.to_string_lossy())
             .replace("MODULES", &modules.to_string_lossy())
@@ -51,20 +54,25 @@ fn prepare(places: &Places, draw: &mut Draw) -> Result<Checks> {
         command.arg("-DFOREGROUND").arg("-f");
         command.arg(folder.join("httpd.conf"));
         Ok(command)
-    })?;
+    };
     let idle = Setting {
         server: format!("Apache {} event", version(&apache, "-v")?),
         text: "KeepAliveTimeout 5 (default)".to_owned(),
-        process: Arc::new(process),
+        process: Arc::new(Process::start(command)?),
         block: "apache",
     };
     let limit = Setting {
         text: "MaxKeepAliveRequests 100 (default)".to_owned(),
         ..idle.clone()
     };
+    let raced = Setting {
+        process: Arc::new(Process::start(command)?),
+        ..idle.clone()
+    };
     let closes = Closes::at_once(Duration::from_secs(5));
     Ok(vec![
         Box::new(Idle::new(idle, closes, draw)),
+        Box::new(Race::new(raced, closes, draw)),
         Box::new(Limit::new(limit, 100)),
     ])
 }

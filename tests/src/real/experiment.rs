@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::table::{Row, Table};
-use super::{Places, Server};
+use super::{Check, Places, Server};
 use crate::draw::Draw;
 use crate::nginx::{Configuration, Nginx};
 use crate::scenario::Stage;
@@ -41,6 +41,9 @@ impl Outcome {
     }
 }
 
+/// A server's name and one of its checks.
+type Named = (&'static str, Box<dyn Check>);
+
 /// Runs these before this nginx. The trace and the truth are left in the folder `save`, if
 /// it is given.
 ///
@@ -52,7 +55,7 @@ pub fn run(servers: &[Server], nginx: &Path, seed: u64, save: Option<PathBuf>) -
         log_level: Some("info"),
         ..Configuration::new(Vec::new())
     };
-    let mut checks = Vec::new();
+    let mut checks: Vec<Named> = Vec::new();
     for server in servers {
         let prepared = (server.prepare)(&places, &mut Draw::for_scenario(seed, server.name))
             .with_context(|| format!("cannot prepare {}", server.name))?;
@@ -66,19 +69,9 @@ pub fn run(servers: &[Server], nginx: &Path, seed: u64, save: Option<PathBuf>) -
     let trace = folder.path().join("trace");
     let capture = Capture::start(nginx.master_pid(), &trace, &[])?;
     let stage = Stage::new(&nginx);
-    thread::scope(|scope| {
-        let drivers: Vec<_> = checks
-            .iter_mut()
-            .map(|(name, check)| (*name, scope.spawn(|| check.drive(&stage))))
-            .collect();
-        for (name, driver) in drivers {
-            match driver.join() {
-                Ok(driven) => driven.with_context(|| format!("{name} failed"))?,
-                Err(_) => bail!("{name} panicked"),
-            }
-        }
-        anyhow::Ok(())
-    })?;
+    for stops_nginx in [false, true] {
+        drive(&mut checks, &stage, stops_nginx)?;
+    }
     capture.finish()?.succeeded()?;
 
     let arguments = ["report".as_ref(), trace.as_os_str()];
@@ -115,6 +108,24 @@ pub fn run(servers: &[Server], nginx: &Path, seed: u64, save: Option<PathBuf>) -
     }
     let score = Score::of(&report, &recorded);
     Ok(Outcome { rows, score })
+}
+
+/// Drives all checks of one kind at once.
+fn drive(checks: &mut [Named], stage: &Stage<'_>, stop_nginx: bool) -> Result<()> {
+    thread::scope(|scope| {
+        let drivers: Vec<_> = checks
+            .iter_mut()
+            .filter(|(_, check)| check.stops_nginx() == stop_nginx)
+            .map(|(name, check)| (*name, scope.spawn(|| check.drive(stage))))
+            .collect();
+        for (name, driver) in drivers {
+            match driver.join() {
+                Ok(driven) => driven.with_context(|| format!("{name} failed"))?,
+                Err(_) => bail!("{name} panicked"),
+            }
+        }
+        Ok(())
+    })
 }
 
 /// The report's part about a backend.

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use super::idle::{Closes, Idle};
 use super::places::version;
+use super::race::Race;
 use super::recycling::{Recycler, Recycling};
 use super::timeout::{Supervisor, Timeout};
 use super::{Checks, Places, Process, Server, Setting};
@@ -50,6 +51,7 @@ fn prepare(places: &Places, draw: &mut Draw) -> Result<Checks> {
         &["--workers", "4", "--timeout", "3"],
     )?;
     let idle = start("gthread", "gthread", "--keep-alive 2 (default)", &[])?;
+    let raced = start("gthread", "gthread", "--keep-alive 2 (default)", &[])?;
     let recycled: &[&str] = &["--workers", "3", "--max-requests", "30"];
     let sync = start("sync", "gunicorn", "--max-requests 30", recycled)?;
     let threads = start("gthread", "gthread_kept", "--max-requests 30", recycled)?;
@@ -71,6 +73,7 @@ fn prepare(places: &Places, draw: &mut Draw) -> Result<Checks> {
     Ok(vec![
         Box::new(Timeout::new(slow, Duration::from_secs(3), supervisor, draw)),
         Box::new(Idle::new(idle, CLOSES, draw)),
+        Box::new(Race::new(raced, CLOSES, draw)),
         Box::new(Recycling::new(sync, 30, recycler)),
         Box::new(Recycling::new(threads, 30, recycler)),
     ])

@@ -1,6 +1,8 @@
 //! nginx as a backend of nginx.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use anyhow::Result;
 use super::idle::{Closes, Idle};
 use super::limit::Limit;
 use super::places::version;
+use super::race::Race;
 use super::{Checks, Places, Process, Server, Setting};
 use crate::draw::Draw;
 use crate::nginx;
@@ -44,7 +47,7 @@ http {
 
 fn prepare(_: &Places, draw: &mut Draw) -> Result<Checks> {
     let nginx = nginx::binary()?;
-    let process = Process::start(|address, folder| {
+    let command = |address: SocketAddr, folder: &Path| {
         let text = CONFIGURATION.replace("ADDRESS", &address.to_string());
         fs::write(folder.join("nginx.conf"), text)?;
         fs::create_dir(folder.join("temp"))?;
@@ -52,20 +55,25 @@ fn prepare(_: &Places, draw: &mut Draw) -> Result<Checks> {
         command.arg("-p").arg(folder);
         command.args(["-e", "error.log", "-c", "nginx.conf"]);
         Ok(command)
-    })?;
+    };
     let idle = Setting {
         server: format!("nginx {}", version(&nginx, "-v")?),
         text: "keepalive_timeout 3s".to_owned(),
-        process: Arc::new(process),
+        process: Arc::new(Process::start(command)?),
         block: "nginx",
     };
     let limit = Setting {
         text: "keepalive_requests 50".to_owned(),
         ..idle.clone()
     };
+    let raced = Setting {
+        process: Arc::new(Process::start(command)?),
+        ..idle.clone()
+    };
     let closes = Closes::at_once(Duration::from_secs(3));
     Ok(vec![
         Box::new(Idle::new(idle, closes, draw)),
+        Box::new(Race::new(raced, closes, draw)),
         Box::new(Limit::new(limit, 50)),
     ])
 }

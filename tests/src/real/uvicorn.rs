@@ -1,6 +1,8 @@
 //! uvicorn with its shipped defaults.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use anyhow::Result;
 
 use super::idle::{Closes, Idle};
 use super::places::version;
+use super::race::Race;
 use super::{Checks, Places, Process, Server, Setting};
 use crate::draw::Draw;
 use crate::processes::bound_to_us;
@@ -20,7 +23,7 @@ pub(super) const SERVER: Server = Server {
 
 fn prepare(places: &Places, draw: &mut Draw) -> Result<Checks> {
     let uvicorn = places.python("uvicorn")?;
-    let process = Process::start(|address, folder| {
+    let command = |address: SocketAddr, folder: &Path| {
         fs::write(folder.join("asgi_app.py"), include_str!("apps/asgi_app.py"))?;
         let mut command = bound_to_us(&uvicorn);
         command
@@ -28,13 +31,20 @@ fn prepare(places: &Places, draw: &mut Draw) -> Result<Checks> {
             .arg(address.port().to_string())
             .args(["--app-dir", ".", "--lifespan", "off", "--no-access-log"]);
         Ok(command)
-    })?;
-    let setting = Setting {
+    };
+    let idle = Setting {
         server: format!("uvicorn {}", version(&uvicorn, "--version")?),
         text: "timeout-keep-alive 5 s (default)".to_owned(),
-        process: Arc::new(process),
+        process: Arc::new(Process::start(command)?),
         block: "uvicorn",
     };
-    let idle = Idle::new(setting, Closes::at_once(Duration::from_secs(5)), draw);
-    Ok(vec![Box::new(idle)])
+    let raced = Setting {
+        process: Arc::new(Process::start(command)?),
+        ..idle.clone()
+    };
+    let closes = Closes::at_once(Duration::from_secs(5));
+    Ok(vec![
+        Box::new(Idle::new(idle, closes, draw)),
+        Box::new(Race::new(raced, closes, draw)),
+    ])
 }
