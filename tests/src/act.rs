@@ -1,13 +1,15 @@
 //! Acts: what the lab's backends and drivers did, and what a report has to say of it.
 //! They come from the lab's own records, never from the tool.
 
+mod words;
+
 use std::fmt;
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One thing that happened to one attempt or one connection.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Act {
     /// The backend's address as nginx names it; the upstream block's name where no
     /// peer was left.
@@ -28,13 +30,16 @@ pub struct Act {
 
 /// The verdicts that are right. The lists are never empty; the first stands for the act
 /// in tables.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Who.
+    #[serde(deserialize_with = "words::read")]
     pub sides: Vec<&'static str>,
     /// How.
+    #[serde(deserialize_with = "words::read")]
     pub means: Vec<&'static str>,
     /// Why.
+    #[serde(deserialize_with = "words::read")]
     pub causes: Vec<&'static str>,
     /// What decides it was there to be seen: only then does `unexplained` count
     /// against the tool.
@@ -81,6 +86,16 @@ impl Expected {
         self
     }
 
+    /// Words of it that no report knows.
+    #[must_use]
+    pub fn unknown_words(&self) -> Vec<&'static str> {
+        let words = self.sides.iter().chain(&self.means).chain(&self.causes);
+        words
+            .filter(|said| words::word(said).is_none())
+            .copied()
+            .collect()
+    }
+
     /// The cause that stands for it.
     #[must_use]
     pub fn cause(&self) -> &'static str {
@@ -89,7 +104,7 @@ impl Expected {
 }
 
 /// A constant that a backend was configured with, to be inferred by the tool.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Constant {
     /// The backend's address.
     pub upstream: String,
@@ -98,7 +113,7 @@ pub struct Constant {
 }
 
 /// A constant's value.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
     /// Silence after which connections are closed, milliseconds.

@@ -16,7 +16,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -30,7 +30,8 @@ pub use record::{Answer, Connection, End, Ended, Request, Why};
 
 use self::worker::Worker;
 use crate::behaviour::{Behaviour, Means};
-use crate::clock::PATIENCE;
+use crate::clock::{PATIENCE, wait_for};
+use crate::tls_backend::Tls;
 
 /// IPv4 loopback, port left to the kernel.
 pub const IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -99,6 +100,10 @@ struct Shared {
     journal: Option<Journal>,
     /// It is one of several processes on one listening socket.
     worker: Option<Worker>,
+    /// It speaks FastCGI, not HTTP.
+    fastcgi: AtomicBool,
+    /// How it speaks TLS, if it does.
+    tls: Option<Tls>,
     stopped: UnixStream,
 }
 
@@ -141,7 +146,16 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start(address: SocketAddr, habits: Habits) -> Result<Self> {
-        Self::start_with(bind(address)?, habits, None, None)
+        Self::start_with(bind(address)?, habits, None, None, None)
+    }
+
+    /// The same over TLS. (What leaves bytes of a request unread on the socket is for
+    /// plain backends: TLS takes them in records.)
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub fn start_tls(address: SocketAddr, habits: Habits, tls: Tls) -> Result<Self> {
+        Self::start_with(bind(address)?, habits, None, None, Some(tls))
     }
 
     /// The same with a journal: every record is in it before its act is committed, so
@@ -150,7 +164,7 @@ impl Backend {
     /// # Errors
     /// If it cannot listen.
     pub fn start_journalled(address: SocketAddr, habits: Habits, journal: Journal) -> Result<Self> {
-        Self::start_with(bind(address)?, habits, Some(journal), None)
+        Self::start_with(bind(address)?, habits, Some(journal), None, None)
     }
 
     /// The same as one of several processes that accept from one listening socket. After
@@ -168,7 +182,7 @@ impl Backend {
         // Another process may have been quicker to accept what made it readable.
         listener.set_nonblocking(true)?;
         let worker = Worker::new(recycle_after)?;
-        Self::start_with(listener, habits, Some(journal), Some(worker))
+        Self::start_with(listener, habits, Some(journal), Some(worker), None)
     }
 
     fn start_with(
@@ -176,6 +190,7 @@ impl Backend {
         habits: Habits,
         journal: Option<Journal>,
         worker: Option<Worker>,
+        tls: Option<Tls>,
     ) -> Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = UnixStream::pair().context("socketpair() for stopping")?;
@@ -192,6 +207,8 @@ impl Backend {
             threads: AtomicUsize::new(0),
             journal,
             worker,
+            fastcgi: AtomicBool::new(false),
+            tls,
             stopped,
         });
         let listening = thread::Builder::new()
@@ -214,6 +231,13 @@ impl Backend {
     #[must_use]
     pub fn known_as(mut self, address: SocketAddr) -> Self {
         self.address = *self.shared.known_as.get_or_init(|| address);
+        self
+    }
+
+    /// The same, speaking FastCGI from the next connection on.
+    #[must_use]
+    pub fn over_fastcgi(self) -> Self {
+        self.shared.fastcgi.store(true, Ordering::Release);
         self
     }
 
@@ -285,6 +309,21 @@ impl Backend {
             let woken = self.shared.changed.wait_timeout(records, left);
             records = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Lets the requests that wait for each other be answered, once they are so many.
+    ///
+    /// # Errors
+    /// If they never are.
+    pub fn answer_waiting(&self, requests: usize) -> Result<()> {
+        wait_for("requests to wait for each other", PATIENCE, || {
+            let mut gathering = lock(&self.shared.gathering);
+            if gathering.waiting < requests {
+                return Ok(None);
+            }
+            self.shared.next_generation(&mut gathering);
+            Ok(Some(()))
+        })
     }
 
     /// Puts off idle closes, and those after the last allowed request, from now until
@@ -466,6 +505,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             }
         };
         shared.threads.fetch_add(1, Ordering::AcqRel);
+        if let Some(worker) = worker {
+            worker.take();
+        }
         let spawned = thread::Builder::new()
             .name(format!("from {remote}"))
             .spawn({

@@ -12,6 +12,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use crate::draw::Draw;
+use crate::fixture::{Fixture, Machine};
 use crate::nginx::{Configuration, Nginx};
 use crate::scenario::{Part, Scenario, Stage};
 use crate::score::{Carried, LogLine, Recorded, Score, read_access_log, read_error_log};
@@ -32,6 +33,8 @@ pub struct Setting {
     pub traffic: bool,
     /// Folder for what the run leaves.
     pub save: Option<PathBuf>,
+    /// Folder for the fixture of a single scenario.
+    pub fixtures: Option<PathBuf>,
 }
 
 /// Runs these scenarios together on one nginx, each in a thread of its own, and scores
@@ -63,7 +66,11 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     if let Some(good) = &good {
         good.configure(&mut configuration);
     }
-    let nginx = Nginx::start_binary(&setting.nginx, &configuration)?;
+    let start = || Nginx::start_binary(&setting.nginx, &configuration);
+    let nginx = match parts.iter().find_map(|(_, part)| part.namespace()) {
+        Some(namespace) => namespace.enter(start)?,
+        None => start()?,
+    };
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let witness = Witness::start()?;
@@ -91,6 +98,17 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     if let Some(folder) = &setting.save {
         save(folder, &trace, &nginx, &recorded)
             .with_context(|| format!("cannot write {}", folder.display()))?;
+    }
+    if let (Some(folder), [scenario]) = (&setting.fixtures, scenarios) {
+        let fixture = Fixture {
+            scenario: scenario.name.to_owned(),
+            seed: setting.seed,
+            recorded: recorded.clone(),
+        };
+        let machine = Machine::this(&setting.nginx, nginx.prefix())?;
+        fixture
+            .write(folder, &trace, &machine)
+            .context("cannot write the fixture")?;
     }
     let report = tool::run([
         "report".as_ref(),

@@ -223,6 +223,15 @@ impl Client {
         Ok(())
     }
 
+    /// Reads the first bytes of whatever comes, which need be no response: nginx passes
+    /// on what is no HTTP without a head. Zero at the end.
+    ///
+    /// # Errors
+    /// If nothing comes.
+    pub fn receive_anything(&mut self) -> Result<usize> {
+        self.read(&mut Vec::new())
+    }
+
     /// Sends a request and reads its response.
     ///
     /// # Errors

@@ -5,7 +5,8 @@
 //! 1. A file `scenarios/NAME.rs` with `pub(super) const SCENARIO: Scenario`, whose
 //!    `prepare` starts backends with parameters drawn from the [`Draw`] and returns a
 //!    [`Part`]. Where one backend is told by each request what to do, [`Told`] is that
-//!    part already; where no connection comes about, [`Unconnected`].
+//!    part already; where no connection comes about, [`Unconnected`]; where each request
+//!    fails with a connection of its own, [`Unserved`].
 //! 2. One line in `scenarios.rs`: the module, and its `SCENARIO` in `ALL`.
 //!
 //! A part names its upstream blocks after the scenario or with it as a prefix
@@ -42,9 +43,11 @@ mod crew;
 mod demise;
 mod dying;
 mod forgetful;
+mod in_flight;
 mod meet;
 mod told;
 mod unconnected;
+mod unserved;
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,12 +59,15 @@ pub use crew::Crew;
 pub use demise::{Ended, acts, is_crash};
 pub use dying::{At, Demise, Dying, Flight, Step, flights};
 pub use forgetful::Forgetful;
+pub use in_flight::{InFlight, carried, closed_without_answer};
 pub use told::{Ask, Told};
-pub use unconnected::{Asked, Unconnected};
+pub use unconnected::{Asked, Unconnected, without_resources};
+pub use unserved::{Unserved, Unserving};
 
 use crate::act::{Act, Constant};
 use crate::backend::Backend;
 use crate::draw::Draw;
+use crate::netns::Namespace;
 use crate::nginx::{Configuration, Nginx};
 use crate::processes::Stopped;
 use crate::stale::{Race, Raced, race};
@@ -91,6 +97,11 @@ impl fmt::Debug for Scenario {
 pub trait Part: Send {
     /// Adds its upstreams and locations, and nothing else unless it is `alone`.
     fn configure(&self, configuration: &mut Configuration);
+
+    /// Where its nginx has to run, if it is `alone`.
+    fn namespace(&self) -> Option<&Namespace> {
+        None
+    }
 
     /// Causes the failures.
     ///

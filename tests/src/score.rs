@@ -125,6 +125,7 @@ impl Score {
         };
         score.compare_lines(report, &recorded.log);
         score.check_run(report);
+        score.check_words(recorded);
         score.compare_records(recorded);
         let told = wire::compare(report, &recorded.log, &recorded.wire);
         let mut used = vec![false; recorded.acts.len()];
@@ -169,6 +170,17 @@ impl Score {
             score.constants.push(inferred);
         }
         score
+    }
+
+    /// A truth that no report can tell would count as a mistake of the tool's.
+    fn check_words(&mut self, recorded: &Recorded) {
+        for (scenario, act) in &recorded.acts {
+            let unknown = act.expected.iter().flat_map(Expected::unknown_words);
+            for word in unknown {
+                self.failures
+                    .push(format!("{scenario} expects {word:?}, which no report says"));
+            }
+        }
     }
 
     /// Nothing may be lost, and no good request may fail.

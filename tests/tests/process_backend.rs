@@ -7,11 +7,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::time::Duration;
 
 use lab::backend::{Ended, Habits, IPV4, Why};
 use lab::behaviour::Means;
 use lab::clock::{PATIENCE, wait_for};
-use lab::process_backend::{ProcessBackend, Spec};
+use lab::load::{Client, Request};
+use lab::process_backend::{Event, Preforking, ProcessBackend, Spec, Supervision};
+use lab::processes;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
 
@@ -170,5 +173,107 @@ fn sigterm_ends_it_by_default_and_is_obeyed_where_it_is_graceful() {
         assert_eq!(rest(client), (String::new(), true));
         let (_, connection) = backend.connections().unwrap().remove(0);
         assert_eq!(connection.closed_because(Why::Stopped), graceful);
+    }
+}
+
+/// A pre-forking backend with two workers.
+#[track_caller]
+fn prefork(recycle_after: Option<usize>, work_limit: Option<Duration>, abort: bool) -> Preforking {
+    let program = Path::new(env!("CARGO_BIN_EXE_whoclosed-backend"));
+    let spec = Spec {
+        address: IPV4,
+        habits: Habits::default(),
+        graceful: false,
+    };
+    let supervision = Supervision {
+        workers: 2,
+        recycle_after,
+        work_limit,
+        look_every: Duration::from_millis(20),
+        abort_first: abort,
+    };
+    Preforking::start(program, &spec, supervision).unwrap()
+}
+
+#[track_caller]
+fn ask(backend: &Preforking, behaviour: &str) -> Client {
+    let mut client = Client::connect(backend.address()).unwrap();
+    let request = Request::get("/a").asking(behaviour.parse().unwrap());
+    client.send(&request).unwrap();
+    client
+}
+
+/// The worker that has a request.
+#[track_caller]
+fn holder(backend: &Preforking) -> u32 {
+    let records = wait_for("the request", PATIENCE, || {
+        let records = backend.connections().unwrap_or_default();
+        let begun = records
+            .iter()
+            .any(|(_, record)| !record.requests.is_empty());
+        Ok(begun.then_some(records))
+    });
+    records.unwrap()[0].0
+}
+
+#[test]
+fn a_lost_worker_is_replaced_and_its_records_survive_it() {
+    let backend = prefork(None, None, false);
+    let mut client = ask(&backend, "answer after=60000");
+    let worker = holder(&backend);
+    processes::signal(worker, Signal::KILL).unwrap();
+    assert_eq!(
+        backend.await_death(worker).unwrap().status.signal(),
+        Some(9)
+    );
+    assert!(client.receive().is_err());
+    assert_eq!(ask(&backend, "answer").receive().unwrap().status, 200);
+    let started = |event: &Event| matches!(event, Event::Started { .. });
+    wait_for("the next worker", PATIENCE, || {
+        let begun = backend
+            .events()?
+            .iter()
+            .filter(|event| started(event))
+            .count();
+        Ok((begun == 3).then_some(()))
+    })
+    .unwrap();
+    assert!(backend.connections().unwrap()[0].1.is_open());
+}
+
+#[test]
+fn a_worker_drains_after_its_number_of_answers_and_exits_with_0() {
+    let backend = prefork(Some(3), None, false);
+    let mut client = Client::connect(backend.address()).unwrap();
+    for _ in 0..3 {
+        let response = client.ask(&Request::get("/a")).unwrap();
+        assert_eq!((response.status, response.kept), (200, true));
+    }
+    let (worker, _) = backend.connections().unwrap()[0];
+    assert_eq!(backend.await_death(worker).unwrap().status.code(), Some(0));
+    let (_, record) = backend.connections().unwrap().remove(0);
+    assert!(record.closed_because(Why::Recycled), "{record:?}");
+    assert_eq!(ask(&backend, "answer").receive().unwrap().status, 200);
+}
+
+#[test]
+fn a_worker_that_works_for_too_long_is_killed_and_that_is_on_record() {
+    for (abort, signal) in [(false, 9), (true, 6)] {
+        let backend = prefork(None, Some(Duration::from_millis(50)), abort);
+        assert_eq!(ask(&backend, "answer").receive().unwrap().status, 200);
+        let mut client = ask(&backend, "answer after=60000");
+        assert!(client.receive().is_err());
+        let killed = backend
+            .events()
+            .unwrap()
+            .into_iter()
+            .find_map(|event| match event {
+                Event::Killed { pid, overdue, .. } => Some((pid, overdue)),
+                _ => None,
+            });
+        let (worker, overdue) = killed.unwrap();
+        assert_eq!(overdue, ["/a"]);
+        let death = backend.await_death(worker).unwrap();
+        assert_eq!(death.status.signal(), Some(signal));
     }
 }

@@ -13,6 +13,8 @@ use crate::{build, nginx, servers, setup, step, workspace};
 /// The seed of the short lab that `cargo xtask test` runs, and of the fixtures.
 const SEED: u64 = 1;
 
+/// Where fixtures are recorded.
+const FIXTURES: &str = "tests/fixtures/lab";
 /// The page about the accuracy, and what it says beside the numbers.
 const PAGE: &str = "docs/accuracy.md";
 const NOTES: &str = "docs/accuracy-notes.md";
@@ -46,6 +48,10 @@ pub(crate) struct Options {
     /// Keep what each run left, its trace and what really happened, below this folder
     #[arg(long, value_name = "FOLDER")]
     save: Option<PathBuf>,
+    /// Record each scenario anew as a fixture in tests/fixtures/lab, with the verdicts that
+    /// are now given as those that are expected
+    #[arg(long, conflicts_with_all = ["mixed", "seeds", "traffic"])]
+    fixtures: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -72,12 +78,37 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
         arguments.push("--nginx".into());
         arguments.push(binary(version, &found.nginx)?.into());
     }
-    run(&agent, &found.nginx, &arguments)
+    if options.fixtures {
+        arguments.push("--fixtures".into());
+        arguments.push(workspace::root().join(FIXTURES).into());
+    }
+    let outcome = run(&agent, &found.nginx, &arguments);
+    if options.fixtures {
+        bless()?;
+    }
+    outcome
 }
 
-/// Every scenario once, with one fixed seed.
+/// Takes the verdicts on the fixtures as they are now for the expected ones.
+fn bless() -> Result<()> {
+    let mut test = step::cargo();
+    test.env("WHOCLOSED_BLESS", "1")
+        .args(["test", "--quiet", "--package", "tracer-user"])
+        .args(["--test", "lab_fixtures", "--target-dir"])
+        .arg(workspace::target()?)
+        .arg("the_verdicts");
+    step::run("expected verdicts of the fixtures", &mut test)
+}
+
+/// Every scenario once, with one fixed seed: at once, but for those that need an nginx
+/// of their own.
 pub(crate) fn short(agent: &Path, nginx: &Path) -> Result<()> {
-    run(agent, nginx, &["--seed".into(), SEED.to_string().into()])
+    let seed = SEED.to_string();
+    run(
+        agent,
+        nginx,
+        &["--mixed".into(), "--seed".into(), seed.into()],
+    )
 }
 
 impl Options {

@@ -1,6 +1,6 @@
 //! What a backend does with a request that it has read, as the request tells it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -142,8 +142,7 @@ impl Server<'_> {
         if let Some(means) = broken_by {
             return Err(Ending::close(means, Why::InBody));
         }
-        self.more(last.as_bytes())?;
-        self.answered();
+        self.finish(last.as_bytes())?;
         match framing {
             Framing::UntilClose => Err(Ending::close(Means::Fin, Why::Announced)),
             Framing::Length | Framing::Chunked => Ok(()),
@@ -166,13 +165,14 @@ impl Server<'_> {
                 }
             }
             let read = self
-                .stream
+                .transport
                 .read(&mut buffer)
                 .map_err(|error| gone(&error))?;
+            let Some(read) = read else { continue };
             if read == 0 {
                 return Ok(gone(&ErrorKind::UnexpectedEof.into()));
             }
-            self.stream
+            self.transport
                 .write_all(&buffer[..read])
                 .map_err(|error| gone(&error))?;
             if let Some(means) = ended_by {
@@ -196,7 +196,7 @@ impl Server<'_> {
             }
         }
         // With bytes unread the kernel's close is an RST (net/ipv4/tcp.c `__tcp_close`).
-        let unread = rustix::io::ioctl_fionread(&self.stream).unwrap_or(0) > 0;
+        let unread = rustix::io::ioctl_fionread(self.transport.stream()).unwrap_or(0) > 0;
         let means = if unread { Means::Rst } else { Means::Fin };
         let end = End {
             at_ns: now_ns(),

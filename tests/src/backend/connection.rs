@@ -1,29 +1,39 @@
 //! One connection of a backend: read, do as told, close; each act is recorded first.
 
-use std::io::{ErrorKind, Read, Write};
+mod handshake;
+
+use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::worker::Worker;
+use super::worker::{Worker, Working};
 use super::{Answer, Connection, End, Ended, Request, Shared, Why, lock};
 use crate::behaviour::{Behaviour, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
+use crate::fastcgi::{self, Record};
 use crate::http::{Head, head_length};
 use crate::sockets::{self, State};
+use crate::tls_backend::Transport;
 
 /// Serves one connection to its end.
 pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     let accepted_ns = now_ns();
+    let taken = shared.worker.as_ref().map(Worker::taken);
     let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else {
         // Reset before it could be looked at: there is nothing to record.
         return;
     };
     // Answers are written in one piece; without this the second waits for an ACK.
     let _ = stream.set_nodelay(true);
+    let Ok(transport) = Transport::new(stream, shared.tls.as_ref()) else {
+        eprintln!("backend: no session of TLS for {remote}");
+        return;
+    };
     let index = {
         let mut records = lock(&shared.records);
         let connection = Connection {
@@ -32,6 +42,7 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
             accepted_ns,
             requests: Vec::new(),
             end: None,
+            tls: None,
         };
         shared.note(records.len(), &connection);
         records.push(connection);
@@ -39,11 +50,12 @@ pub(super) fn serve(stream: TcpStream, shared: &Shared) {
     };
     shared.changed.notify_all();
     let mut server = Server {
-        stream,
+        transport,
         shared,
         index,
+        fastcgi: shared.fastcgi.load(Ordering::Acquire),
     };
-    let ending = server.run();
+    let ending = server.run(taken);
     server.end(ending);
 }
 
@@ -78,13 +90,17 @@ pub(super) enum Woken {
 }
 
 pub(super) struct Server<'a> {
-    pub(super) stream: TcpStream,
+    pub(super) transport: Transport,
     pub(super) shared: &'a Shared,
     index: usize,
+    fastcgi: bool,
 }
 
 impl Server<'_> {
-    fn run(&mut self) -> Ending {
+    fn run(&mut self, mut taken: Option<Working<'_>>) -> Ending {
+        if let Err(ending) = self.handshake() {
+            return ending;
+        }
         let mut served = 0;
         let mut idle_since = Instant::now();
         loop {
@@ -95,23 +111,37 @@ impl Server<'_> {
                 Ok(()) => idle_since = Instant::now(),
                 Err(ending) => return ending,
             }
+            drop(taken.take());
             served += 1;
         }
     }
 
     /// Records the end, then commits it.
-    fn end(self, ending: Ending) {
+    fn end(mut self, ending: Ending) {
         let end = End {
             at_ns: now_ns(),
             how: ending.how,
             why: ending.why,
         };
-        self.record(|connection| connection.end = Some(end));
+        let says_farewell = self.says_farewell(ending.how);
+        self.record(|connection| {
+            connection.end = Some(end);
+            if let Some(session) = &mut connection.tls {
+                session.farewell = says_farewell;
+            }
+        });
         let Ended::Closed(means) = ending.how else {
             return;
         };
+        if says_farewell {
+            // nginx may have gone meanwhile: then there is nobody to hear it.
+            let _ = self.transport.farewell();
+        }
+        if ending.why == Why::HandshakeFailed {
+            self.linger();
+        }
         if matches!(means, Means::HalfClose | Means::FinThenRst)
-            && let Err(error) = self.stream.shutdown(Shutdown::Write)
+            && let Err(error) = self.transport.stream().shutdown(Shutdown::Write)
         {
             // The other end was quicker: its reset is on record with it.
             eprintln!("backend: no FIN went out: {error}");
@@ -122,17 +152,18 @@ impl Server<'_> {
         // With bytes unread the kernel sends the RST by itself, and for that reason.
         if means.resets() && ending.why != Why::BodyUnread {
             let linger = Some(Duration::ZERO);
-            if let Err(error) = rustix::net::sockopt::set_socket_linger(&self.stream, linger) {
+            if let Err(error) =
+                rustix::net::sockopt::set_socket_linger(self.transport.stream(), linger)
+            {
                 eprintln!("backend: SO_LINGER failed, a FIN goes out instead of an RST: {error}");
             }
         }
     }
 
     /// Reads and throws away until the other end goes.
-    fn discard(&self) {
-        let mut buffer = [0; 4096];
+    fn discard(&mut self) {
         while let Woken::Ready = self.wait(PollFlags::IN, Some(Instant::now() + PATIENCE)) {
-            if !matches!((&self.stream).read(&mut buffer), Ok(read) if read > 0) {
+            if !matches!(self.transport.discard(), Ok(read) if read > 0) {
                 return;
             }
         }
@@ -186,7 +217,7 @@ impl Server<'_> {
         let head = match self.read_head() {
             Ok(head) => head,
             Err(error) if error.kind() == ErrorKind::InvalidData => {
-                return Err(Ending::close(Means::Fin, Why::NotHttp));
+                return Err(self.not_http());
             }
             Err(error) => return Err(Ending::peer(&error, Why::PeerWhileIdle)),
         };
@@ -197,10 +228,10 @@ impl Server<'_> {
         let method = words.next().unwrap_or_default().to_owned();
         let target = words.next().unwrap_or_default().to_owned();
         let Ok(behaviour) = self.behaviour(&head, &target) else {
-            return Err(Ending::close(Means::Fin, Why::NotHttp));
+            return Err(self.not_http());
         };
         let Ok(body_length) = head.content_length() else {
-            return Err(Ending::close(Means::Fin, Why::NotHttp));
+            return Err(self.not_http());
         };
         let body_length = body_length.unwrap_or(0);
         let leave_body = matches!(
@@ -256,6 +287,15 @@ impl Server<'_> {
         Ok(())
     }
 
+    /// Answers what is no request, as servers do, and goes.
+    fn not_http(&mut self) -> Ending {
+        // nginx may have gone: it is told as far as it hears.
+        let _ = self.transport.write_all(
+            b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
+        Ending::close(Means::Fin, Why::NotHttp)
+    }
+
     /// The behaviour that the head asks for; an ordinary answer where `once` is over.
     fn behaviour(&self, head: &Head, target: &str) -> anyhow::Result<Behaviour> {
         let behaviour = match head.header(HEADER) {
@@ -270,40 +310,71 @@ impl Server<'_> {
 
     /// Reads a head and not a byte more, so that a body can be left unread.
     fn read_head(&mut self) -> std::io::Result<Head> {
+        if self.fastcgi {
+            return fastcgi::read_head(|buffer| self.fill(buffer));
+        }
         let invalid = |error: anyhow::Error| std::io::Error::new(ErrorKind::InvalidData, error);
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
         loop {
             self.await_bytes()?;
-            let peeked = self.stream.peek(&mut buffer)?;
+            let Some(peeked) = self.transport.peek(&mut buffer)? else {
+                continue;
+            };
             if peeked == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
+            }
+            if bytes.is_empty() && !buffer[0].is_ascii_alphabetic() {
+                self.transport.consume(peeked)?;
+                return Err(invalid(anyhow::anyhow!("no method begins so")));
             }
             let before = bytes.len();
             bytes.extend_from_slice(&buffer[..peeked]);
             let length = head_length(&bytes).map_err(invalid)?;
             let take = length.unwrap_or(bytes.len()) - before;
-            self.stream.read_exact(&mut buffer[..take])?;
+            self.transport.consume(take)?;
             if let Some(length) = length {
                 return Head::parse(&bytes[..length]).map_err(invalid);
             }
         }
     }
 
+    /// Reads so many bytes as there is room for.
+    fn fill(&self, mut buffer: &mut [u8]) -> std::io::Result<()> {
+        while !buffer.is_empty() {
+            self.await_bytes()?;
+            match self.transport.stream().read(buffer)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                read => buffer = &mut buffer[read..],
+            }
+        }
+        Ok(())
+    }
+
+    /// A body's end comes in a record of its own, even that of an empty one.
+    fn read_stdin(&self) -> std::io::Result<()> {
+        while let Some(read) = Record::read(|buffer| self.fill(buffer))?.body()? {
+            self.record_request(|request| request.body_bytes += read);
+        }
+        Ok(())
+    }
+
     fn read_body(&mut self, length: usize) -> Result<(), Ending> {
+        let gone = |error: &std::io::Error| Ending::peer(error, Why::PeerInFlight);
+        if self.fastcgi {
+            return self.read_stdin().map_err(|error| gone(&error));
+        }
         let mut left = length;
         let mut buffer = [0; 64 * 1024];
         while left > 0 {
             let room = left.min(buffer.len());
             let read = self
                 .await_bytes()
-                .and_then(|()| self.stream.read(&mut buffer[..room]))
-                .map_err(|error| Ending::peer(&error, Why::PeerInFlight))?;
+                .and_then(|()| self.transport.read(&mut buffer[..room]))
+                .map_err(|error| gone(&error))?;
+            let Some(read) = read else { continue };
             if read == 0 {
-                return Err(Ending {
-                    how: Ended::PeerClosed,
-                    why: Why::PeerInFlight,
-                });
+                return Err(gone(&ErrorKind::UnexpectedEof.into()));
             }
             left -= read;
             self.record_request(|request| request.body_bytes += read);
@@ -311,36 +382,52 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Writes a whole answer; an answer that the peer did not take has no end.
+    /// Writes a whole answer, at once; an answer that the peer did not take has no end.
     pub(super) fn answer(&mut self, bytes: &[u8]) -> Result<(), Ending> {
-        self.begin(bytes)?;
-        self.answered();
-        Ok(())
+        self.begun();
+        self.finish(bytes)
     }
 
-    /// The answer is whole.
-    pub(super) fn answered(&self) {
+    /// Writes the beginning of an answer.
+    pub(super) fn begin(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        self.begun();
+        self.more(bytes)
+    }
+
+    /// Writes on.
+    pub(super) fn more(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        if self.fastcgi {
+            return self.write(&fastcgi::part(bytes));
+        }
+        self.write(bytes)
+    }
+
+    /// Writes the rest of what was begun.
+    pub(super) fn finish(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        if self.fastcgi {
+            self.write(&[fastcgi::part(bytes), fastcgi::end()].concat())?;
+        } else {
+            self.write(bytes)?;
+        }
         self.record_request(|request| {
             if let Some(answer) = &mut request.answer {
                 answer.finished_ns = Some(now_ns());
             }
         });
+        Ok(())
     }
 
-    /// Writes the beginning of an answer.
-    pub(super) fn begin(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+    fn begun(&self) {
         self.record_request(|request| {
             request.answer = Some(Answer {
                 began_ns: now_ns(),
                 finished_ns: None,
             });
         });
-        self.more(bytes)
     }
 
-    /// Writes on.
-    pub(super) fn more(&mut self, bytes: &[u8]) -> Result<(), Ending> {
-        self.stream
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        self.transport
             .write_all(bytes)
             .map_err(|error| Ending::peer(&error, Why::PeerInFlight))
     }
@@ -357,8 +444,9 @@ impl Server<'_> {
     /// there is no room here: then the kernel's table tells that nginx closed its end.
     pub(super) fn until_peer_closes(&self) -> Ending {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
-        let ends = self.stream.peer_addr().and_then(|remote| {
-            let local = self.stream.local_addr()?;
+        let stream = self.transport.stream();
+        let ends = stream.peer_addr().and_then(|remote| {
+            let local = stream.local_addr()?;
             Ok([(remote, local)])
         });
         let Ok(ends) = ends else {
@@ -380,7 +468,7 @@ impl Server<'_> {
 
     /// How nginx left, once a wait said that it did.
     pub(super) fn peer_left(&self) -> Ending {
-        let how = match self.stream.peek(&mut [0]) {
+        let how = match self.transport.stream().peek(&mut [0]) {
             Ok(_) => Ended::PeerClosed,
             Err(_) => Ended::PeerReset,
         };
@@ -424,11 +512,14 @@ impl Server<'_> {
         deadline: Option<Instant>,
         other: Option<&UnixStream>,
     ) -> Woken {
+        if events == PollFlags::IN && self.transport.has_bytes() {
+            return Woken::Ready;
+        }
         loop {
             let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
             let stopped = &self.shared.stopped;
             let mut sources = [
-                PollFd::new(&self.stream, events),
+                PollFd::new(self.transport.stream(), events),
                 PollFd::new(stopped, PollFlags::IN),
                 PollFd::new(other.unwrap_or(stopped), PollFlags::IN),
             ];

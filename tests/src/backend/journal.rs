@@ -92,6 +92,7 @@ pub fn read(path: &Path) -> Result<Vec<(u32, Connection)>> {
                     accepted_ns: entry.accepted_ns,
                     requests: Vec::new(),
                     end: None,
+                    tls: None,
                 };
                 found.push((entry.pid, connection));
                 found.len() - 1

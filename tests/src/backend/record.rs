@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Means};
+use crate::tls_backend::Session;
 
 /// One accepted connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub struct Connection {
     pub requests: Vec<Request>,
     /// How it ended; none while it is open.
     pub end: Option<End>,
+    /// Its TLS, where the backend speaks that.
+    pub tls: Option<Session>,
 }
 
 impl Connection {
@@ -138,8 +141,14 @@ pub enum Why {
     PeerWhileIdle,
     /// nginx went while the backend worked on a request or answered it.
     PeerInFlight,
-    /// What came was no request.
+    /// What came was no request; a 400 went first.
     NotHttp,
+    /// Told to, in the handshake of TLS.
+    InHandshake,
+    /// The handshake of TLS could not be; an alert went first.
+    HandshakeFailed,
+    /// nginx went in the handshake of TLS.
+    PeerInHandshake,
     /// This worker process had answered its number of requests.
     Recycled,
     /// Told to end the whole process: the kernel closes this and every other connection.

@@ -44,9 +44,20 @@ impl Worker {
         lock(&self.drain).is_none()
     }
 
+    /// It has accepted a connection, whose first request is work too, even before it
+    /// comes: the thread that serves it asks for [`Worker::taken`].
+    pub(super) fn take(&self) {
+        self.working.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// That work lasts until the guard is dropped.
+    pub(super) const fn taken(&self) -> Working<'_> {
+        Working(self)
+    }
+
     /// It works on a request until the guard is dropped.
     pub(super) fn work(&self) -> Working<'_> {
-        self.working.fetch_add(1, Ordering::AcqRel);
+        self.take();
         Working(self)
     }
 

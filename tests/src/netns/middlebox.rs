@@ -15,6 +15,8 @@ pub enum Forgotten {
     Dropped,
     /// It answers nginx's with an RST, and the backend hears nothing of that.
     Reset,
+    /// It answers nginx's by saying that the host is unreachable.
+    Unreachable,
 }
 
 impl fmt::Display for Forgotten {
@@ -22,6 +24,7 @@ impl fmt::Display for Forgotten {
         f.write_str(match self {
             Self::Dropped => "dropped",
             Self::Reset => "reset",
+            Self::Unreachable => "called unreachable",
         })
     }
 }
@@ -42,6 +45,7 @@ impl Middlebox {
             "table inet middlebox {
                 set silenced { type inet_service; }
                 set refused { type inet_service; }
+                set unreachable { type inet_service; }
                 chain arriving {
                     type filter hook prerouting priority raw
                     tcp sport @silenced drop
@@ -53,6 +57,7 @@ impl Middlebox {
                 chain delivered {
                     type filter hook input priority filter
                     tcp sport @refused reject with tcp reset
+                    tcp sport @unreachable reject with icmpx type host-unreachable
                 }
             }",
         )?;
@@ -69,6 +74,7 @@ impl Middlebox {
         let set = match how {
             Forgotten::Dropped => "silenced",
             Forgotten::Reset => "refused",
+            Forgotten::Unreachable => "unreachable",
         };
         self.0
             .filter(&format!("add element inet middlebox {set} {{ {ports} }}"))

@@ -12,7 +12,7 @@ use super::Stage;
 use super::demise::{Ended, acts, is_crash};
 use super::meet::meet;
 use crate::act::Act;
-use crate::backend::{Connection, Habits, IPV4};
+use crate::backend::{Connection, Habits, IPV4, Request as Recorded};
 use crate::behaviour::Behaviour;
 use crate::clock::{PATIENCE, wait_for};
 use crate::load::{Client, Method, Request};
@@ -114,11 +114,25 @@ impl Crew {
     /// # Errors
     /// If none comes to have it.
     pub fn holder(&self, target: &str) -> Result<u32> {
+        self.worker_with(target, |_| true)
+    }
+
+    /// The worker that answered the request, once that is on record: its client may have
+    /// the answer a moment before.
+    ///
+    /// # Errors
+    /// If none does.
+    pub fn answerer(&self, target: &str) -> Result<u32> {
+        self.worker_with(target, |request| request.answered_ns().is_some())
+    }
+
+    fn worker_with(&self, target: &str, fact: impl Fn(&Recorded) -> bool) -> Result<u32> {
+        let is_it = |request: &Recorded| request.target == target && fact(request);
         wait_for(&format!("a worker to have {target}"), PATIENCE, || {
             let records = self.backend.connections()?;
-            let has = |record: &Connection| record.requests.iter().any(|had| had.target == target);
-            let mut having = records.iter().filter(|(_, record)| has(record));
-            Ok(having.next_back().map(|(pid, _)| *pid))
+            let mut records = records.iter().rev();
+            let found = records.find(|(_, record)| record.requests.iter().any(is_it));
+            Ok(found.map(|(pid, _)| *pid))
         })
     }
 

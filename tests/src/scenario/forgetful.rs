@@ -9,11 +9,12 @@ use super::{Part, Stage};
 use crate::act::{Act, Constant, Expected, Value};
 use crate::backend::{Backend, Connection, Habits, Idle, Why};
 use crate::behaviour::Means;
-use crate::clock::{PATIENCE, between, now_ns};
+use crate::clock::{PATIENCE, between, now_ns, wait_for};
 use crate::draw::Draw;
 use crate::load::{Client, Method, Request};
 use crate::netns::{Forgotten, Middlebox, Namespace};
 use crate::nginx::{Configuration, Upstream};
+use crate::sockets::{self, State};
 use crate::stale::{Race, pooled_by};
 
 /// Connections of the part, to one backend.
@@ -77,7 +78,7 @@ impl Forgetful {
         let last_body = match how {
             // More than nginx's socket takes without an acknowledgement.
             Forgotten::Dropped => 900_000,
-            Forgotten::Reset => 100,
+            Forgotten::Reset | Forgotten::Unreachable => 100,
         };
         let plan = |method, last_body, draw: &mut Draw| Plan {
             method,
@@ -112,11 +113,18 @@ impl Forgetful {
         pooled_by(stage.nginx, &race)
     }
 
+    /// Waits until the backend has closed every connection, and nginx has seen that:
+    /// its workers may be stopped meanwhile.
     fn all_closed(&self) -> Result<()> {
         let closed = |records: &[Connection]| records.iter().all(|record| !record.is_open());
         self.backend
             .wait_until("the idle closes", PATIENCE, closed)?;
-        Ok(())
+        wait_for("nginx to close its ends", PATIENCE, || {
+            let sockets = sockets::towards(self.backend.address())?;
+            let mut states = sockets.iter().map(|socket| socket.state);
+            let open = states.any(|state| [State::ESTABLISHED, State::CLOSE_WAIT].contains(&state));
+            Ok((!open).then_some(()))
+        })
     }
 
     fn forget(&mut self, stage: &Stage<'_>, plan: Plan) -> Result<()> {
@@ -150,7 +158,7 @@ impl Forgetful {
     /// Sends the requests and waits for what nginx answers.
     fn ask(&self, stage: &Stage<'_>, mut clients: Vec<Client>, plan: Plan) -> Result<()> {
         let status = match (self.how, plan.method) {
-            (Forgotten::Dropped, _) => 504,
+            (Forgotten::Dropped | Forgotten::Unreachable, _) => 504,
             // nginx tries it again, on another connection.
             (Forgotten::Reset, Method::Get) => 200,
             (Forgotten::Reset, Method::Post) => 502,
@@ -181,7 +189,7 @@ impl Forgetful {
 
     fn expected(&self, met: &Met) -> Expected {
         match self.how {
-            Forgotten::Dropped => {
+            Forgotten::Dropped | Forgotten::Unreachable => {
                 // The timer is nginx's, the silence is not.
                 Expected::new("network", "timeout", "path-timeout").or_side("nginx")
             }
@@ -227,7 +235,7 @@ impl Part for Forgetful {
                 .iter()
                 .find(|met| ends(&met.record) == ends(&record));
             let (at_ns, what) = match met {
-                Some(met) => (met.forgotten_ns, format!("forgotten: {}", self.how)),
+                Some(met) => (met.forgotten_ns, format!("forgotten and {}", self.how)),
                 None => {
                     let end = record.end.filter(|end| end.why == Why::Idle)?;
                     (end.at_ns, "closed as idle".to_owned())

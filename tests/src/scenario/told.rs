@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::{Part, Stage};
-use crate::act::{Act, Expected};
+use crate::act::{Act, Constant, Expected, Value};
 use crate::backend::{Backend, Connection, Ended, Why};
 use crate::behaviour::Behaviour;
 use crate::clock::{PATIENCE, now_ns};
@@ -59,6 +59,7 @@ pub struct Told {
     backend: Backend,
     asks: Vec<Ask>,
     sent: BTreeMap<String, Ask>,
+    constants: Vec<Constant>,
 }
 
 impl Told {
@@ -71,7 +72,18 @@ impl Told {
             backend,
             asks,
             sent: BTreeMap::new(),
+            constants: Vec::new(),
         }
+    }
+
+    /// The same with something that can be inferred of the backend.
+    #[must_use]
+    pub fn inferable(mut self, value: Value) -> Self {
+        self.constants.push(Constant {
+            upstream: self.backend.address().to_string(),
+            value,
+        });
+        self
     }
 }
 
@@ -145,5 +157,9 @@ impl Part for Told {
             }
         }
         Ok(acts)
+    }
+
+    fn constants(&self) -> Vec<Constant> {
+        self.constants.clone()
     }
 }

@@ -1,4 +1,5 @@
-//! A part whose requests reach no backend, since no connection to one comes about.
+//! A part whose requests reach no backend, since no connection to one comes about, or
+//! one that keeps no records.
 
 use std::any::Any;
 use std::fmt;
@@ -7,6 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::{Part, Stage};
 use crate::act::{Act, Expected};
+use crate::backend::Backend;
 use crate::clock::now_ns;
 use crate::load::{Client, Request};
 use crate::nginx::{Configuration, Upstream};
@@ -114,4 +116,19 @@ impl Part for Unconnected {
         };
         Ok(self.sent.iter().map(act).collect())
     }
+}
+
+/// The truth about requests, with the times when they were sent, for which nginx had not
+/// what it takes to open a connection to this backend.
+#[must_use]
+pub fn without_resources(backend: &Backend, failed: &[(String, u64)], what: &str) -> Vec<Act> {
+    let act = |(target, at_ns): &(String, u64)| Act {
+        upstream: backend.address().to_string(),
+        nginx_end: None,
+        target: Some(target.clone()),
+        at_ns: *at_ns,
+        what: what.to_owned(),
+        expected: Some(Expected::new("nginx", "none", "nginx-resources")),
+    };
+    failed.iter().map(act).collect()
 }

@@ -23,7 +23,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 /// How long a worker's last request takes: enough to stop it meanwhile.
-const LAST_TAKES: Duration = Duration::from_millis(150);
+const LAST_TAKES: Duration = Duration::from_millis(200);
 
 struct Recycled {
     crew: Crew,
@@ -34,10 +34,10 @@ struct Recycled {
 fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     let methods = [Method::Get, Method::Post];
     let rounds: Vec<_> = (0..draw.count(2..=3))
-        .map(|_| (draw.count(5..=7), draw.one_of(&methods)))
+        .map(|_| (draw.count(6..=8), draw.one_of(&methods)))
         .collect();
     // More than a worker gets beside, so that it is recycled when that is raced.
-    let beside: usize = rounds.iter().map(|(clients, _)| 3 * clients).sum();
+    let beside: usize = rounds.iter().map(|(clients, _)| 4 * clients).sum();
     let limit = draw.count(beside + 5..=beside + 20);
     let supervision = Supervision {
         workers: draw.count(2..=3),
@@ -66,7 +66,7 @@ impl Recycled {
         let target = self.crew.target(stage, true);
         let response = client.ask(&Request::get(&target))?;
         ensure!(response.status == 200, "a good request got {response:?}");
-        self.crew.holder(&target)
+        self.crew.answerer(&target)
     }
 
     fn round(&self, stage: &Stage<'_>, clients: usize, method: Method) -> Result<()> {
@@ -74,25 +74,31 @@ impl Recycled {
         let Some(mut first) = clients.pop() else {
             return Ok(());
         };
-        // nginx takes the connection that it used last, so one worker gets them all.
-        let mut worker = self.one(stage, &mut first)?;
-        while self.answers(worker)? + 1 < self.limit {
-            worker = self.one(stage, &mut first)?;
+        // nginx takes the connection that it used last, so one worker gets them all, or
+        // nearly: one that has not come to its last request is let go on.
+        let worker = self.one(stage, &mut first)?;
+        for _ in self.answers(worker)? + 1..self.limit {
+            let request = Request::get(self.crew.target(stage, true));
+            let response = first.ask(&request)?;
+            ensure!(response.status == 200, "a good request got {response:?}");
         }
         let target = self.crew.target(stage, true);
         let last = Request::get(&target).asking(Behaviour::ANSWER.after(LAST_TAKES));
         first.send(&last)?;
         let worker = self.crew.holder(&target)?;
         // On a machine that stalls it may have gone by now, unmet.
-        if let Ok(stopped) = Stopped::stop(&[worker])
-            && self.crew.working()?.contains_key(&worker)
-        {
-            self.crew.meet(stage, clients, method, worker, || {
-                drop(stopped);
-                Ok(())
-            })?;
+        if let Ok(stopped) = Stopped::stop(&[worker]) {
+            let last = self.answers(worker)? + 1 == self.limit;
+            if last && self.crew.working()?.contains_key(&worker) {
+                self.crew.meet(stage, clients, method, worker, || {
+                    drop(stopped);
+                    Ok(())
+                })?;
+            }
         }
         first.receive()?;
+        // The others serve on.
+        self.crew.pool(stage, self.crew.supervision().workers + 1)?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::draw::Draw;
 use crate::load::Method;
 use crate::nginx::{Configuration, Upstream};
 use crate::scenario::{Part, Scenario, Stage};
-use crate::stale::{Race, Stale, closed_across};
+use crate::stale::{Race, Stale, closed_across, pooled_by};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "stale",
@@ -28,6 +28,9 @@ struct Kept {
     block: &'static str,
     backend: Backend,
     after: Duration,
+    /// Connections that nobody races: by them the idle time can be seen even where a
+    /// busy machine delays the raced ones.
+    unraced: usize,
     races: Vec<Race>,
     met: Vec<Stale>,
 }
@@ -82,6 +85,7 @@ impl Kept {
             block,
             backend: start(habits)?,
             after,
+            unraced: draw.count(7..=10),
             races: races.to_vec(),
             met: Vec::new(),
         })
@@ -97,6 +101,15 @@ impl Part for All {
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {
+        for kept in &self.0 {
+            let unraced = Race {
+                location: format!("/{}/", kept.block),
+                requests: kept.unraced,
+                method: Method::Get,
+                served_before: 1,
+            };
+            pooled_by(stage.nginx, &unraced)?;
+        }
         for kept in &mut self.0 {
             for plan in &kept.races {
                 kept.met.extend(stage.race(&kept.backend, plan)?.stale);

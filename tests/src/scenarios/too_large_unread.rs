@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::act::Expected;
+use crate::act::{Expected, Value};
 use crate::backend::{Backend, Habits, IPV4};
 use crate::behaviour::{Behaviour, Kind};
 use crate::draw::Draw;
@@ -24,18 +24,27 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     let upstream =
         Upstream::new("too_large_unread", backend.address()).with("client_max_body_size 0;");
     let limit = draw.count(20_000..=1_000_000);
-    let mut asks = Vec::new();
-    for at in 0..draw.count(4..=6) {
-        asks.push(Ask::good().with_body(draw.count(1_000..=limit)));
+    // Sent as a whole before the end, so that its size can be seen. Sizes are counted in
+    // classes a quarter apart: what lies nearer could not be told from an answered one.
+    let smallest = limit + limit * 2 / 5;
+    let refusing = |bytes, after| {
         let expected = Expected::new("backend", "rst", "request-too-large");
-        // At once, under nginx's first write, or when it has sent what it could.
-        let after = draw.one_of(&[0, 10, 30]);
         let behaviour = Behaviour::of(Kind::RefuseBody).after(Duration::from_millis(after));
-        let refusing = Ask::failing(behaviour, expected);
+        Ask::failing(behaviour, expected).with_body(bytes)
+    };
+    let mut asks = vec![Ask::good().with_body(limit), refusing(smallest, 50)];
+    for at in 0..draw.count(3..=5) {
+        asks.push(Ask::good().with_body(draw.count(1_000..=limit)));
         // One of many times the size, which no socket's buffer takes as a whole.
         let most = if at == 0 { 8_000_000 } else { 2 * limit };
-        asks.push(refusing.with_body(draw.count(limit + limit / 10..=most.max(2 * limit))));
+        // At once, under nginx's first write, or when it has sent what it could.
+        let after = draw.one_of(&[0, 10, 30]);
+        asks.push(refusing(draw.count(smallest..=most.max(smallest)), after));
     }
-    asks.push(Ask::good().with_body(limit));
-    Ok(Box::new(Told::new(upstream, backend, asks)))
+    let bytes = |count| u64::try_from(count).unwrap_or(u64::MAX);
+    let told = Told::new(upstream, backend, asks).inferable(Value::SizeThreshold {
+        answered: bytes(limit),
+        failed: bytes(smallest),
+    });
+    Ok(Box::new(told))
 }

@@ -1,12 +1,12 @@
 //! What the lab itself recorded of one run: all that a score holds a report against.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Carried, LogLine};
 use crate::act::{Act, Constant};
 
 /// One run's records. None of them is the tool's.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Recorded {
     /// What happened, each with the name of its scenario.
     pub acts: Vec<(String, Act)>,
@@ -21,7 +21,7 @@ pub struct Recorded {
 }
 
 /// Good requests that went through the same nginx to upstreams without faults.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Answered in full with status 200.
     pub answered: u64,

@@ -189,6 +189,17 @@ fn a_backend_and_the_wire_that_disagree_show() {
 }
 
 #[test]
+fn a_truth_in_words_that_no_report_says_shows() {
+    let mut acts = acts(1);
+    acts[0].expected = Some(Expected::new("backend", "fin", "closed-without-an-answer"));
+    let score = score(&right(1), &acts);
+    assert!(
+        score.failures[0].contains("which no report says"),
+        "{score}"
+    );
+}
+
+#[test]
 fn a_missing_line_shows() {
     let score = Score::of(&report(&right(7)), &recorded(&acts(8), 8));
     assert_eq!(score.failures.len(), 1, "{score}");

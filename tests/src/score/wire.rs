@@ -10,13 +10,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::LogLine;
 use crate::verdicts::{Incident, Report};
 
 /// A target, seen on the wire on its way to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
     /// The request's target. Of all requests of clients only one has it.
     pub target: String,

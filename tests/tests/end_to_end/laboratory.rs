@@ -1,11 +1,15 @@
 //! The lab itself: what the other tests take for granted. Needs no command under test.
 
+use std::fs;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use lab::backend::{Backend, Habits, IPV4, IPV6, Idle, Refusing};
 use lab::behaviour::{Behaviour, Framing, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
 use lab::load::{self, Client, Method, Request};
+use lab::netns::Namespace;
 use lab::nginx::{Configuration, Nginx, Upstream};
 use lab::stale::{Race, race};
 use lab::{processes, truth};
@@ -214,4 +218,44 @@ fn every_tenth_of_a_thousand_requests_fails_once_on_a_connection_of_its_own() {
             "{target}"
         );
     }
+}
+
+#[test]
+fn a_namespace_is_reached_filters_and_leaves_nothing() {
+    let _alone = alone();
+    let ours = format!("lab{}-", std::process::id());
+    let interfaces = || {
+        let all = fs::read_dir("/sys/class/net").unwrap();
+        all.filter_map(|one| one.unwrap().file_name().into_string().ok())
+            .filter(|name| name.starts_with(&ours))
+            .count()
+    };
+    let namespace = Arc::new(Namespace::create().unwrap());
+    let other = Namespace::create().unwrap();
+    assert_eq!(interfaces(), 2);
+    for address in [namespace.ipv4(), namespace.ipv6()] {
+        let backend = namespace.backend(address, Habits::default()).unwrap();
+        assert!(other.enter(|| Client::connect(backend.address())).is_err());
+        let mut client = Client::connect(backend.address()).unwrap();
+        assert_eq!(client.ask(&Request::get("/x")).unwrap().status, 200);
+        let port = backend.address().port();
+        let table = format!(
+            "table inet refuse_{port} {{
+                chain arriving {{
+                    type filter hook input priority filter
+                    tcp dport {port} reject with tcp reset
+                }}
+            }}"
+        );
+        namespace.filter(&table).unwrap();
+        assert!(client.ask(&Request::get("/x")).is_err());
+        assert!(Client::connect(backend.address()).is_err());
+    }
+    let panicked = thread::spawn(move || {
+        let _inside = other.enter(|| -> anyhow::Result<()> { panic!("on purpose") });
+    });
+    assert!(panicked.join().is_err());
+    assert_eq!(interfaces(), 1);
+    drop(namespace);
+    assert_eq!(interfaces(), 0);
 }

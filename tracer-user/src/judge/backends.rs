@@ -3,11 +3,20 @@
 
 use std::net::SocketAddr;
 
-use super::end::unacked_at_end;
+use super::end::{caused_by, ended_by_reset, unacked_at_end};
 use super::history::History;
 use super::{Entry, Judge};
 use crate::nginx::message::MessageKind;
 use crate::trace::record::{BackendExit, BackendProcess, Connection, PeerClose};
+
+/// How it is known that the backend's side was open still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StillOpen {
+    /// Its process closed it, at this time, after nginx's side had ended.
+    ClosedLater(u64),
+    /// It was not seen to close, as the sides of other connections were.
+    NeverClosed,
+}
 
 impl Judge {
     /// An upstream connection, at its end.
@@ -35,7 +44,7 @@ impl Judge {
         if let Some(connection) = entry.connection().filter(|_| of_the_backend)
             && let Some(history) = self.histories.get_mut(&connection.remote)
         {
-            history.aborted(connection, entry.peer_close.as_deref());
+            history.aborted(connection, entry.cause_of_end());
         }
     }
 
@@ -77,19 +86,26 @@ impl Judge {
 
     /// The end of the process that ended an entry's connection.
     pub(super) fn exit_of(&self, entry: &Entry) -> Option<&BackendExit> {
-        self.peers.exit_after(entry.peer_close.as_deref()?)
+        self.peers.exit_after(entry.cause_of_end()?)
     }
 
-    /// Was the backend's side, on this host, still open when nginx's had ended? Only a
-    /// side that had come about shows: one whose queue was full may not have.
-    pub(super) fn peer_open(&self, entry: &Entry) -> bool {
+    /// Was the backend's side, on this host, still open when nginx's saw an RST?
+    pub(super) fn peer_open(&self, entry: &Entry) -> Option<StillOpen> {
+        let connection = entry.connection().filter(|found| ended_by_reset(found))?;
+        if let Some(close) = &entry.peer_close {
+            return (!caused_by(connection, close)).then_some(StillOpen::ClosedLater(close.ns));
+        }
+        self.never_closed(entry).then_some(StillOpen::NeverClosed)
+    }
+
+    /// Only a side that had come about shows: one whose queue was full may not have.
+    fn never_closed(&self, entry: &Entry) -> bool {
         let local = self.history_of(entry).is_some_and(History::is_local);
         let came_about = |connection: &Connection| {
             let unacked = unacked_at_end(connection).map_or(0, u64::from);
             connection.received_bytes > 0 || unacked < connection.sent_bytes
         };
         local
-            && entry.peer_close.is_none()
             && entry.peer_remembered
             && entry.connection().is_some_and(|connection| {
                 connection.established_ns.is_some()

@@ -10,6 +10,8 @@ use crate::report::model::InferredTimeout;
 const WITHIN_NS: u64 = 1_000_000_000;
 /// Connections that must end in it, all older than it.
 const LEAST: usize = 3;
+/// Single ends before a burst that are looked at.
+const BEFORE: usize = 16;
 /// An idle age this close to the backend's idle timeout, or to another in the same burst,
 /// is the timeout's.
 const NEAR: f64 = 0.05;
@@ -30,6 +32,8 @@ pub(super) struct Sudden {
 pub(super) struct Burst {
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
+    /// Connections older than it.
+    old: usize,
     pub(super) connections: usize,
     pub(super) in_flight: usize,
 }
@@ -54,12 +58,20 @@ fn is_timeouts(end: &Sudden, idle_timeout: Option<InferredTimeout>) -> bool {
     age >= SHORTEST_MS && (age - timeout.ms).abs() <= (timeout.ms * NEAR).max(timeout.spread_ms)
 }
 
+/// A burst may have a few single ends before it, of which it is not part: it begins where
+/// most of the connections that end from there on are older than it.
 fn burst(ends: &[Sudden]) -> Option<Burst> {
-    let first_ns = ends.first()?.ns;
-    let last_ns = ends.last()?.ns;
-    if last_ns - first_ns > WITHIN_NS {
+    if ends.last()?.ns - ends.first()?.ns > WITHIN_NS {
         return None;
     }
+    (0..ends.len().min(BEFORE))
+        .filter_map(|skipped| burst_from(ends.get(skipped..)?))
+        .max_by_key(|burst| (burst.old, burst.connections))
+}
+
+fn burst_from(ends: &[Sudden]) -> Option<Burst> {
+    let first_ns = ends.first()?.ns;
+    let last_ns = ends.last()?.ns;
     let ages: Vec<f64> = ends
         .iter()
         .filter_map(|end| end.idle_age_ns)
@@ -77,10 +89,12 @@ fn burst(ends: &[Sudden]) -> Option<Burst> {
     let old = ends
         .iter()
         .filter(|end| end.established_ns < first_ns)
-        .filter(alone);
-    (old.count() >= LEAST).then(|| Burst {
+        .filter(alone)
+        .count();
+    (old >= LEAST).then(|| Burst {
         first_ns,
         last_ns,
+        old,
         connections: ends.len(),
         in_flight: ends.iter().filter(|end| end.idle_age_ns.is_none()).count(),
     })
@@ -112,6 +126,18 @@ mod tests {
         let mut young = ends;
         young[2].established_ns = 5500 * MS;
         assert_eq!(number(&young), 0);
+    }
+
+    #[test]
+    fn a_burst_begins_where_its_connections_end_not_with_a_single_end_before() {
+        let mut ends = vec![end(5000, None)];
+        ends.extend((0..4).map(|index| Sudden {
+            established_ns: 5005 * MS,
+            ..end(5300 + index, None)
+        }));
+        let found = of(&ends.into_iter().collect(), None);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].first_ns, found[0].connections), (5300 * MS, 4));
     }
 
     #[test]

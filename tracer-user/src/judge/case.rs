@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::backends::StillOpen;
 use super::end::{
     ended_before_request, ended_by_reset, idle_age_ns, no_answer_below, peer_end_ns, unacked_at_end,
 };
@@ -108,8 +109,8 @@ pub(super) struct Case<'a> {
     pub(super) peer_close: Option<&'a PeerClose>,
     /// The end of that process, with the close or soon after.
     pub(super) backend_exit: Option<&'a BackendExit>,
-    /// The backend's side, on this host, was still open when nginx's ended.
-    pub(super) peer_open: bool,
+    /// The backend's side, on this host, was still open when nginx's saw an RST.
+    pub(super) peer_open: Option<StillOpen>,
     /// The queue of the backend's listening socket, on this host, was full meanwhile.
     pub(super) full: Option<FullQueue>,
     /// What all connections of its upstream say.
@@ -176,7 +177,11 @@ impl<'a> Case<'a> {
         // An RST instead of an acknowledgement: the backend's kernel had no such
         // connection any more when the request came. A process that closes with bytes
         // unread had one.
-        if self.peer_unread().is_some_and(|unread| unread > 0) {
+        let closed_after_it = self
+            .peer_close
+            .zip(connection.request_started_ns)
+            .is_some_and(|(close, started)| close.ns > started);
+        if closed_after_it || self.peer_unread().is_some_and(|unread| unread > 0) {
             return self.left_unread().then_some(Stale::LeftUnread);
         }
         (connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)
@@ -380,12 +385,19 @@ impl<'a> Case<'a> {
                 (Side::Backend, Means::Close)
             }
             MessageKind::ResponseRejected
-            | MessageKind::NotHttp
             | MessageKind::ShutdownTimeout
             | MessageKind::TlsCertificate
             | MessageKind::TlsHandshakeFailed
             | MessageKind::TlsReceiveFailed => (Side::Nginx, Means::Close),
             MessageKind::ClientClosed => (Side::Client, Means::Close),
+            // What is no HTTP is passed on until somebody ends it.
+            MessageKind::NotHttp
+                if self
+                    .connection()
+                    .is_none_or(|connection| peer_end_ns(connection).is_none()) =>
+            {
+                (Side::Nginx, Means::Close)
+            }
             MessageKind::NoLiveUpstreams | MessageKind::NotResolved | MessageKind::Resources => {
                 (Side::Nginx, Means::None)
             }

@@ -1,7 +1,7 @@
 //! What one connection's record proves by itself, without a line: when the backend's
 //! side ended it, whether a request was in flight then, and how it ended in all.
 
-use crate::trace::record::{Connection, ConnectionEnd};
+use crate::trace::record::{Connection, ConnectionEnd, PeerClose};
 
 /// Silence below which a close is taken as following directly on a response.
 pub(super) const DIRECTLY_NS: u64 = 5_000_000;
@@ -44,6 +44,15 @@ pub(super) fn ended_by_reset(connection: &Connection) -> bool {
         .rst_received_ns
         .is_some_and(|rst| connection.fin_received_ns.is_none_or(|fin| rst < fin))
 }
+
+/// Can this close of the backend's side have caused the end that nginx's side saw? A
+/// close comes first; one that came later shows that the side was still open.
+pub(super) fn caused_by(connection: &Connection, close: &PeerClose) -> bool {
+    peer_end_ns(connection).is_none_or(|end| close.ns <= end.saturating_add(CLOCK_NS))
+}
+
+/// Times of one host taken on two processors.
+const CLOCK_NS: u64 = 1_000_000;
 
 /// Bytes not acknowledged when the backend's side ended the connection.
 pub(super) fn unacked_at_end(connection: &Connection) -> Option<u32> {
@@ -135,7 +144,9 @@ fn backends_ending(connection: &Connection, end: u64) -> Ending {
         // The answer was there with the end; nginx closed without reading it.
         return Ending::NginxInFlight;
     }
-    if connection.awaiting_at_end || !answered {
+    // An answer that nginx read after the end had come with it.
+    let with_the_end = connection.last_received_ns > Some(end);
+    if !answered || connection.awaiting_at_end && !with_the_end {
         return Ending::BackendInFlight;
     }
     let looked = connection.eof_read_ns.is_some() || connection.failed_call_ns.is_some();

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::end::caused_by;
 use super::line::UpstreamLine;
 use super::socket::Socket;
 use crate::trace::record::{BackendExit, Connection, Continuation, Logged, PeerClose};
@@ -28,6 +29,13 @@ impl Entry {
             Socket::Found(connection) => Some(connection),
             _ => None,
         }
+    }
+
+    /// The end of the backend's side, if it can have caused the end that nginx saw.
+    pub(super) fn cause_of_end(&self) -> Option<&PeerClose> {
+        let close = self.peer_close.as_deref()?;
+        let connection = self.connection()?;
+        caused_by(connection, close).then_some(close)
     }
 
     /// When, on the monotonic clock: exact if the line was seen being written.

@@ -44,7 +44,7 @@ pub(super) struct History {
     refused: Moments,
     /// The backend's FINs and RSTs on established connections.
     ends: Moments,
-    /// Connections from their beginning to their last exchange that was answered.
+    /// Connections from their beginning to the last time at which they were answered.
     answered: Reach,
     /// And to their end.
     alive: Reach,
@@ -77,15 +77,16 @@ impl History {
         let until = if open { u64::MAX } else { connection.ended_ns };
         self.alive.add(established, ended.unwrap_or(until));
         let started = connection.request_started_ns;
-        if let (Some(started), Some(_)) = (started, connection.first_byte_ns) {
-            self.answered.add(established, started);
+        if let Some(until) = answered_until(connection, peer) {
+            self.answered.add(established, until);
         }
         match ending {
             Ending::BackendInFlight => {
                 self.sudden(connection, None);
                 self.work.closed_in_flight(connection, peer);
             }
-            Ending::BackendIdle => {
+            // Kept alive and silent, if only for a moment: a busy backend's are.
+            Ending::BackendIdle | Ending::BackendAfterResponse => {
                 if let Some(age) = idle_age_ns(connection) {
                     self.sudden(connection, Some(age));
                 }
@@ -212,6 +213,12 @@ impl History {
         !self.processes.is_empty()
     }
 
+    /// Is the end of this process known?
+    pub(super) fn has_exited(&self, pid: u32) -> bool {
+        let process = self.processes.get(&pid);
+        process.is_some_and(|process| process.exit.is_some())
+    }
+
     /// The last process of this upstream that ended in this time.
     pub(super) fn exit_between(&self, from_ns: u64, to_ns: u64) -> Option<(&Process, u64, Exit)> {
         self.processes
@@ -276,6 +283,19 @@ impl History {
             again_ns,
         })
     }
+}
+
+/// The last time at which the backend is known to have answered on this connection: what
+/// nginx reads after the other end was closed had been sent before.
+fn answered_until(connection: &Connection, peer: Option<&PeerClose>) -> Option<u64> {
+    let started = connection
+        .request_started_ns
+        .filter(|_| connection.first_byte_ns.is_some());
+    let received = connection
+        .last_received_ns
+        .filter(|_| connection.received_bytes > 0)
+        .map(|received| peer.map_or(received, |peer| received.min(peer.ns)));
+    started.max(received)
 }
 
 /// A backend that ended all its connections.

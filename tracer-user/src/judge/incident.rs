@@ -92,7 +92,7 @@ impl Judge {
             socket: &entry.socket,
             settings,
             constants: self.constants_of(&entry.line),
-            peer_close: entry.peer_close.as_deref(),
+            peer_close: entry.cause_of_end(),
             backend_exit: self.exit_of(entry),
             peer_open: self.peer_open(entry),
             full: self.full_queue(entry),

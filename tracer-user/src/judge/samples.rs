@@ -16,7 +16,7 @@ pub(super) struct Samples {
 /// The densest cluster of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mode {
-    /// Its median.
+    /// Its median; the least of an even spread.
     pub(super) ns: u64,
     /// From its smallest to its largest value.
     pub(super) spread_ns: u64,
@@ -54,6 +54,29 @@ impl Samples {
         (kept as u64).saturating_mul(self.stride.max(1))
     }
 
+    /// All values as one cluster that begins at the least, if they are many, the largest is
+    /// not above twice the least, and they are spread evenly between both.
+    pub(super) fn even(&self) -> Option<Mode> {
+        let mut values = self.values.clone();
+        values.sort_unstable();
+        let (least, most) = (*values.first()?, *values.last()?);
+        let below = |share: u64| {
+            let bound = least + (most - least) / 3 * share;
+            values.partition_point(|value| *value < bound)
+        };
+        let (first, second) = (below(1), below(2));
+        let thirds = [first, second - first, values.len() - second];
+        let even = thirds
+            .iter()
+            .all(|third| third * 10 >= values.len() && third * 10 <= values.len() * 7);
+        (values.len() >= WIDE && most / 2 <= least && even).then_some(Mode {
+            ns: least,
+            spread_ns: most - least,
+            count: values.len() as u64,
+            of: values.len() as u64,
+        })
+    }
+
     /// The densest cluster whose width is within `share` of its values or `least_ns`,
     /// whichever is wider.
     pub(super) fn mode(&self, share: f64, least_ns: u64) -> Option<Mode> {
@@ -81,6 +104,9 @@ impl Samples {
         })
     }
 }
+
+/// Values that are enough to see how they are spread.
+const WIDE: usize = 20;
 
 #[expect(
     clippy::cast_possible_truncation,

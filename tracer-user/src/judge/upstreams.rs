@@ -1,7 +1,7 @@
 //! What all connections of one upstream say together: how they ended, how long the
 //! backend lets them idle, how many requests it allows on one, how fast it answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::Constants;
 use super::end::{self, Ending, SOON_NS, closed_after_exchanges, idle_age_ns};
@@ -16,6 +16,10 @@ const TIMER_NS: u64 = 20_000_000;
 /// A connection that was silent for longer than a timeout by a tenth and this much more
 /// outlived it.
 const OUTLIVED_NS: u64 = 100_000_000;
+/// Ages that are spread evenly are a timeout's only if the closes came at so many moments:
+/// a process that stops closes all at once.
+const LOOKS: usize = 3;
+const LOOK_NS: u64 = 500_000_000;
 /// Closes that must agree before a constant of the backend is believed.
 const AGREEING: u64 = 3;
 
@@ -27,6 +31,8 @@ pub(super) struct Figures {
     pub(super) name: Option<String>,
     endings: BTreeMap<Ending, u64>,
     idle_ages: Samples,
+    /// Some of the times of these closes, in units of [`LOOK_NS`].
+    idle_closes: BTreeSet<u64>,
     /// Silences that ended otherwise: by an exchange that was answered, or by nginx.
     survived: Samples,
     /// Connections that the backend closed soon after a whole response, by exchanges.
@@ -88,6 +94,10 @@ impl Figures {
             && let Some(age) = idle_age_ns(connection).filter(|age| *age >= SOON_NS)
         {
             self.idle_ages.add(age);
+            if self.idle_closes.len() < LOOKS {
+                let end = end::peer_end_ns(connection).unwrap_or(connection.ended_ns);
+                self.idle_closes.insert(end / LOOK_NS);
+            }
         }
         if let Some(silence) = end::survived_silence_ns(connection) {
             self.survived.add(silence);
@@ -219,20 +229,28 @@ impl Figures {
         }
     }
 
-    /// The backend's idle timeout: the age at which it closes most idle connections.
+    /// The backend's idle timeout: the age at which it closes most idle connections; or,
+    /// of a backend that looks at them now and then only, the least of ages that are
+    /// spread evenly over the time between two looks.
     #[expect(
         clippy::cast_precision_loss,
         reason = "nanoseconds shown as milliseconds"
     )]
     fn infer_idle_timeout(&self) -> Option<InferredTimeout> {
-        let mode = self.idle_ages.mode(TIMER_SHARE, TIMER_NS)?;
-        // A timeout that many connections outlived is none.
-        let longer = mode.ns.saturating_add(mode.ns / 10 + OUTLIVED_NS);
-        if self.survived.above(longer) * 5 > mode.count {
-            return None;
-        }
         // Most idle closes agree, or there is no such constant.
-        (mode.count >= AGREEING && mode.count * 2 > mode.of).then(|| InferredTimeout {
+        let agreeing = self
+            .idle_ages
+            .mode(TIMER_SHARE, TIMER_NS)
+            .filter(|mode| mode.count >= AGREEING && mode.count * 2 > mode.of);
+        let at_looks = || {
+            let mode = self.idle_ages.even()?;
+            (self.idle_closes.len() >= LOOKS).then_some(mode)
+        };
+        let mode = agreeing.or_else(at_looks)?;
+        // A timeout that many connections outlived is none.
+        let longest = mode.ns.saturating_add(mode.spread_ns);
+        let longer = longest.saturating_add(longest / 10 + OUTLIVED_NS);
+        (self.survived.above(longer) * 5 <= mode.count).then(|| InferredTimeout {
             ms: (mode.ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
             spread_ms: (mode.spread_ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
             samples: mode.count,

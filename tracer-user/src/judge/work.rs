@@ -102,6 +102,7 @@ impl Work {
             .iter_mut()
             .rev()
             .find(|close| close.cookie == peer.cookie)
+            .filter(|close| peer.ns <= close.ended_ns.saturating_add(TOGETHER_NS))
         {
             close.owned(peer);
         }
@@ -110,14 +111,19 @@ impl Work {
     /// Infers the limit from what there is. `longest_ns` is at least as long as the
     /// longest request that succeeded.
     pub(super) fn settle(&mut self, longest_ns: u64) {
+        let apart = agreeing(self.apart().into_iter(), 0).filter(|mode| mode.ns >= longest_ns);
         // A worker is ended by the next look of its supervisor, so a request may have
         // succeeded after the limit.
-        let mode = agreeing(self.apart().into_iter(), 0)
-            .filter(|mode| mode.ns >= longest_ns)
-            .or_else(|| {
-                let mode = self.of_workers()?;
-                (mode.ns.saturating_add(mode.spread_ns) >= longest_ns).then_some(mode)
-            });
+        let of_workers = self
+            .of_workers()
+            .filter(|mode| mode.ns.saturating_add(mode.spread_ns) >= longest_ns);
+        // Some of the workers' ages may agree more closely by chance.
+        let counted = |mode: &Option<Mode>| mode.map_or(0, |mode| mode.count);
+        let mode = if counted(&of_workers) > counted(&apart) {
+            of_workers
+        } else {
+            apart
+        };
         self.timeout = mode.map(|mode| InferredTimeout {
             ms: ms(mode.ns),
             spread_ms: ms(mode.spread_ns),

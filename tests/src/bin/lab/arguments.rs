@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Keep what each run left, its trace and what really happened, below this folder
     #[arg(long, value_name = "FOLDER")]
     pub(crate) save: Option<PathBuf>,
+    /// Record each scenario as a fixture below this folder, anew
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["mixed", "seeds", "traffic"])]
+    pub(crate) fixtures: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

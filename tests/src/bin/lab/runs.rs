@@ -30,6 +30,7 @@ pub(crate) fn all(arguments: &Arguments, nginx: &Path, version: &str) -> Result<
                 round,
                 traffic,
                 save: save.map(|folder| folder.join(format!("{version}-{seed}-{name}-{round}"))),
+                fixtures: arguments.fixtures.clone(),
             }
         };
         for round in 0..arguments.repeat {

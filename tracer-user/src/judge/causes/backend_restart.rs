@@ -7,7 +7,8 @@
 //!   served again;
 //! * by a burst, remote backends too: at least three older connections ended within a
 //!   second, none of them by the idle timeout, and then connects were refused, or of its
-//!   older connections none was left and new ones were served. Likely only.
+//!   older connections none was left and new ones were served. Not if a process of this
+//!   host closed this one and is not known to have ended. Likely only.
 
 use super::connect_refused::{is_refused, refusal};
 use super::with_socket;
@@ -17,7 +18,7 @@ use crate::judge::end::peer_end_ns;
 use crate::judge::history::Stop;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
-use crate::trace::record::Exit;
+use crate::trace::record::{Exit, PeerClose};
 
 /// How long before a refused connect its process may have ended; longer ago it is
 /// another story.
@@ -115,6 +116,14 @@ pub(super) fn by_exit(case: &Case<'_>) -> Option<Verdict> {
 
 pub(super) fn by_burst(case: &Case<'_>) -> Option<Verdict> {
     if !owner::backend_ended(case) || case.sent_nothing() || case.was_stale().is_some() {
+        return None;
+    }
+    // A process of this host that closed and lived on did not restart.
+    let lives_on = |close: &PeerClose| {
+        let history = case.history;
+        close.exit.is_none() && !history.is_some_and(|history| history.has_exited(close.pid))
+    };
+    if case.peer_close().is_some_and(lives_on) {
         return None;
     }
     let Stop {

@@ -4,6 +4,7 @@
 //! unproven is excluded: a process of this host closed by its own call and lived on, and
 //! the backend has answered requests as large as this one.
 
+use super::owner::{by_its_own_call, own_call};
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
 use crate::judge::end::{ended_before_request, ended_by_reset, peer_end_ns, unacked_at_end};
 use crate::nginx::message::MessageKind;
@@ -80,12 +81,6 @@ fn surety(case: &Case<'_>, connection: &Connection) -> Confidence {
     }
 }
 
-/// Did a process of this host close, and live on?
-fn by_its_own_call(case: &Case<'_>) -> bool {
-    let by_call = case.peer_close().is_some_and(|close| close.exit.is_none());
-    by_call && case.backend_exit().is_none()
-}
-
 /// Does the backend answer requests of this size?
 fn answers_such(case: &Case<'_>, connection: &Connection) -> bool {
     let answered = case.constants.answered_bytes;
@@ -95,14 +90,6 @@ fn answers_such(case: &Case<'_>, connection: &Connection) -> bool {
         MessageKind::SendFailed | MessageKind::TlsSendFailed
     );
     !cut && answered > 0 && connection.request_bytes <= answered
-}
-
-fn own_call(case: &Case<'_>) -> Option<String> {
-    let close = case.peer_close().filter(|_| by_its_own_call(case))?;
-    Some(format!(
-        "process {} ({}), which held the other end, closed the connection by a call and lived on",
-        close.pid, close.comm
-    ))
 }
 
 /// Had the request reached the backend's host?

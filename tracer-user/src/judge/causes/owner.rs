@@ -57,6 +57,21 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
     })
 }
 
+/// Did a process of this host close, and live on?
+pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
+    let by_call = case.peer_close().is_some_and(|close| close.exit.is_none());
+    by_call && case.backend_exit().is_none()
+}
+
+/// The same, in a sentence.
+pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
+    let close = case.peer_close().filter(|_| by_its_own_call(case))?;
+    Some(format!(
+        "process {} ({}), which held the other end, closed the connection by a call and lived on",
+        close.pid, close.comm
+    ))
+}
+
 impl Owner<'_> {
     /// A process that closes by a call may have meant that connection alone.
     pub(super) const fn confidence(&self) -> Confidence {

@@ -1,15 +1,18 @@
 //! `path-reset`: an RST that the backend did not send. Requires: an RST, no FIN before it,
-//! and either the backend's own socket on this host, which was still open; or a request on
+//! and either the backend's own socket on this host, which was still open (certain if its
+//! process was seen closing it later, else likely); or a request on
 //! a kept-alive connection that was answered by an RST instead of an acknowledgement,
 //! after a silence other than the backend's idle timeout (then only possible: a host that
 //! lost its memory answers likewise).
 
 use super::{Case, Remedy, Stale, Verdict, how_it_ended, in_flight, reuse, sentences, staleness};
+use crate::judge::backends::StillOpen;
 use crate::judge::case::{ms, words};
 use crate::judge::end::ended_by_reset;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::milliseconds;
+use crate::trace::record::Connection;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let connection = case.connection()?;
@@ -26,9 +29,8 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         return None;
     }
     let stale = case.was_stale();
-    let (confidence, why) = if case.peer_open {
-        let why = "the backend's own socket, on this host, was still open then".to_owned();
-        (Confidence::Likely, why)
+    let (confidence, why) = if let Some(open) = case.peer_open {
+        still_open(open, connection)
     } else if stale == Some(Stale::AnsweredByReset) && case.peer_unread().is_none() {
         (Confidence::Possible, not_the_backends_time(case)?)
     } else {
@@ -53,6 +55,20 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             ),
         }),
     })
+}
+
+/// A host whose socket is still open has sent no RST of it.
+fn still_open(open: StillOpen, connection: &Connection) -> (Confidence, String) {
+    let what = "the backend's own socket, on this host, was still open then";
+    match open {
+        StillOpen::ClosedLater(ns) => {
+            let rst = connection.rst_received_ns.unwrap_or(ns);
+            let later = words(ns.saturating_sub(rst));
+            let why = format!("{what}: its process closed it {later} later");
+            (Confidence::Certain, why)
+        }
+        StillOpen::NeverClosed => (Confidence::Likely, what.to_owned()),
+    }
 }
 
 /// The connection had been silent for a time at which the backend closes none.

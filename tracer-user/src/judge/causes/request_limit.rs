@@ -14,7 +14,7 @@ const SOON_MS: f64 = 500.0;
 const MOST_OF_TIMEOUT: f64 = 0.9;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
-    let stale = case.was_stale().filter(|_| !case.peer_open)?;
+    let stale = case.was_stale().filter(|_| case.peer_open.is_none())?;
     let limit = case.constants.request_limit?;
     // A limit closes soon after a response; after a silence some timer did.
     let silence_ms = case

@@ -1,10 +1,11 @@
 //! `response-aborted`: the backend ended the connection after a part of its response.
-//! Requires: response bytes of the failed request, then FIN or RST. An RST may yet be
-//! that of something between the hosts, unless a process of this host is known to have
-//! ended its side.
+//! Requires: response bytes of the failed request, then FIN or RST. It is certain only
+//! where a process of this host closed by its own call and lived on: elsewhere the end of
+//! a process looks the same, and an RST may be that of something between the hosts.
 
+use super::owner::{by_its_own_call, own_call};
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
-use crate::judge::end::{ended_before_request, ended_by_reset, peer_end_ns};
+use crate::judge::end::{ended_before_request, peer_end_ns};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
 
@@ -21,10 +22,10 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let confidence = match case.connection() {
         // The bytes may be older than the request: a message for an idle client.
         Some(connection) if ended_before_request(connection) => Confidence::Possible,
-        Some(connection) if ended_by_reset(connection) && case.peer_close().is_none() => {
-            Confidence::Likely
+        Some(connection) if peer_end_ns(connection).is_some() && by_its_own_call(case) => {
+            Confidence::Certain
         }
-        Some(connection) if peer_end_ns(connection).is_some() => Confidence::Certain,
+        Some(connection) if peer_end_ns(connection).is_some() => Confidence::Likely,
         // Over TLS its end may be a message before the FIN.
         Some(_) if case.line.tls && in_body => Confidence::Likely,
         None if in_body => Confidence::Likely,
@@ -44,6 +45,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             how_it_ended(case),
             Some(format!("it came {part}")),
             in_flight(case),
+            own_call(case),
             reuse(case),
         ]),
         advice: Some(Remedy {

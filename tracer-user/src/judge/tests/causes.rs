@@ -68,7 +68,9 @@ fn refused_and_unreachable_rest_on_nginxs_own_errno() {
 fn a_response_is_aborted_only_after_bytes_of_its_own() {
     let line = said(5000, PREMATURE, 0, BODY);
     let cut = sent().answer(2).fin(4000, 0).eof(5000).closed(5000);
-    let incident = one(cut, &line);
+    let incident = one(cut.clone(), &line);
+    assert_verdict(&incident, Cause::ResponseAborted, Confidence::Likely);
+    let incident = one_by_call(cut, &line);
     assert_verdict(&incident, Cause::ResponseAborted, Confidence::Certain);
     assert!(
         incident.evidence[0].contains("nginx found it 1000.0 ms later"),

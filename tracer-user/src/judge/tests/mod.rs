@@ -434,9 +434,13 @@ pub(super) fn one(connection: Connection, said: &Said) -> Incident {
 /// The same of a backend on this host, which closed by a call and has answered others.
 #[track_caller]
 pub(super) fn one_by_call(connection: Connection, said: &Said) -> Incident {
+    let mut close = peer_close(connection.cookie, said.ms, None);
+    if let Record::PeerClose(close) = &mut close {
+        close.ns = crate::judge::end::peer_end_ns(&connection).unwrap();
+    }
     only(judged(vec![
         served(9_000, 10, 5),
-        peer_close(connection.cookie, said.ms, None),
+        close,
         said.logged(),
         ended(connection),
         said.line(),

@@ -266,3 +266,28 @@ fn a_reset_of_a_connection_that_the_backend_never_had_is_not_the_paths() {
     let incident = with((line, half_open), [local_backend()]);
     assert_eq!(incident.cause, Cause::ClosedWithoutAnswer);
 }
+
+#[test]
+fn a_backend_that_closed_after_the_reset_had_not_sent_it() {
+    let (line, reset) = reset_after(5000);
+    let end = line.ms;
+    let later = with(
+        (line.clone(), reset.clone()),
+        [closed_by_call(1, end + 300, 0)],
+    );
+    assert_verdict(&later, Cause::PathReset, Confidence::Certain);
+    assert!(
+        later
+            .evidence
+            .iter()
+            .any(|one| one.contains("300.0 ms later")),
+        "{:?}",
+        later.evidence
+    );
+    // Even if its process died then.
+    let died = with(
+        (line, reset),
+        [peer_close(1, end + 300, Some(Exit::Signal(9)))],
+    );
+    assert_eq!(died.cause, Cause::PathReset);
+}

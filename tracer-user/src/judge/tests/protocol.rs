@@ -148,3 +148,10 @@ fn one_answered_request_shows_that_the_protocol_is_right() {
     let found = all(records);
     assert_eq!(found, [(Cause::ClosedWithoutAnswer, Confidence::Likely); 3]);
 }
+
+#[test]
+fn bytes_that_are_no_http_end_as_the_connection_did() {
+    let incident = only(not_http(answered_by(7)));
+    assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Certain);
+    assert_eq!((incident.side, incident.means), (Side::Backend, Means::Fin));
+}

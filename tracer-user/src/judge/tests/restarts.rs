@@ -239,3 +239,22 @@ fn requests_that_fail_one_after_the_other_are_no_restart() {
             .all(|one| one.cause == Cause::ClosedWithoutAnswer)
     );
 }
+
+#[test]
+fn a_process_that_closed_many_connections_and_lives_on_did_not_restart() {
+    let told = |exit: Option<Record>| {
+        let mut records = Vec::new();
+        for (cookie, ended_ms) in [(1, 5000), (2, 5100), (3, 5200), (4, 5300)] {
+            records.push(peer_close(cookie, ended_ms, None));
+            records.extend(cut_off(cookie, ended_ms, 100 + cookie * 70));
+        }
+        records.extend(exit);
+        records.push(served(100, 5600, 5));
+        records.push(served(101, 7000, 5));
+        judged(records).report.incidents.remove(0).cause
+    };
+    assert_eq!(told(None), Cause::ClosedWithoutAnswer);
+    // It finished what it could, and ended.
+    let ended = backend_exit(20_000, 4711, Exit::Code(0));
+    assert_eq!(told(Some(ended)), Cause::BackendRestart);
+}

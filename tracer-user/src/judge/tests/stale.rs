@@ -293,3 +293,79 @@ fn advice_speaks_nginxs_language_and_gives_the_numbers() {
         "{advice:?}"
     );
 }
+
+/// Connections that the backend closed idle at these ages, each at another time.
+fn closed_at_ages(ages_ms: impl Iterator<Item = u64>) -> Judged {
+    let records = ages_ms.zip(0..).map(|(age, index)| {
+        let begun = 100 + index * 60;
+        let end = begun + 1 + age;
+        let kept = connection(index + 1, begun)
+            .request(begun)
+            .answer(begun + 1);
+        ended(kept.fin(end, 0).peek(end, IdleEnd::Eof).closed(end))
+    });
+    judged(records.collect())
+}
+
+#[test]
+fn a_backend_that_looks_at_idle_connections_now_and_then_has_its_least_age_as_timeout() {
+    let spread_evenly = closed_at_ages((0..30).map(|index| 2000 + index * 33));
+    let timeout = spread_evenly.report.upstreams[0].idle_timeout.unwrap();
+    assert!((timeout.ms - 2000.0).abs() < 1.0, "{timeout:?}");
+    assert!((timeout.spread_ms - 957.0).abs() < 1.0, "{timeout:?}");
+    let few = closed_at_ages((0..15).map(|index| 2000 + index * 66));
+    assert_eq!(few.report.upstreams[0].idle_timeout, None);
+    let wide = closed_at_ages((0..30).map(|index| 500 + index * 70));
+    assert_eq!(wide.report.upstreams[0].idle_timeout, None);
+}
+
+#[test]
+fn a_timeout_that_connections_outlived_is_none() {
+    let mut records = idle_closes(4, 300);
+    assert!(
+        judged(records.clone()).report.upstreams[0]
+            .idle_timeout
+            .is_some()
+    );
+    for cookie in 1..=4 {
+        let kept = connection(cookie, 100).request(100).answer(101);
+        records.push(ended(kept.request(1100).answer(1101).closed(1102)));
+    }
+    assert_eq!(judged(records).report.upstreams[0].idle_timeout, None);
+}
+
+#[test]
+fn a_limit_is_seen_in_races_and_not_refuted_by_the_requests_that_lost_them() {
+    let served = |cookie: u64| {
+        let mut kept = connection(cookie, 0);
+        for ms in 1..=5 {
+            kept = kept.request(ms * 10).answer(ms * 10 + 1);
+        }
+        kept
+    };
+    let mut records = Vec::new();
+    for cookie in 1..=3 {
+        let ms = 100 + cookie * 20;
+        let mut line = said(ms, PREMATURE, 0, HEADER);
+        line.number = cookie;
+        let raced = served(cookie).fin(59, 0).request(ms - 1).eof(ms).closed(ms);
+        records.extend([line.logged(), ended(raced), line.line()]);
+    }
+    // The sixth was on its way.
+    let mut line = said(500, "recv() failed", 104, HEADER);
+    line.number = 9;
+    let crossed = served(9).request(499).rst(500, 80);
+    let crossed = crossed.fails(500, Call::Receive, 104).closed(500);
+    records.extend([
+        closed_by_call(9, 499, 80),
+        line.logged(),
+        ended(crossed),
+        line.line(),
+    ]);
+    let report = judged(records).report;
+    assert_eq!(report.upstreams[0].idle_timeout, None);
+    assert_eq!(report.upstreams[0].request_limit.unwrap().requests, 5);
+    for incident in &report.incidents[..3] {
+        assert_verdict(incident, Cause::RequestLimit, Confidence::Likely);
+    }
+}

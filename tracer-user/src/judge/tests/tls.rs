@@ -215,7 +215,7 @@ fn tickets_and_alerts_are_no_answer() {
     let part = received(shaken_hands().request(1), 2, 3000);
     let part = part.fin(4900, 0).eof(5000).closed(5000);
     assert_verdict(
-        &one(part, &premature()),
+        &one_by_call(part, &premature()),
         Cause::ResponseAborted,
         Confidence::Certain,
     );

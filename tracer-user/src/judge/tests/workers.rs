@@ -237,3 +237,49 @@ fn a_process_that_lives_on_for_a_while_after_it_closed_is_no_sibling_of_itself()
         Confidence::Likely,
     );
 }
+
+#[test]
+fn of_workers_of_one_supervisor_no_few_that_agree_by_chance_set_the_limit() {
+    let mut records = Vec::new();
+    for (index, in_flight) in [839, 817, 801, 895].into_iter().enumerate() {
+        let (cookie, ms) = (index as u64 + 1, 5000 + index as u64 * 3000);
+        let pid = 800 + u32::try_from(index).unwrap();
+        records.push(peer_close_by(pid, cookie, ms, Some(Exit::Signal(6))));
+        records.extend(cut_off(cookie, ms, in_flight));
+    }
+    for incident in judged(records).report.incidents {
+        assert_verdict(&incident, Cause::WorkerTimeout, Confidence::Likely);
+    }
+}
+
+#[test]
+fn a_connection_whose_last_request_failed_shows_too_that_others_served_on() {
+    let exit = 5000;
+    let line = said(exit, PREMATURE, 0, HEADER);
+    let cut = connection(1, 4000)
+        .request(4000)
+        .fin(exit, 0)
+        .eof(exit)
+        .closed(exit);
+    let told = |answered_ms: u64| {
+        let other = connection(2, 4500)
+            .request(4600)
+            .answer(4601)
+            .request(answered_ms)
+            .answer(answered_ms + 1)
+            .request(6000)
+            .fin(6500, 0)
+            .eof(6500)
+            .closed(6500);
+        only(judged(vec![
+            peer_close(1, exit, Some(Exit::Code(0))),
+            line.logged(),
+            ended(cut.clone()),
+            line.line(),
+            ended(other),
+        ]))
+        .cause
+    };
+    assert_eq!(told(5200), Cause::WorkerRecycled);
+    assert_eq!(told(4700), Cause::BackendExited);
+}
