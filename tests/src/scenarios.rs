@@ -2,6 +2,7 @@
 
 mod aborted;
 mod backlog_full;
+mod bind_failed;
 mod client_abort;
 mod client_abort_h2;
 mod closed;
@@ -17,6 +18,7 @@ mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
 mod path_lost;
+mod plain_to_tls;
 mod ports_exhausted;
 mod prefork_lost;
 mod prefork_recycled;
@@ -94,6 +96,7 @@ pub const ALL: &[Scenario] = &[
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    bind_failed::SCENARIO,
     path_lost::SCENARIO,
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,
@@ -105,6 +108,7 @@ pub const ALL: &[Scenario] = &[
     tls_version::SCENARIO,
     tls_client_certificate::SCENARIO,
     tls_to_plain::SCENARIO,
+    plain_to_tls::SCENARIO,
     reload::SCENARIO,
     shutdown_timeout::SCENARIO,
     worker_killed::SCENARIO,
