@@ -1,7 +1,7 @@
 //! Clients of nginx: single connections that a test steers, and many requests at once.
 
+mod halves;
 mod http2;
-mod upgrade;
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
