@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use crate::act::{Act, Constant, Expected, Value};
+use crate::act::{Act, Constant, Value};
 use crate::backend::{Backend, Habits, IPV4, Idle, Why};
 use crate::behaviour::Means;
 use crate::draw::Draw;
 use crate::load::Method;
 use crate::nginx::{Configuration, Upstream};
 use crate::scenario::{Part, Scenario, Stage};
-use crate::stale::{Race, Stale};
+use crate::stale::{Race, Stale, closed_across};
 use crate::tls_backend::{Authority, Tls, Validity, Version};
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -101,14 +101,10 @@ impl Side {
         let mut acts = Vec::new();
         for connection in self.backend.connections() {
             let Some(end) = connection.end else { continue };
-            let raced = self.met.iter().any(|stale| {
-                (stale.connection.local, stale.connection.remote)
-                    == (connection.local, connection.remote)
-            });
             let farewell = connection.tls.as_ref().is_some_and(|tls| tls.farewell);
-            // A retry may also meet a connection whose idle time ran out by itself.
-            let expected = (raced || end.why == Why::Idle)
-                .then(|| Expected::new("backend", self.idle.means.word(), "stale-keepalive"));
+            // By design, or by chance: a retry may meet one whose idle time ran out too.
+            let expected = (end.why == Why::Idle)
+                .then(|| closed_across(&self.met, &connection, "stale-keepalive"));
             acts.push(Act {
                 upstream: connection.local.to_string(),
                 nginx_end: Some(connection.remote),
