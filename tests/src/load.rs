@@ -241,6 +241,17 @@ impl Client {
         self.receive()
     }
 
+    /// Waits until the other end closes, whatever it sends before, and says when it did.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub fn await_close(mut self, patience: Duration) -> Result<u64> {
+        self.stream.set_read_timeout(Some(patience))?;
+        let mut bytes = Vec::new();
+        while self.read(&mut bytes)? > 0 {}
+        Ok(now_ns())
+    }
+
     /// Leaves, with a FIN or an RST.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod aborted;
 mod backlog_full;
+mod bind_failed;
 mod client_abort;
 mod client_abort_h2;
 mod closed;
@@ -37,6 +38,7 @@ mod send_timeout;
 mod shutdown_timeout;
 mod slow_client;
 mod stale;
+mod stale_three;
 mod streaming;
 mod tls_aborted;
 mod tls_certificate;
@@ -59,6 +61,7 @@ use crate::scenario::Scenario;
 /// In the order in which they are listed and run.
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
+    stale_three::SCENARIO,
     without_keepalive::SCENARIO,
     request_limit::SCENARIO,
     connection_close::SCENARIO,
@@ -94,6 +97,7 @@ pub const ALL: &[Scenario] = &[
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    bind_failed::SCENARIO,
     path_lost::SCENARIO,
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,

@@ -102,13 +102,13 @@ impl Server<'_> {
             return ending;
         }
         let mut served = 0;
-        let mut idle_since = Instant::now();
+        let mut idle_since = None;
         loop {
             if let Err(ending) = self.await_request(idle_since) {
                 return ending;
             }
             match self.request(served) {
-                Ok(()) => idle_since = Instant::now(),
+                Ok(()) => idle_since = Some(Instant::now()),
                 Err(ending) => return ending,
             }
             drop(taken.take());
@@ -169,10 +169,12 @@ impl Server<'_> {
         }
     }
 
-    /// Waits for the next request's first byte, or ends the connection as idle.
-    fn await_request(&self, since: Instant) -> Result<(), Ending> {
-        let idle = self.shared.habits.idle;
-        let deadline = idle.map(|idle| since + idle.after);
+    /// Waits for the next request's first byte, or ends the connection as idle. Before the
+    /// first one it has all the time it needs: on a busy machine nginx may take longer
+    /// from its connect to its request than the idle time.
+    fn await_request(&self, since: Option<Instant>) -> Result<(), Ending> {
+        let idle = self.shared.habits.idle.filter(|_| since.is_some());
+        let deadline = since.zip(idle).map(|(since, idle)| since + idle.after);
         let worker = self.shared.worker.as_ref();
         match self.wait_beside(PollFlags::IN, deadline, worker.map(Worker::draining)) {
             Woken::Ready => return Ok(()),
