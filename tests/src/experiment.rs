@@ -104,7 +104,7 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
         let fixture = Fixture {
             scenario: scenario.name.to_owned(),
             seed: setting.seed,
-            recorded: recorded.clone(),
+            recorded: recorded.without_normal_acts(),
         };
         let machine = Machine::this(&setting.nginx, nginx.prefix())?;
         fixture

@@ -41,6 +41,7 @@ mod stale;
 mod stale_three;
 mod streaming;
 mod tls_aborted;
+mod tls_certificate;
 mod tls_client_certificate;
 mod tls_closed;
 mod tls_handshake_closed;
@@ -106,6 +107,7 @@ pub const ALL: &[Scenario] = &[
     tls_aborted::SCENARIO,
     tls_handshake_closed::SCENARIO,
     tls_version::SCENARIO,
+    tls_certificate::SCENARIO,
     tls_client_certificate::SCENARIO,
     tls_to_plain::SCENARIO,
     plain_to_tls::SCENARIO,

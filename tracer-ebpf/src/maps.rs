@@ -23,7 +23,7 @@ static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 #[btf_map]
 static PEERS: SkStorage<PeerClose> = SkStorage::new();
 
-/// Connections whose other end may still show up on this host.
+/// Open connections, whose other end may show up on this host.
 #[btf_map]
 static EXPECTED_PEERS: LruHashMap<PeerKey, Expected, 16384> = LruHashMap::new();
 
@@ -154,7 +154,7 @@ pub(crate) fn expected_peer(key: &PeerKey) -> Option<Expected> {
 /// Nothing more is expected.
 #[inline(always)]
 pub(crate) fn forget_peer(key: &PeerKey) {
-    // It is gone already if the other end came.
+    // A full map may have thrown it out.
     let _ = EXPECTED_PEERS.remove(key);
 }
 

@@ -102,7 +102,6 @@ fn attach(socket: Socket) {
     peer.netns = socket.netns();
     peer.cookie = expected.cookie;
     peer.upstream = expected.upstream;
-    maps::forget_peer(&key);
 }
 
 /// From ESTABLISHED (nginx's FIN has not come) a socket goes to FIN_WAIT1 only by a

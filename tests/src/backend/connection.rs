@@ -17,6 +17,7 @@ use crate::behaviour::{Behaviour, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
 use crate::fastcgi::{self, Record};
 use crate::http::{Head, head_length};
+use crate::processes;
 use crate::sockets::{self, State};
 use crate::tls_backend::Transport;
 
@@ -158,6 +159,8 @@ impl Server<'_> {
                 eprintln!("backend: SO_LINGER failed, a FIN goes out instead of an RST: {error}");
             }
         }
+        let _closing = processes::closing();
+        drop(self.transport);
     }
 
     /// Reads and throws away until the other end goes.

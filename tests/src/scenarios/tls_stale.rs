@@ -9,7 +9,7 @@ use crate::draw::Draw;
 use crate::load::Method;
 use crate::nginx::{Configuration, Upstream};
 use crate::scenario::{Part, Scenario, Stage};
-use crate::stale::{Race, Stale, closed_across};
+use crate::stale::{Race, Stale, closed_across, pooled_by};
 use crate::tls_backend::{Authority, Tls, Validity, Version};
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -27,6 +27,9 @@ struct Side {
     upstream: Upstream,
     backend: Backend,
     idle: Idle,
+    /// Connections that nobody races: by them the idle time can be seen even where a
+    /// busy machine delays the raced ones.
+    unraced: Race,
     races: Vec<Race>,
     met: Vec<Stale>,
 }
@@ -36,8 +39,8 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     let mut sides = Vec::new();
     for version in Version::ALL {
         let idle = Idle {
-            after: draw.milliseconds(250..=700),
-            means: draw.one_of(&[Means::Fin, Means::Fin, Means::Rst]),
+            after: draw.milliseconds(150..=350),
+            means: draw.one_of(&[Means::Fin, Means::Fin, Means::HalfClose, Means::Rst]),
         };
         let habits = Habits {
             idle: Some(idle),
@@ -52,6 +55,11 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
             method,
             served_before: draw.count(1..=3),
         };
+        let unraced = Race {
+            requests: draw.count(7..=10),
+            served_before: 1,
+            ..race(draw, Method::Get)
+        };
         let races = vec![race(draw, Method::Get), race(draw, Method::Post)];
         let upstream = Upstream::new(name, backend.address())
             .keepalive(16)
@@ -61,6 +69,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
             upstream,
             backend,
             idle,
+            unraced,
             races,
             met: Vec::new(),
         });
@@ -75,6 +84,9 @@ impl Part for Kept {
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {
+        for side in &self.sides {
+            pooled_by(stage.nginx, &side.unraced)?;
+        }
         for side in &mut self.sides {
             for plan in &side.races {
                 side.met.extend(stage.race(&side.backend, plan)?.stale);
