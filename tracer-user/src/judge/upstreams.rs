@@ -278,12 +278,12 @@ impl Figures {
     }
 
     /// How many requests there were, if each was the first of its connection and met by
-    /// its end at once, most of them before any work can have been done on them, and none
-    /// was ever answered.
+    /// its end at once, a quarter of them before any work can have been done on them (a busy
+    /// host is late), and none was ever answered.
     fn never_answered(&self) -> Option<u64> {
         let answered: u64 = self.first_byte_us.values().sum();
         (self.refused_at_once >= AGREEING
-            && self.without_work * 2 > self.refused_at_once
+            && self.without_work * 4 >= self.refused_at_once
             && self.others == 0
             && answered <= self.alerts)
             .then_some(self.refused_at_once)
