@@ -5,6 +5,7 @@
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_socket_cookie, bpf_probe_read_kernel,
 };
@@ -222,7 +223,7 @@ pub(crate) fn describe_current(peer: &mut PeerClose) {
 /// Id of the current process.
 #[inline(always)]
 pub(crate) fn current_pid() -> u32 {
-    read(current_task(), layout::TGID)
+    (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
 /// Name of the current process's main thread.

@@ -23,9 +23,14 @@ static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 #[btf_map]
 static PEERS: SkStorage<PeerClose> = SkStorage::new();
 
-/// Connections whose other end may still show up on this host.
+/// Open connections, whose other end may show up on this host.
 #[btf_map]
 static EXPECTED_PEERS: LruHashMap<PeerKey, Expected, 16384> = LruHashMap::new();
+
+/// For each port, not 0 if nginx has connected to it: most sockets that this host accepts
+/// are no backend's, and one look here tells.
+#[btf_map]
+static BACKEND_PORTS: Array<[u8; PORTS], 1> = Array::new();
 
 /// Processes that have ended backends' sides, by upstream.
 #[btf_map]
@@ -61,6 +66,8 @@ static THREAD_TABLE: Array<Continuation, { THREADS }> = Array::new();
 #[btf_map]
 static LOSS: PerCpuArray<u64, { loss::COUNT as usize }> = PerCpuArray::new();
 
+/// Port numbers.
+const PORTS: usize = 1 << 16;
 /// `BPF_SK_STORAGE_GET_F_CREATE`
 const CREATE: u64 = 1;
 /// `BPF_RB_NO_WAKEUP`: user space looks on its own some times a second, which costs
@@ -107,9 +114,31 @@ pub(crate) fn new_peer(socket: Socket) -> Option<&'static mut PeerClose> {
     storage(&raw const PEERS, socket, CREATE)
 }
 
+#[inline(always)]
+fn backend_port(port: u16) -> Option<*mut u8> {
+    let ports = BACKEND_PORTS.get_ptr_mut(0)?.cast::<u8>();
+    // The verifier must see the bound, and the compiler, which knows it already, must not
+    // take it away.
+    let index = core::hint::black_box(usize::from(port)) & (PORTS - 1);
+    Some(ports.wrapping_add(index))
+}
+
+/// May a socket that listened here be a backend's?
+#[inline(always)]
+pub(crate) fn is_backend_port(port: u16) -> bool {
+    // SAFETY: within the one element of an array map.
+    backend_port(port).is_some_and(|entry| unsafe { entry.read_volatile() } != 0)
+}
+
 /// The other end of nginx's socket with this cookie may come.
 #[inline(always)]
 pub(crate) fn expect_peer(key: &PeerKey, expected: &Expected) {
+    if !is_backend_port(key.backend_port)
+        && let Some(entry) = backend_port(key.backend_port)
+    {
+        // SAFETY: as above; whoever else writes there writes the same.
+        unsafe { entry.write_volatile(1) };
+    }
     // A full LRU map makes room by itself: what it throws out is a backend elsewhere.
     let _ = EXPECTED_PEERS.insert(key, expected, 0);
 }
@@ -125,7 +154,7 @@ pub(crate) fn expected_peer(key: &PeerKey) -> Option<Expected> {
 /// Nothing more is expected.
 #[inline(always)]
 pub(crate) fn forget_peer(key: &PeerKey) {
-    // It is gone already if the other end came.
+    // A full map may have thrown it out.
     let _ = EXPECTED_PEERS.remove(key);
 }
 

@@ -77,6 +77,10 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
 
 #[inline(always)]
 fn attach(socket: Socket) {
+    let backend_port = socket.local_port();
+    if !maps::is_backend_port(backend_port) {
+        return;
+    }
     let Some(family) = socket.tcp_family() else {
         return;
     };
@@ -84,7 +88,7 @@ fn attach(socket: Socket) {
     socket.mapped_remote_address(family, &mut key.nginx);
     socket.mapped_local_address(family, &mut key.backend);
     key.nginx_port = socket.remote_port();
-    key.backend_port = socket.local_port();
+    key.backend_port = backend_port;
     key.netns = netns_of(&key.backend, socket);
     let Some(expected) = maps::expected_peer(&key) else {
         return;
@@ -98,7 +102,6 @@ fn attach(socket: Socket) {
     peer.netns = socket.netns();
     peer.cookie = expected.cookie;
     peer.upstream = expected.upstream;
-    maps::forget_peer(&key);
 }
 
 /// From ESTABLISHED (nginx's FIN has not come) a socket goes to FIN_WAIT1 only by a
