@@ -221,6 +221,11 @@ impl History {
         !self.processes.is_empty()
     }
 
+    /// Has this process ended connections of the upstream?
+    pub(super) fn serves(&self, pid: u32) -> bool {
+        self.processes.contains_key(&pid)
+    }
+
     /// When this process last ended one of the upstream's connections.
     pub(super) fn last_end_of(&self, pid: u32) -> Option<u64> {
         self.processes.get(&pid).map(|process| process.last_ns)

@@ -51,7 +51,9 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
             closed_before_ns: None,
         });
     }
-    let ended = case.backend_exit()?;
+    let ended = case
+        .backend_exit()
+        .filter(|_| !is_a_servers_child(case, close))?;
     Some(Owner {
         close,
         exit: ended.exit,
@@ -73,6 +75,15 @@ pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
         "process {} ({}), which held the other end, closed the connection by a call and lived on",
         close.pid, close.comm
     ))
+}
+
+/// Is this the child of a process that serves the backend's connections itself? Between
+/// fork() and exec() a child holds copies of them all: a connection that the server closes
+/// meanwhile ends only when exec() closes the copy, and what becomes of the child says
+/// nothing of the server.
+fn is_a_servers_child(case: &Case<'_>, close: &PeerClose) -> bool {
+    let history = case.history;
+    close.parent_pid > 1 && history.is_some_and(|history| history.serves(close.parent_pid))
 }
 
 impl Owner<'_> {

@@ -284,3 +284,26 @@ fn a_process_that_closes_connections_until_it_ends_may_take_longer() {
     let incident = told(Some(peer_close(2, 6900, None)));
     assert_verdict(&incident, Cause::BackendKilled, Confidence::Possible);
 }
+
+#[test]
+fn what_becomes_of_a_servers_child_says_nothing_of_the_server() {
+    let line = premature();
+    let told = |server: Record| {
+        only(judged(vec![
+            server,
+            served(50, 100, 5),
+            // exec() of the child 4711 closed its copy.
+            peer_close(1, 5000, None),
+            line.logged(),
+            ended(cut()),
+            line.line(),
+            backend_exit(5400, 4711, Exit::OutOfMemory),
+        ]))
+        .cause
+    };
+    assert_eq!(
+        told(backend_process(4700, 100, 8000)),
+        Cause::ClosedWithoutAnswer
+    );
+    assert_eq!(told(backend_process(4800, 100, 8000)), Cause::BackendOom);
+}
