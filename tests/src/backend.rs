@@ -41,7 +41,8 @@ pub const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)
 /// How a backend treats idle connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Idle {
-    /// Silence after the last answer (or the accept) before it closes.
+    /// Silence after the last answer before it closes; a connection that never served
+    /// a request stays.
     pub after: Duration,
     /// How it closes.
     pub means: Means,

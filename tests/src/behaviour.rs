@@ -69,6 +69,8 @@ pub enum Kind {
     AnswerThenClose,
     /// Answer `Connection: close` and do so.
     AnswerClosing,
+    /// Answer without a byte, not even a header. Only FastCGI can say so much.
+    AnswerNothing,
     /// Work on the request to its end whether or not nginx is still there, then answer.
     AnswerLate,
     /// Answer once so many requests that ask the same are waiting on this backend:

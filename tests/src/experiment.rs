@@ -11,6 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+use crate::clock::now_ns;
 use crate::draw::Draw;
 use crate::fixture::{Fixture, Machine};
 use crate::nginx::{Configuration, Nginx};
@@ -103,7 +104,7 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
         let fixture = Fixture {
             scenario: scenario.name.to_owned(),
             seed: setting.seed,
-            recorded: recorded.clone(),
+            recorded: recorded.without_normal_acts(),
         };
         let machine = Machine::this(&setting.nginx, nginx.prefix())?;
         fixture
@@ -166,19 +167,30 @@ fn carried(seen: &[Seen], log: &[LogLine], nginx: &Nginx) -> Result<Vec<Carried>
     Ok(carried)
 }
 
-/// Drives all parts at once.
+/// Drives all parts at once. Of several that fail the one that did first is told first:
+/// it may have kept the others waiting.
 fn drive(parts: &mut [(&'static str, Box<dyn Part>)], stage: &Stage<'_>) -> Result<()> {
-    thread::scope(|scope| {
+    let mut failed: Vec<(u64, String)> = thread::scope(|scope| {
         let drivers: Vec<_> = parts
             .iter_mut()
-            .map(|(name, part)| (*name, scope.spawn(move || part.drive(stage))))
+            .map(|(name, part)| {
+                let drive = move || part.drive(stage).map_err(|error| (now_ns(), error));
+                (*name, scope.spawn(drive))
+            })
             .collect();
-        for (name, driver) in drivers {
-            match driver.join() {
-                Ok(driven) => driven.with_context(|| format!("{name} failed"))?,
-                Err(_) => bail!("{name} panicked"),
-            }
-        }
-        Ok(())
-    })
+        drivers
+            .into_iter()
+            .filter_map(|(name, driver)| match driver.join() {
+                Ok(Ok(())) => None,
+                Ok(Err((at_ns, error))) => Some((at_ns, format!("{name} failed: {error:#}"))),
+                Err(_) => Some((now_ns(), format!("{name} panicked"))),
+            })
+            .collect()
+    });
+    if failed.is_empty() {
+        return Ok(());
+    }
+    failed.sort();
+    let told: Vec<String> = failed.into_iter().map(|(_, failure)| failure).collect();
+    bail!("{}", told.join("; "))
 }

@@ -27,6 +27,7 @@ pub mod netns;
 pub mod nginx;
 pub mod process_backend;
 pub mod processes;
+pub mod real;
 pub mod scenario;
 pub mod scenarios;
 pub mod score;

@@ -1,7 +1,7 @@
 //! Clients of nginx: single connections that a test steers, and many requests at once.
 
+mod halves;
 mod http2;
-mod upgrade;
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
@@ -239,6 +239,17 @@ impl Client {
     pub fn ask(&mut self, request: &Request) -> Result<Response> {
         self.send(request)?;
         self.receive()
+    }
+
+    /// Waits until the other end closes, whatever it sends before, and says when it did.
+    ///
+    /// # Errors
+    /// If it does not in time.
+    pub fn await_close(mut self, patience: Duration) -> Result<u64> {
+        self.stream.set_read_timeout(Some(patience))?;
+        let mut bytes = Vec::new();
+        while self.read(&mut bytes)? > 0 {}
+        Ok(now_ns())
     }
 
     /// Leaves, with a FIN or an RST.

@@ -36,7 +36,7 @@ pub use middlebox::{Forgotten, Middlebox};
 pub use remote::Remote;
 
 use crate::clock::now_ns;
-use crate::processes::which;
+use crate::processes::{self, which};
 
 /// The calling thread's own namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -265,13 +265,13 @@ fn command(name: &str, arguments: &[&str], stdin: &str) -> Result<String> {
     let program =
         which(name).with_context(|| format!("no `{name}` here: run `cargo xtask setup`"))?;
     let said = || format!("{name} {}", arguments.join(" "));
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(said)?;
+        .stderr(Stdio::piped());
+    let mut child = processes::spawn(&mut command).with_context(said)?;
     if let Some(mut pipe) = child.stdin.take() {
         // A command that fails first says why below.
         let _ = pipe.write_all(stdin.as_bytes());

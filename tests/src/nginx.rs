@@ -245,7 +245,7 @@ impl Drop for Master {
 }
 
 /// A port that nobody has at the moment.
-fn free_port(attempt: u16) -> Result<u16> {
+pub(crate) fn free_port(attempt: u16) -> Result<u16> {
     // Different processes begin at different places, so that they seldom meet.
     let id = u16::try_from(std::process::id() % 10_000).unwrap_or(0);
     let time = u16::try_from(crate::clock::now_ns() / 1000 % 10_000).unwrap_or(0);

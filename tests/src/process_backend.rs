@@ -256,12 +256,11 @@ fn command(program: &Path, spec: &Spec, journal: &Path) -> Command {
 
 /// Starts it, in a process group of its own: the process and where it listens.
 fn spawn(command: &mut Command) -> Result<(Child, SocketAddr)> {
-    let mut child = command
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot run {command:?}"))?;
+        .process_group(0);
+    let mut child = processes::spawn(command).with_context(|| format!("cannot run {command:?}"))?;
     let mut line = String::new();
     let read = match child.stdout.take() {
         Some(output) => BufReader::new(output)

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -116,6 +117,34 @@ pub fn bound_to_us(program: &Path) -> Command {
     }
 }
 
+/// Nobody closes while a child is on its way from fork to exec.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Starts a child. Until its exec it holds a copy of every descriptor of this process: a
+/// socket that another thread closes meanwhile ends with that exec, later and by the
+/// child. So closes that are on record as acts take [`closing`].
+///
+/// # Errors
+/// If it cannot be started.
+pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    // The child's name until then (`begin_new_exec` in fs/exec.c closes what is to be
+    // closed, and renames after that; the caller of vfork() goes on before either).
+    let before = fs::read("/proc/thread-self/comm")?;
+    let child = command.spawn()?;
+    let comm = format!("/proc/{}/comm", child.id());
+    let deadline = Instant::now() + PATIENCE;
+    while fs::read(&comm).is_ok_and(|now| now == before) && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    Ok(child)
+}
+
+/// No child of [`spawn`] holds a copy of a descriptor until the guard is dropped.
+pub fn closing() -> RwLockReadGuard<'static, ()> {
+    FORKING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// First executable file of this name on PATH, or in the places of system tools.
 #[must_use]
 pub fn which(name: &str) -> Option<std::path::PathBuf> {
@@ -166,7 +195,10 @@ impl Drop for Stopped {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::sockets::{self, State};
 
     #[test]
     fn a_process_name_with_brackets_does_not_shift_the_fields() {
@@ -179,6 +211,40 @@ mod tests {
             }
         );
         assert!(parse("").is_none());
+    }
+
+    #[test]
+    fn a_socket_is_closed_at_once_although_a_child_is_being_started() {
+        // The child looks in every place before its exec: long enough to be seen.
+        let places = "/x:".repeat(40_000) + "/bin:/usr/bin";
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut late = 0;
+        for _ in 0..5 {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, remote) = listener.accept().unwrap();
+            let ends = (server.local_addr().unwrap(), remote);
+            let known = children(std::process::id()).unwrap();
+            let places = places.clone();
+            let starting = std::thread::spawn(move || {
+                let mut command = Command::new("true");
+                spawn(command.env("PATH", places)).unwrap().wait().unwrap();
+            });
+            wait_for("the child", PATIENCE, || {
+                let now = children(std::process::id())?;
+                let new = now.iter().any(|pid| !known.contains(pid));
+                Ok((new || starting.is_finished()).then_some(()))
+            })
+            .unwrap();
+            let closing = closing();
+            drop(server);
+            drop(closing);
+            // The last close of a socket changes its state before it returns.
+            let state = sockets::find(&[ends]).unwrap()[0].map(|socket| socket.state);
+            late += usize::from(state == Some(State::ESTABLISHED));
+            starting.join().unwrap();
+            drop(client);
+        }
+        assert_eq!(late, 0, "closes that a child delayed");
     }
 
     #[test]

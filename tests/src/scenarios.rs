@@ -2,6 +2,7 @@
 
 mod aborted;
 mod backlog_full;
+mod bind_failed;
 mod client_abort;
 mod client_abort_h2;
 mod closed;
@@ -17,6 +18,7 @@ mod middlebox_dropped;
 mod middlebox_reset;
 mod oom;
 mod path_lost;
+mod plain_to_tls;
 mod ports_exhausted;
 mod prefork_lost;
 mod prefork_recycled;
@@ -36,8 +38,10 @@ mod send_timeout;
 mod shutdown_timeout;
 mod slow_client;
 mod stale;
+mod stale_three;
 mod streaming;
 mod tls_aborted;
+mod tls_certificate;
 mod tls_client_certificate;
 mod tls_closed;
 mod tls_handshake_closed;
@@ -57,6 +61,7 @@ use crate::scenario::Scenario;
 /// In the order in which they are listed and run.
 pub const ALL: &[Scenario] = &[
     stale::SCENARIO,
+    stale_three::SCENARIO,
     without_keepalive::SCENARIO,
     request_limit::SCENARIO,
     connection_close::SCENARIO,
@@ -92,6 +97,7 @@ pub const ALL: &[Scenario] = &[
     connect_timeout::SCENARIO,
     backlog_full::SCENARIO,
     unix_backlog_full::SCENARIO,
+    bind_failed::SCENARIO,
     path_lost::SCENARIO,
     ports_exhausted::SCENARIO,
     descriptors_exhausted::SCENARIO,
@@ -101,8 +107,10 @@ pub const ALL: &[Scenario] = &[
     tls_aborted::SCENARIO,
     tls_handshake_closed::SCENARIO,
     tls_version::SCENARIO,
+    tls_certificate::SCENARIO,
     tls_client_certificate::SCENARIO,
     tls_to_plain::SCENARIO,
+    plain_to_tls::SCENARIO,
     reload::SCENARIO,
     shutdown_timeout::SCENARIO,
     worker_killed::SCENARIO,

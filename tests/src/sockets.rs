@@ -78,6 +78,15 @@ pub fn towards(remote: SocketAddr) -> Result<Vec<Socket>> {
     Ok(sockets.filter(|socket| socket.remote == remote).collect())
 }
 
+/// Whether anybody has an open connection to this.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn is_used(remote: SocketAddr) -> Result<bool> {
+    let open = |state| state == State::ESTABLISHED || state == State::CLOSE_WAIT;
+    Ok(towards(remote)?.iter().any(|socket| open(socket.state)))
+}
+
 /// One line of the table; none for its heading.
 fn parse(line: &str) -> Option<Socket> {
     let mut fields = line.split_whitespace().skip(1);

@@ -247,7 +247,7 @@ pub(crate) fn pooled_by(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
 }
 
 /// Waits until the backend's closes have reached nginx's ends of the connections.
-fn await_arrival(closed: &[Connection], means: Means) -> Result<()> {
+pub(crate) fn await_arrival(closed: &[Connection], means: Means) -> Result<()> {
     let ends: Vec<_> = closed
         .iter()
         .map(|record| (record.remote, record.local))

@@ -109,8 +109,10 @@ pub(crate) fn returned(context: &RetProbeContext) {
 
 /// What a call on a connection belongs to.
 pub(crate) enum Part {
-    /// A flight of the handshake, or the close_notify.
+    /// A flight of the handshake.
     Flight,
+    /// The close_notify after it.
+    Farewell,
     /// A request, after a handshake that was done at this time.
     Request(u64),
     /// No handshake is known of.
@@ -123,6 +125,8 @@ pub(crate) fn part(cookie: u64) -> Part {
     let tid = current_tid();
     match slot(tid) {
         Some(slot) if slot.tid != tid => Part::Unknown,
+        // Done before the call began: what nginx sends now is its close_notify.
+        Some(slot) if slot.current == cookie && slot.done == cookie => Part::Farewell,
         Some(slot) if slot.current == cookie => Part::Flight,
         Some(slot) if slot.done == cookie => Part::Request(slot.done_ns),
         _ => Part::Unknown,

@@ -273,6 +273,7 @@ pub(crate) fn sent(socket: Socket, result: i32) {
         if may_be_flight(connection) {
             match handshake::part(connection.cookie) {
                 Part::Flight => return flight_sent(connection, result.unsigned_abs(), now),
+                Part::Farewell => return farewell_sent(connection, result.unsigned_abs()),
                 Part::Request(done_ns) if connection.exchanges == 0 => {
                     connection.handshake_ns = done_ns;
                 }
@@ -297,8 +298,7 @@ fn may_be_flight(connection: &Connection) -> bool {
     connection.exchanges == 0 || connection.handshake_ns != 0
 }
 
-/// A flight of a TLS handshake is no request, but a step of the thread all the same; a
-/// close_notify is a part of the close that follows it.
+/// A flight of a TLS handshake is no request, but a step of the thread all the same.
 #[inline(always)]
 fn flight_sent(connection: &mut Connection, bytes: u32, now: u64) {
     connection.first_sequence = connection.first_sequence.wrapping_add(bytes);
@@ -306,6 +306,14 @@ fn flight_sent(connection: &mut Connection, bytes: u32, now: u64) {
         connection.last_sent_ns = now;
         threads::went_on(NEXT_REUSE, connection.cookie, now);
     }
+}
+
+/// A close_notify is a part of the close that follows it, and so no step of the thread:
+/// nginx refuses a certificate after the handshake, with a line, a close_notify and a
+/// close (`ngx_http_upstream_ssl_handshake`).
+#[inline(always)]
+fn farewell_sent(connection: &mut Connection, bytes: u32) {
+    connection.first_sequence = connection.first_sequence.wrapping_add(bytes);
 }
 
 #[inline(always)]
@@ -337,7 +345,12 @@ pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
     } else if result > 0 {
         let now = now();
         let bytes = u64::from(result.unsigned_abs());
-        if may_be_flight(connection) && matches!(handshake::part(connection.cookie), Part::Flight) {
+        if may_be_flight(connection)
+            && matches!(
+                handshake::part(connection.cookie),
+                Part::Flight | Part::Farewell
+            )
+        {
             if connection.exchanges == 0 {
                 connection.last_received_ns = now;
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-use crate::{build, nginx, setup, step, workspace};
+use crate::{build, nginx, servers, setup, step, workspace};
 
 /// The seed of the short lab that `cargo xtask test` runs, and of the fixtures.
 const SEED: u64 = 1;
@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Real servers instead of scenarios, installed into the cache first
+    #[arg(long, conflicts_with_all = ["mixed", "traffic", "seeds"])]
+    real: bool,
     /// List the scenarios and run none
     #[arg(long)]
     list: bool,
@@ -66,6 +69,9 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
         step::require_root("the lab needs", "lab")?;
     }
     let found = setup::test()?;
+    if options.real && !options.list {
+        servers::install()?;
+    }
     let agent = build::build(&found.build, &build::Options::default())?;
     let mut arguments = options.arguments()?;
     for version in &options.nginx {
@@ -117,6 +123,7 @@ impl Options {
             (self.mixed, "--mixed"),
             (self.traffic, "--traffic"),
             (self.json, "--json"),
+            (self.real, "--real"),
             (self.list, "--list"),
         ] {
             if given {

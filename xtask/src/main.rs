@@ -10,12 +10,14 @@ mod demo;
 mod lab;
 mod linker;
 mod nginx;
+mod servers;
 mod setup;
 mod step;
 mod test;
 mod tidy;
 mod toolchain;
 mod transcript;
+mod unpacked;
 mod workspace;
 
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::compiler::{self, Compiler, OLDEST};
 use crate::toolchain::{self, Origin, Toolchain, Way};
-use crate::{apt, linker, nginx, step, workspace};
+use crate::{apt, linker, nginx, servers, step, workspace};
 
 /// What building needs, found.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct ForTest {
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Also what only the lab needs: nginx 1.28, built from source
+    /// Also what only the lab needs: nginx 1.28, built from source, and real servers
     #[arg(long)]
     lab: bool,
 }
@@ -42,6 +42,7 @@ pub(crate) struct Options {
 pub(crate) fn verb(options: &Options) -> Result<()> {
     let found = test()?;
     let newer = options.lab.then(nginx::version_1_28).transpose()?;
+    let servers = options.lab.then(servers::install).transpose()?;
     let toolchain = &found.build.toolchain;
     let origin = match toolchain.origin {
         Origin::Rustup => "rustup's nightly",
@@ -59,6 +60,9 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     println!("nginx         {}", found.nginx.display());
     if let Some(newer) = newer {
         println!("nginx 1.28    {}", newer.display());
+    }
+    if let Some(servers) = servers {
+        println!("real servers  {}", servers.display());
     }
     for (program, _) in TOOLS {
         let path = workspace::find_program(program).unwrap_or_default();

@@ -23,6 +23,7 @@ impl Server<'_> {
                     return Err(Ending::close(Means::Fin, Why::Announced));
                 }
             }
+            Kind::AnswerNothing => self.answer(&[])?,
             Kind::AnswerLate => self.answer(&response(64, Framing::Length))?,
             Kind::AnswerClosing => {
                 let response = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\

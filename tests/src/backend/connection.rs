@@ -17,6 +17,7 @@ use crate::behaviour::{Behaviour, HEADER, Kind, Means, Phase};
 use crate::clock::{PATIENCE, now_ns, timespec};
 use crate::fastcgi::{self, Record};
 use crate::http::{Head, head_length};
+use crate::processes;
 use crate::sockets::{self, State};
 use crate::tls_backend::Transport;
 
@@ -102,13 +103,13 @@ impl Server<'_> {
             return ending;
         }
         let mut served = 0;
-        let mut idle_since = Instant::now();
+        let mut idle_since = None;
         loop {
             if let Err(ending) = self.await_request(idle_since) {
                 return ending;
             }
             match self.request(served) {
-                Ok(()) => idle_since = Instant::now(),
+                Ok(()) => idle_since = Some(Instant::now()),
                 Err(ending) => return ending,
             }
             drop(taken.take());
@@ -158,6 +159,8 @@ impl Server<'_> {
                 eprintln!("backend: SO_LINGER failed, a FIN goes out instead of an RST: {error}");
             }
         }
+        let _closing = processes::closing();
+        drop(self.transport);
     }
 
     /// Reads and throws away until the other end goes.
@@ -169,10 +172,12 @@ impl Server<'_> {
         }
     }
 
-    /// Waits for the next request's first byte, or ends the connection as idle.
-    fn await_request(&self, since: Instant) -> Result<(), Ending> {
-        let idle = self.shared.habits.idle;
-        let deadline = idle.map(|idle| since + idle.after);
+    /// Waits for the next request's first byte, or ends the connection as idle. Before the
+    /// first one it has all the time it needs: on a busy machine nginx may take longer
+    /// from its connect to its request than the idle time.
+    fn await_request(&self, since: Option<Instant>) -> Result<(), Ending> {
+        let idle = self.shared.habits.idle.filter(|_| since.is_some());
+        let deadline = since.zip(idle).map(|(since, idle)| since + idle.after);
         let worker = self.shared.worker.as_ref();
         match self.wait_beside(PollFlags::IN, deadline, worker.map(Worker::draining)) {
             Woken::Ready => return Ok(()),

@@ -97,6 +97,7 @@ impl fmt::Display for Behaviour {
             Kind::Answer { body, framing } => write!(f, "answer={body}{}", chunked(framing))?,
             Kind::AnswerThenClose => f.write_str("answer-then-close")?,
             Kind::AnswerClosing => f.write_str("answer-closing")?,
+            Kind::AnswerNothing => f.write_str("answer-nothing")?,
             Kind::AnswerLate => f.write_str("answer-late")?,
             Kind::AnswerTogether { requests } => write!(f, "together={requests}")?,
             Kind::CloseWithoutAnswer(how) => f.write_str(means(how))?,
@@ -187,6 +188,7 @@ impl FromStr for Behaviour {
                 requests: number.context("together=how many?")?,
             },
             "answer-closing" => Kind::AnswerClosing,
+            "answer-nothing" => Kind::AnswerNothing,
             "answer-late" => Kind::AnswerLate,
             "stream" => Kind::Stream {
                 pieces: body,
@@ -251,6 +253,7 @@ mod tests {
             Behaviour::of(Kind::CloseInHeader(Means::FinThenRst)),
             Behaviour::of(Kind::CloseWithoutAnswer(Means::HalfClose)),
             Behaviour::of(Kind::AnswerClosing),
+            Behaviour::of(Kind::AnswerNothing),
             Behaviour::of(Kind::AnswerLate).after(Duration::from_millis(900)),
             Behaviour::of(Kind::Stream {
                 pieces: 40,

@@ -104,8 +104,10 @@ impl Crew {
             Request::get(&target)
         };
         let mut client = Client::connect(stage.nginx.address())?;
+        let body = request.body;
         client.send(&request.asking(Behaviour::ANSWER.after(takes)))?;
-        self.holder(&target)?;
+        // With a part of it unread a worker that is killed would reset.
+        self.worker_with(&target, |request| request.body_bytes == body)?;
         Ok((client, target))
     }
 

@@ -1,5 +1,6 @@
-//! The client leaves, by FIN or RST, while nginx waits for the backend and while it hands
-//! the response on; and, as a control, where nginx is told not to mind.
+//! The client leaves, by FIN or RST, in its request's body, which nginx hands on as it
+//! comes, while nginx waits for the backend, and while it hands the response on; and, as
+//! a control, where nginx is told not to mind.
 
 use std::time::Duration;
 
@@ -23,11 +24,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 const MINDED: &str = "client_abort";
 const IGNORED: &str = "client_abort_ignored";
+const UPLOAD: &str = "client_abort_upload";
 
 /// One client.
 #[derive(Clone, Copy)]
 struct Leaving {
     behaviour: Behaviour,
+    /// Bytes of its request's body, of which it sends the half.
+    sends: usize,
     /// Bytes of the response that it takes first.
     receives: usize,
     means: Means,
@@ -37,27 +41,38 @@ struct Left {
     backend: Backend,
     minded: Vec<Leaving>,
     ignored: Vec<Leaving>,
+    uploading: Vec<Leaving>,
     left: Vec<String>,
 }
 
 fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     let mut minded = Vec::new();
     let mut ignored = Vec::new();
+    let mut uploading = Vec::new();
     for means in [Means::Fin, Means::Rst] {
         let body = draw.count(2_000..=60_000);
         minded.push(Leaving {
             behaviour: Behaviour::ANSWER.after(Duration::from_secs(600)),
+            sends: 0,
             receives: 0,
             means,
         });
         // All that the backend sent: what is unread would make an RST of a FIN.
         minded.push(Leaving {
             behaviour: Behaviour::of(Kind::StallInBody { body }),
+            sends: 0,
             receives: body / 2 + 100,
             means,
         });
         ignored.push(Leaving {
             behaviour: Behaviour::ANSWER.after(draw.milliseconds(50..=150)),
+            sends: 0,
+            receives: 0,
+            means,
+        });
+        uploading.push(Leaving {
+            behaviour: Behaviour::ANSWER,
+            sends: draw.count(2..=200_000),
             receives: 0,
             means,
         });
@@ -66,6 +81,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
         backend: Backend::start(IPV4, Habits::default())?,
         minded,
         ignored,
+        uploading,
         left: Vec::new(),
     }))
 }
@@ -75,7 +91,8 @@ impl Part for Left {
         let address = self.backend.address();
         let minded = Upstream::new(MINDED, address).with("proxy_buffering off;");
         let ignored = Upstream::new(IGNORED, address).with("proxy_ignore_client_abort on;");
-        configuration.upstreams.extend([minded, ignored]);
+        let upload = Upstream::new(UPLOAD, address).with("proxy_request_buffering off;");
+        configuration.upstreams.extend([minded, ignored, upload]);
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {
@@ -87,6 +104,10 @@ impl Part for Left {
         for leaving in &self.minded {
             self.left
                 .push(leave(stage, MINDED, &self.backend, *leaving)?);
+        }
+        for leaving in &self.uploading {
+            self.left
+                .push(leave(stage, UPLOAD, &self.backend, *leaving)?);
         }
         for leaving in &self.ignored {
             leave(stage, IGNORED, &self.backend, *leaving)?;
@@ -116,10 +137,15 @@ impl Part for Left {
 fn leave(stage: &Stage<'_>, block: &str, backend: &Backend, leaving: Leaving) -> Result<String> {
     let target = stage.target(block);
     let mut client = Client::connect(stage.nginx.address())?;
-    client.send(&Request::get(&target).asking(leaving.behaviour))?;
+    let half = leaving.sends / 2;
+    let request = match leaving.sends {
+        0 => Request::get(&target),
+        body => Request::post(&target, body),
+    };
+    client.send_part(&request.asking(leaving.behaviour), half)?;
     let of_target = |record: &&Connection| {
         let last = record.requests.last();
-        last.is_some_and(|request| request.target == target)
+        last.is_some_and(|last| last.target == target && last.body_bytes >= half)
     };
     backend.wait_until("the request", PATIENCE, |records| {
         records.iter().any(|record| of_target(&record))

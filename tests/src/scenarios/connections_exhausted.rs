@@ -14,6 +14,7 @@ use crate::draw::Draw;
 use crate::load::{Client, Request};
 use crate::nginx::{Configuration, Upstream};
 use crate::scenario::{Part, Scenario, Stage, without_resources};
+use crate::sockets;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "connections_exhausted",
@@ -46,11 +47,14 @@ impl Exhausted {
     fn fill(&self, stage: &Stage<'_>) -> Result<Vec<TcpStream>> {
         let mut filling = Vec::new();
         loop {
-            let before = open_descriptors(stage.nginx)?;
             let mut client = TcpStream::connect(stage.nginx.address())?;
+            let ends = (stage.nginx.address(), client.local_addr()?);
             client.write_all(b"GET /filling HTTP/1.1\r\n")?;
             let accepted = wait_for("a client to be accepted or not", PATIENCE, || {
-                if open_descriptors(stage.nginx)? > before {
+                // What nginx has read it has accepted.
+                if let [Some(socket)] = sockets::find(&[ends])?.as_slice()
+                    && socket.unread == 0
+                {
                     return Ok(Some(true));
                 }
                 let log = fs::read_to_string(stage.nginx.error_log())?;
@@ -74,11 +78,18 @@ impl Part for Exhausted {
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {
+        let mut served = Vec::new();
         for _ in 0..self.good {
             let request = Request::get(stage.target("connections_exhausted"));
-            let response = Client::connect(stage.nginx.address())?.ask(&request)?;
+            let mut client = Client::connect(stage.nginx.address())?;
+            served.push((stage.nginx.address(), client.local()));
+            let response = client.ask(&request)?;
             ensure!(response.status == 200, "a good request got {response:?}");
         }
+        wait_for("nginx to have closed what it served", PATIENCE, || {
+            let gone = sockets::find(&served)?.iter().all(Option::is_none);
+            Ok(gone.then_some(()))
+        })?;
         let mut filling = self.fill(stage)?;
         let full = open_descriptors(stage.nginx)?;
         // One connection for a client, none for the backend.

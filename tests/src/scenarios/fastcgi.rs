@@ -1,5 +1,5 @@
 //! FastCGI backends: one that is told by each request to close or reset, before its
-//! answer or in its stdout stream; one that keeps its connections for a shorter time than
+//! answer or in its stdout stream, or to say nothing at all; one that keeps its connections for a shorter time than
 //! nginx, raced by requests.
 
 use std::time::Duration;
@@ -93,6 +93,9 @@ fn asks(draw: &mut Draw, keeps: bool) -> Vec<Ask> {
             asks.push(Ask::good());
         }
     }
+    // A script that says nothing: stdout ends before there is a header.
+    let expected = Expected::new("nginx", "close", "response-rejected");
+    asks.push(Ask::failing(Behaviour::of(Kind::AnswerNothing), expected));
     let slow = Behaviour::ANSWER.after(Duration::from_secs(600));
     let expected = Expected::new("nginx", "timeout", "read-timeout");
     asks.push(Ask::failing(slow, expected));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::act::{Act, Expected};
-use crate::backend::{Backend, Connection, Habits, Why};
+use crate::backend::{Backend, Connection, Habits, Request as Served, Why};
 use crate::behaviour::{Behaviour, Kind};
 use crate::clock::{PATIENCE, between, now_ns};
 use crate::draw::Draw;
@@ -174,28 +174,36 @@ impl Part for Restarted {
             .zip(last)
             .is_some_and(|(&first, &last)| between(first, last) < BURST);
         let now = self.backend()?.connections();
+        let restart = || Expected::new("backend", "fin", "backend-restart");
         let mut acts = Vec::new();
         for record in self.before.iter().chain(&now) {
+            let act = |target: Option<&Served>, at_ns, what: String, expected| Act {
+                upstream: upstream.clone(),
+                nginx_end: Some(record.remote),
+                target: target.map(|request| request.target.clone()),
+                at_ns,
+                what: format!("restart of a remote backend: {what}"),
+                expected,
+            };
+            let stopped = record.end.filter(|_| record.closed_because(Why::Stopped));
+            let mut was_idle = true;
             for request in &record.requests {
-                let stopped = record.end.filter(|_| record.closed_because(Why::Stopped));
                 let met = stopped.filter(|_| request.answered_ns().is_none());
-                let expected = met.map(|_| {
-                    let restart = Expected::new("backend", "fin", "backend-restart");
-                    match (at_once, request.answer) {
-                        (true, _) => restart,
-                        // Too slow a machine: it does not show.
-                        (false, None) => restart.or_cause("closed-without-answer"),
-                        (false, Some(_)) => restart.or_cause("response-aborted"),
-                    }
+                was_idle &= met.is_none();
+                let expected = met.map(|_| match (at_once, request.answer) {
+                    (true, _) => restart(),
+                    // Too slow a machine: it does not show.
+                    (false, None) => restart().or_cause("closed-without-answer"),
+                    (false, Some(_)) => restart().or_cause("response-aborted"),
                 });
-                acts.push(Act {
-                    upstream: upstream.clone(),
-                    nginx_end: Some(record.remote),
-                    target: Some(request.target.clone()),
-                    at_ns: met.map_or(request.read_ns, |end| end.at_ns),
-                    what: format!("restart of a remote backend: {}", request.behaviour),
-                    expected,
-                });
+                let at_ns = met.map_or(request.read_ns, |end| end.at_ns);
+                let what = request.behaviour.to_string();
+                acts.push(act(Some(request), at_ns, what, expected));
+            }
+            // A request may meet it while nginx's workers are stopped.
+            if let Some(end) = stopped.filter(|_| was_idle) {
+                let expected = Some(restart().or_cause("stale-keepalive"));
+                acts.push(act(None, end.at_ns, "idle".to_owned(), expected));
             }
         }
         acts.extend(self.refused.iter().map(|(target, at_ns)| Act {

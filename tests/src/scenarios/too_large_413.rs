@@ -37,7 +37,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
         let behaviour = Behaviour::of(Kind::LeaveBodyUnread).after(Duration::from_millis(after));
         let refusing = Ask::failing(behaviour, expected);
         let most = if at % 2 == 0 { 8_000_000 } else { 2 * limit };
-        asks.push(refusing.with_body(draw.count(limit + limit / 10..=most)));
+        asks.push(refusing.with_body(draw.count(limit + limit * 2 / 5..=most)));
     }
     asks.push(Ask::good().with_body(limit));
     Ok(Box::new(Told::new(upstream, backend, asks)))

@@ -20,6 +20,17 @@ pub struct Recorded {
     pub traffic: Option<Traffic>,
 }
 
+impl Recorded {
+    /// The same without normal acts, of which there may be thousands: an incident about
+    /// one of them has then no act at all behind it and is as false.
+    #[must_use]
+    pub fn without_normal_acts(&self) -> Self {
+        let mut fewer = self.clone();
+        fewer.acts.retain(|(_, act)| act.expected.is_some());
+        fewer
+    }
+}
+
 /// Good requests that went through the same nginx to upstreams without faults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {

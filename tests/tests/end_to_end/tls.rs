@@ -9,12 +9,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use lab::backend::IPV4;
+use lab::backend::{Backend, Habits, IPV4};
 use lab::clock::{PATIENCE, now_ns, wait_for};
 use lab::load::{Client, Request};
 use lab::nginx::{self, Configuration, Upstream};
 use lab::processes;
 use lab::sockets::{self, Socket, State};
+use lab::tls_backend::{Authority, Identity, Tls, Version};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -165,9 +166,6 @@ fn race(protocol: &str) -> Race {
     }
 }
 
-/// That the FIN came before the request is plain without knowing how many requests
-/// there were; yet the verdict is `closed-without-answer`, certain, and says that the
-/// backend's host had acknowledged the request.
 #[test]
 fn a_fin_before_the_request_over_tls_is_not_charged_to_the_request() {
     let _alone = alone();
@@ -179,7 +177,10 @@ fn a_fin_before_the_request_over_tls_is_not_charged_to_the_request() {
     assert_eq!(incident.matched, "exact", "{incident:#?}");
     let connection = incident.connection.as_ref().unwrap();
     assert_eq!(connection.local, pooled.local);
-    assert_eq!((connection.requests, connection.reused), (None, None));
+    assert_eq!(
+        (connection.requests, connection.reused),
+        (Some(2), Some(true))
+    );
     // The backend's process was killed: that it was ended so, and not by an idle
     // timeout of its own, is the whole story.
     assert_eq!(incident.cause, "backend-killed", "{incident:#?}");
@@ -188,6 +189,40 @@ fn a_fin_before_the_request_over_tls_is_not_charged_to_the_request() {
         !said.contains("had acknowledged the whole request"),
         "{said}"
     );
+}
+
+/// nginx writes its line, a close_notify on the same connection, and closes that.
+#[test]
+fn a_refused_certificate_belongs_to_the_connection_that_it_came_on() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = Authority::new("lab authority").unwrap();
+    let file = trusted.write(folder.path()).unwrap();
+    for version in Version::ALL {
+        let identity = Identity::self_signed("lab.test").unwrap();
+        let tls = Tls::new(&identity, &[version]).unwrap();
+        let backend = Backend::start_tls(IPV4, Habits::default(), tls).unwrap();
+        let upstream = Upstream::new("app", backend.address())
+            .with(&format!("proxy_ssl_protocols {};", version.name()))
+            .with("proxy_ssl_verify on; proxy_ssl_name lab.test;")
+            .with(&format!(
+                "proxy_ssl_trusted_certificate {};",
+                file.display()
+            ))
+            .over_tls();
+        let mut bench = Bench::start(&one_worker(upstream), &[]);
+        let mut client = Client::connect(bench.nginx.address()).unwrap();
+        assert_eq!(client.ask(&Request::get("/app/x")).unwrap().status, 502);
+        let report = bench.report();
+        let incident = only(&report);
+        assert_eq!(incident.matched, "exact", "{version:?}: {incident:#?}");
+        assert_eq!(
+            (incident.side.as_str(), incident.cause.as_str()),
+            ("nginx", "tls-failure")
+        );
+        let connection = incident.connection.as_ref().unwrap();
+        assert_eq!(connection.local, backend.connections()[0].remote);
+    }
 }
 
 #[test]

@@ -86,7 +86,10 @@ impl Judge {
 
     /// The end of the process that ended an entry's connection.
     pub(super) fn exit_of(&self, entry: &Entry) -> Option<&BackendExit> {
-        self.peers.exit_after(entry.cause_of_end()?)
+        let close = entry.cause_of_end()?;
+        let history = self.history_of(entry);
+        let last = history.and_then(|history| history.last_end_of(close.pid));
+        self.peers.exit_after(close, last.unwrap_or(0))
     }
 
     /// Was the backend's side, on this host, still open when nginx's saw an RST?

@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use super::backends::StillOpen;
 use super::end::{
-    ended_before_request, ended_by_reset, idle_age_ns, no_answer_below, peer_end_ns, unacked_at_end,
+    ended_before_request, ended_by_reset, idle_age_ns, in_flight_at_end_ns, no_answer_below,
+    peer_end_ns, unacked_at_end,
 };
 use super::history::History;
 use super::line::UpstreamLine;
 use super::queues::FullQueue;
 use super::socket::Socket;
-use super::work::in_flight_at_end_ns;
+use super::upstreams::Figures;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{
     InferredLimit, InferredSize, InferredTimeout, Match, Means, Phase, Side,
@@ -113,6 +114,8 @@ pub(super) struct Case<'a> {
     pub(super) peer_open: Option<StillOpen>,
     /// The queue of the backend's listening socket, on this host, was full meanwhile.
     pub(super) full: Option<FullQueue>,
+    /// The figures of its upstream.
+    pub(super) figures: Option<&'a Figures>,
     /// What all connections of its upstream say.
     pub(super) history: Option<&'a History>,
 }
@@ -184,7 +187,7 @@ impl<'a> Case<'a> {
         if closed_after_it || self.peer_unread().is_some_and(|unread| unread > 0) {
             return self.left_unread().then_some(Stale::LeftUnread);
         }
-        (connection.exchange_retransmits == 0 && self.in_flight_ns()? < QUICKLY_NS)
+        (connection.exchange_retransmits == 0 && in_flight_at_end_ns(connection)? < QUICKLY_NS)
             .then_some(Stale::AnsweredByReset)
     }
 
@@ -192,8 +195,13 @@ impl<'a> Case<'a> {
     /// at once or when its idle timeout was over? Its kernel had acknowledged the request,
     /// but the process had made up its mind before it looked.
     fn left_unread(&self) -> bool {
-        let (Some(connection), Some(close)) = (self.connection(), self.peer_close) else {
+        let Some(connection) = self.connection() else {
             return false;
+        };
+        let Some(close) = self.peer_close else {
+            // Of a backend elsewhere its timer tells.
+            return self.idled_out()
+                && in_flight_at_end_ns(connection).is_some_and(|ns| ns < AT_ONCE_NS);
         };
         let unread = u64::from(close.unread_bytes);
         let none_read = if self.line.tls || connection.first_seen_mid_life {
@@ -210,11 +218,15 @@ impl<'a> Case<'a> {
 
     /// Had the connection been silent for about the backend's idle timeout?
     pub(super) fn idled_out(&self) -> bool {
-        let (Some(timeout), Some(idle)) = (self.constants.idle_timeout, self.idle_ns()) else {
-            return false;
-        };
-        let near = (timeout.ms * NEAR).max(timeout.spread_ms).max(NEAR_MS);
-        (ms(idle) - timeout.ms).abs() <= near
+        self.idle_ns().is_some_and(|idle| self.is_timeouts(idle))
+    }
+
+    /// Is this about the backend's idle timeout?
+    pub(super) fn is_timeouts(&self, ns: u64) -> bool {
+        self.constants.idle_timeout.is_some_and(|timeout| {
+            let near = (timeout.ms * NEAR).max(timeout.spread_ms).max(NEAR_MS);
+            (ms(ns) - timeout.ms).abs() <= near
+        })
     }
 
     /// Are the connection's exchanges its requests? Over TLS only if the end of the
@@ -495,6 +507,8 @@ const QUICKLY_NS: u64 = 50_000_000;
 /// by some time at least.
 pub(super) const NEAR: f64 = 0.05;
 const NEAR_MS: f64 = 50.0;
+/// No program takes a request, works on it and gives up sooner.
+const AT_ONCE_NS: u64 = 5_000_000;
 /// Exchanges that come before the first request over TLS, at most: two round trips of
 /// TLS 1.2 or of 1.3 with a HelloRetryRequest, and one in reserve.
 const TLS_FLIGHTS: u32 = 3;

@@ -190,6 +190,24 @@ pub(super) fn answered_whole_request(connection: &Connection) -> bool {
     connection.exchanges > 0 && connection.response_bytes >= no_answer_below(connection) && taken
 }
 
+/// From the first byte of the last request to the backend's FIN or RST; none at all if
+/// that is noted earlier, for the kernel reports a send only after it has returned.
+pub(super) fn in_flight_at_end_ns(connection: &Connection) -> Option<u64> {
+    Some(peer_end_ns(connection)?.saturating_sub(connection.request_started_ns?))
+}
+
+/// The silence before a request on a kept-alive connection that was answered at once by an
+/// RST instead of an acknowledgement.
+pub(super) fn reset_instead_of_acknowledged(connection: &Connection) -> Option<u64> {
+    let unacked = u64::from(unacked_at_end(connection)?);
+    (ended_by_reset(connection)
+        && connection.response_bytes == 0
+        && connection.exchange_retransmits == 0
+        && unacked >= connection.request_bytes
+        && in_flight_at_end_ns(connection)? < SOON_NS)
+        .then_some(connection.idle_before_ns?)
+}
+
 /// Was the only answer to a plain request an alert of TLS? That of a server which
 /// expects a handshake is one record of 7 bytes (RFC 8446, 5.1 and 6); some send two.
 pub(super) fn is_tls_alert(connection: &Connection) -> bool {
@@ -266,6 +284,10 @@ pub(super) fn closed_after_exchanges(connection: &Connection) -> Option<u32> {
         || connection.unread_at_end.is_some()
         || (connection.eof_read_ns.is_none() && connection.failed_call_ns.is_none());
     let soon = match ending(connection) {
+        // nginx read the answer after the end: when it had come is not known.
+        Ending::BackendAfterResponse if connection.last_received_ns > peer_end_ns(connection) => {
+            in_flight_at_end_ns(connection).is_some_and(|ns| ns < SOON_NS)
+        }
         Ending::BackendAfterResponse => true,
         Ending::BackendIdle => idle_age_ns(connection).is_some_and(|age| age < SOON_NS),
         _ => false,

@@ -22,6 +22,8 @@ pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) parent_pid: u32,
     pub(super) comm: String,
+    /// The first of the connections that it ended began.
+    held_ns: u64,
     /// It first and last ended one of the upstream's connections.
     first_ns: u64,
     last_ns: u64,
@@ -69,6 +71,9 @@ impl History {
             return;
         };
         self.established.add(established);
+        if let Some(process) = peer.and_then(|peer| self.processes.get_mut(&peer.pid)) {
+            process.held_ns = process.held_ns.min(established);
+        }
         let ended = peer_end_ns(connection);
         if let Some(end) = ended {
             self.ends.add(end);
@@ -137,6 +142,7 @@ impl History {
             pid: close.pid,
             parent_pid: close.parent_pid,
             comm: close.comm.clone(),
+            held_ns: close.ns,
             first_ns: close.ns,
             last_ns: close.ns,
             exit,
@@ -154,6 +160,7 @@ impl History {
             pid: seen.pid,
             parent_pid: seen.parent_pid,
             comm: seen.comm.clone(),
+            held_ns: seen.first_ns,
             first_ns: seen.first_ns,
             last_ns: seen.last_ns,
             exit: None,
@@ -162,6 +169,7 @@ impl History {
 
     fn process(&mut self, seen: Process) {
         if let Some(known) = self.processes.get_mut(&seen.pid) {
+            known.held_ns = known.held_ns.min(seen.held_ns);
             known.first_ns = known.first_ns.min(seen.first_ns);
             known.last_ns = known.last_ns.max(seen.last_ns);
             known.exit = known.exit.or(seen.exit);
@@ -213,6 +221,11 @@ impl History {
         !self.processes.is_empty()
     }
 
+    /// When this process last ended one of the upstream's connections.
+    pub(super) fn last_end_of(&self, pid: u32) -> Option<u64> {
+        self.processes.get(&pid).map(|process| process.last_ns)
+    }
+
     /// Is the end of this process known?
     pub(super) fn has_exited(&self, pid: u32) -> bool {
         let process = self.processes.get(&pid);
@@ -238,6 +251,23 @@ impl History {
         self.processes
             .values()
             .find(|other| other.pid != pid && other.first_ns < ns && other.last_ns > ns)
+    }
+
+    /// Another process of the same parent that held connections while this one did, if a
+    /// process of that parent, if any, came after it: the parent keeps several and lives.
+    pub(super) fn colleague(&self, pid: u32, ended_ns: u64) -> Option<&Process> {
+        let own = self.processes.get(&pid)?;
+        let parent = own.parent_pid;
+        let successor = self.successor(pid, ended_ns)?;
+        let same = |other: &&Process| {
+            other.pid != pid
+                && other.parent_pid == parent
+                && other.held_ns < own.last_ns
+                && other.last_ns > own.held_ns
+        };
+        (parent > 1 && successor.parent_pid == parent)
+            .then(|| self.processes.values().find(same))
+            .flatten()
     }
 
     /// Did a connection that was open at this time exchange anything after it?
@@ -285,16 +315,19 @@ impl History {
     }
 }
 
-/// The last time at which the backend is known to have answered on this connection: what
-/// nginx reads after the other end was closed had been sent before.
+/// The last time at which the backend is known to have answered on this connection: a
+/// request that was answered began then; or nginx read an answer while the other end, of
+/// which the close is known, was open. (nginx may read an answer long after it was sent.)
 fn answered_until(connection: &Connection, peer: Option<&PeerClose>) -> Option<u64> {
+    let by_call = peer.filter(|peer| peer.exit.is_none());
     let started = connection
         .request_started_ns
         .filter(|_| connection.first_byte_ns.is_some());
     let received = connection
         .last_received_ns
         .filter(|_| connection.received_bytes > 0)
-        .map(|received| peer.map_or(received, |peer| received.min(peer.ns)));
+        .zip(by_call)
+        .map(|(received, peer)| received.min(peer.ns));
     started.max(received)
 }
 

@@ -96,6 +96,7 @@ impl Judge {
             backend_exit: self.exit_of(entry),
             peer_open: self.peer_open(entry),
             full: self.full_queue(entry),
+            figures: entry.line.peer.and_then(|peer| self.upstreams.get(&peer)),
             history: self.history_of(entry),
         }
     }

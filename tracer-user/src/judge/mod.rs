@@ -27,6 +27,7 @@ mod recent;
 mod samples;
 mod settings;
 mod shutdown;
+mod silences;
 mod socket;
 mod summary;
 mod upstreams;

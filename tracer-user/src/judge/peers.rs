@@ -6,6 +6,8 @@ use crate::trace::record::{BackendExit, Connection, PeerClose};
 
 /// A server that handles its signal closes its connections first and ends soon after.
 const SOON_NS: u64 = 1_000_000_000;
+/// On a busy host that takes longer; then the last of its connections ends soon before it.
+const LATER_NS: u64 = 3_000_000_000;
 
 /// What lines that are still to come may need.
 #[derive(Debug, Default)]
@@ -53,9 +55,12 @@ impl Peers {
     }
 
     /// The end of the process that closed, if it came with the close or soon after.
-    pub(super) fn exit_after(&self, close: &PeerClose) -> Option<&BackendExit> {
+    /// `last_ns`: it ended its last connection of that upstream.
+    pub(super) fn exit_after(&self, close: &PeerClose, last_ns: u64) -> Option<&BackendExit> {
         let exit = self.exit_of(close.pid)?;
-        let soon = close.ns.saturating_add(SOON_NS);
+        let to_the_end = last_ns > close.ns && last_ns.saturating_add(SOON_NS) >= exit.ns;
+        let within = if to_the_end { LATER_NS } else { SOON_NS };
+        let soon = close.ns.saturating_add(within);
         // Of a process that is ending, the close and the end may be noted in either order.
         let from = if close.exit.is_some() {
             close.ns.saturating_sub(SOON_NS)

@@ -48,6 +48,18 @@ impl Samples {
         self.seen
     }
 
+    /// Takes the values of another sample.
+    pub(super) fn append(&mut self, other: Self) {
+        for value in other.values {
+            self.add(value);
+        }
+    }
+
+    /// Keeps the values for which this holds.
+    pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        self.values.retain(|value| keep(*value));
+    }
+
     /// How many values there were above this one, about.
     pub(super) fn above(&self, ns: u64) -> u64 {
         let kept = self.values.iter().filter(|value| **value > ns).count();
@@ -74,6 +86,26 @@ impl Samples {
             spread_ns: most - least,
             count: values.len() as u64,
             of: values.len() as u64,
+        })
+    }
+
+    /// The cluster of the least values that are as close together as in [`Self::mode`] and
+    /// at least a third of all, and so many.
+    pub(super) fn least_mode(&self, share: f64, least_ns: u64, count: u64) -> Option<Mode> {
+        let mut values = self.values.clone();
+        values.sort_unstable();
+        let needed = values.len().div_ceil(3).max(usize::try_from(count).ok()?);
+        (0..values.len()).find_map(|from| {
+            let first = *values.get(from)?;
+            let bound = first.saturating_add(width(first, share).max(least_ns));
+            let to = values.partition_point(|value| *value <= bound);
+            let cluster = values.get(from..to)?;
+            (cluster.len() >= needed).then_some(Mode {
+                ns: *cluster.get(cluster.len() / 2)?,
+                spread_ns: cluster.last()? - first,
+                count: cluster.len() as u64,
+                of: values.len() as u64,
+            })
         })
     }
 

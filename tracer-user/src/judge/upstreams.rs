@@ -1,44 +1,30 @@
 //! What all connections of one upstream say together: how they ended, how long the
 //! backend lets them idle, how many requests it allows on one, how fast it answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::case::Constants;
-use super::end::{self, Ending, SOON_NS, closed_after_exchanges, idle_age_ns};
-use super::samples::Samples;
+use super::end::{self, Ending, closed_after_exchanges};
+use super::silences::Silences;
 use crate::report::model::{Closes, InferredLimit, InferredSize, InferredTimeout, Percentiles};
 use crate::trace::record::{Connection, Histogram, Upstream};
 
-/// A backend's own timer is coarse by at most this share of its value, or
-/// [`TIMER_NS`]: the width of a cluster of idle ages.
-const TIMER_SHARE: f64 = 0.02;
-const TIMER_NS: u64 = 20_000_000;
-/// A connection that was silent for longer than a timeout by a tenth and this much more
-/// outlived it.
-const OUTLIVED_NS: u64 = 100_000_000;
-/// Ages that are spread evenly are a timeout's only if the closes came at so many moments:
-/// a process that stops closes all at once.
-const LOOKS: usize = 3;
-const LOOK_NS: u64 = 500_000_000;
+/// Silences this much apart, and a quarter more, have no one timeout.
+const DIFFER_NS: u64 = 100_000_000;
 /// Closes that must agree before a constant of the backend is believed.
 const AGREEING: u64 = 3;
-
-const NS_PER_MS: f64 = 1e6;
 
 /// One upstream's figures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
     pub(super) name: Option<String>,
     endings: BTreeMap<Ending, u64>,
-    idle_ages: Samples,
-    /// Some of the times of these closes, in units of [`LOOK_NS`].
-    idle_closes: BTreeSet<u64>,
-    /// Silences that ended otherwise: by an exchange that was answered, or by nginx.
-    survived: Samples,
+    silences: Silences,
+    /// The least and the longest silence before a request that was answered by an RST
+    /// instead of an acknowledgement.
+    reset_after: Option<(u64, u64)>,
     /// Connections that the backend closed soon after a whole response, by exchanges.
     closed_after: BTreeMap<u32, u64>,
-    /// The most exchanges answered on one connection.
-    most_exchanges: u32,
     connects: u64,
     connect_failures: u64,
     exchanges: u64,
@@ -46,8 +32,10 @@ pub(super) struct Figures {
     first_byte_us: BTreeMap<u64, u64>,
     /// Bytes of requests that had an answer, early ones included.
     request_bytes: BTreeMap<u64, u64>,
-    /// Of these, requests answered before they were whole.
+    /// Of these, requests answered before they were whole, and after, as far as they are
+    /// known exactly.
     early: BTreeMap<u64, u64>,
+    whole: BTreeMap<u64, u64>,
     /// The largest request that was answered, of those that are known exactly.
     largest_answered: u64,
     /// Requests that the backend gave up while they were sent, or without reading them.
@@ -88,20 +76,7 @@ impl Figures {
     pub(super) fn connection(&mut self, connection: &Connection) {
         let ending = end::ending(connection);
         *self.endings.entry(ending).or_default() += 1;
-        let answered = end::answered_exchanges(connection);
-        self.most_exchanges = self.most_exchanges.max(answered);
-        if ending == Ending::BackendIdle
-            && let Some(age) = idle_age_ns(connection).filter(|age| *age >= SOON_NS)
-        {
-            self.idle_ages.add(age);
-            if self.idle_closes.len() < LOOKS {
-                let end = end::peer_end_ns(connection).unwrap_or(connection.ended_ns);
-                self.idle_closes.insert(end / LOOK_NS);
-            }
-        }
-        if let Some(silence) = end::survived_silence_ns(connection) {
-            self.survived.add(silence);
-        }
+        self.silences.connection(connection, ending);
         if let Some(exchanges) = closed_after_exchanges(connection) {
             *self.closed_after.entry(exchanges).or_default() += 1;
         }
@@ -113,7 +88,13 @@ impl Figures {
         self.without_work += u64::from(end::refused_without_work(connection));
         self.alerts += u64::from(end::is_tls_alert(connection));
         self.others += u64::from(!refused);
+        if let Some(silence) = end::reset_instead_of_acknowledged(connection) {
+            let (least, most) = self.reset_after.unwrap_or((silence, silence));
+            self.reset_after = Some((least.min(silence), most.max(silence)));
+        }
         if end::answered_whole_request(connection) {
+            let bucket = bucket_of(connection.request_bytes);
+            *self.whole.entry(bucket).or_default() += 1;
             self.largest_answered = self.largest_answered.max(connection.request_bytes);
         } else if connection.first_byte_ns.is_some() {
             let bucket = bucket_of(connection.request_bytes);
@@ -147,7 +128,7 @@ impl Figures {
     /// Looks at the sample again if enough of it is new: what is a twentieth of it
     /// cannot move its mode by much.
     pub(super) fn look_again(&mut self) {
-        let closes = self.idle_ages.seen();
+        let closes = self.silences.seen();
         if (closes < 100 && closes > self.looked_at)
             || closes > self.looked_at + self.looked_at / 20
         {
@@ -157,8 +138,8 @@ impl Figures {
 
     /// Looks at the whole sample.
     pub(super) fn settle(&mut self) {
-        self.looked_at = self.idle_ages.seen();
-        self.idle_timeout = self.infer_idle_timeout();
+        self.looked_at = self.silences.seen();
+        self.idle_timeout = self.silences.timeout(self.request_limit().is_some());
         self.answered_bytes = self.largest_answered();
         self.size_threshold = self.infer_size_threshold();
     }
@@ -229,34 +210,6 @@ impl Figures {
         }
     }
 
-    /// The backend's idle timeout: the age at which it closes most idle connections; or,
-    /// of a backend that looks at them now and then only, the least of ages that are
-    /// spread evenly over the time between two looks.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "nanoseconds shown as milliseconds"
-    )]
-    fn infer_idle_timeout(&self) -> Option<InferredTimeout> {
-        // Most idle closes agree, or there is no such constant.
-        let agreeing = self
-            .idle_ages
-            .mode(TIMER_SHARE, TIMER_NS)
-            .filter(|mode| mode.count >= AGREEING && mode.count * 2 > mode.of);
-        let at_looks = || {
-            let mode = self.idle_ages.even()?;
-            (self.idle_closes.len() >= LOOKS).then_some(mode)
-        };
-        let mode = agreeing.or_else(at_looks)?;
-        // A timeout that many connections outlived is none.
-        let longest = mode.ns.saturating_add(mode.spread_ns);
-        let longer = longest.saturating_add(longest / 10 + OUTLIVED_NS);
-        (self.survived.above(longer) * 5 <= mode.count).then(|| InferredTimeout {
-            ms: (mode.ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
-            spread_ms: (mode.spread_ns as f64 / NS_PER_MS * 1000.0).round() / 1000.0,
-            samples: mode.count,
-        })
-    }
-
     /// The backend's limit on requests per connection: it closes soon after the same
     /// number of responses, and no connection ever got further.
     pub(super) fn request_limit(&self) -> Option<InferredLimit> {
@@ -266,9 +219,20 @@ impl Figures {
             .iter()
             .max_by_key(|(_, count)| **count)
             .map(|(n, c)| (*n, *c))?;
-        let constant = samples >= AGREEING && samples * 10 >= total * 9;
-        (constant && requests >= 2 && self.most_exchanges <= requests)
+        let constant = samples >= AGREEING && samples * 4 >= total * 3;
+        (constant && requests >= 2 && self.silences.most() <= requests)
             .then_some(InferredLimit { requests, samples })
+    }
+
+    /// Has the backend let others idle for longer than this?
+    pub(super) fn lets_idle_longer(&self, ns: u64) -> bool {
+        self.silences.longer_than(ns) > 0
+    }
+
+    /// Did requests meet an RST instead of an acknowledgement after silences that differ?
+    pub(super) fn resets_at_any_age(&self) -> bool {
+        self.reset_after
+            .is_some_and(|(least, most)| most > least + least / 4 + DIFFER_NS)
     }
 
     /// At least the longest time that a response took to begin: the upper bound of the
@@ -286,8 +250,8 @@ impl Figures {
     /// those that only the counters know it is the upper end of their bucket.
     fn largest_answered(&self) -> u64 {
         let counted = self.request_bytes.iter().rev().find(|(bound, count)| {
-            let early = self.early.get(bound).copied().unwrap_or(0);
-            **count > early
+            let known = |known: &BTreeMap<u64, u64>| known.get(bound).copied().unwrap_or(0);
+            **count > known(&self.early) + known(&self.whole)
         });
         let counted = counted.map_or(0, |(bound, _)| bound + bucket_width(*bound) - 1);
         counted.max(self.largest_answered)
@@ -314,12 +278,12 @@ impl Figures {
     }
 
     /// How many requests there were, if each was the first of its connection and met by
-    /// its end at once, most of them before any work can have been done on them, and none
-    /// was ever answered.
+    /// its end at once, a quarter of them before any work can have been done on them (a busy
+    /// host is late), and none was ever answered.
     fn never_answered(&self) -> Option<u64> {
         let answered: u64 = self.first_byte_us.values().sum();
         (self.refused_at_once >= AGREEING
-            && self.without_work * 2 > self.refused_at_once
+            && self.without_work * 4 >= self.refused_at_once
             && self.others == 0
             && answered <= self.alerts)
             .then_some(self.refused_at_once)

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::case::ms;
-use super::end::peer_end_ns;
+use super::end::{in_flight_at_end_ns, peer_end_ns};
 use super::samples::{Mode, Samples};
 use crate::report::model::InferredTimeout;
 use crate::trace::record::{Connection, Exit, PeerClose};
@@ -66,11 +66,6 @@ pub(super) const fn may_be_a_supervisors(exit: Exit) -> bool {
 pub(super) struct Work {
     closes: VecDeque<Close>,
     timeout: Option<InferredTimeout>,
-}
-
-/// From the first byte of the last request to the backend's FIN or RST.
-pub(super) fn in_flight_at_end_ns(connection: &Connection) -> Option<u64> {
-    peer_end_ns(connection)?.checked_sub(connection.request_started_ns?)
 }
 
 impl Work {

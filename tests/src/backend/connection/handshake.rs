@@ -73,7 +73,7 @@ impl Server<'_> {
 
     /// Whether a close_notify is to go before the end.
     pub(super) fn says_farewell(&self, how: Ended) -> bool {
-        how == Ended::Closed(Means::Fin)
+        matches!(how, Ended::Closed(Means::Fin | Means::HalfClose))
             && self.shared.tls.as_ref().is_some_and(|tls| tls.farewell)
             && !self.transport.is_handshaking()
     }

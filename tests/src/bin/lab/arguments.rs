@@ -53,6 +53,9 @@ pub(crate) struct Arguments {
     /// How the page says that it was made
     #[arg(long, value_name = "TEXT", requires = "write")]
     command: Option<String>,
+    /// Real servers instead, all at once; names are theirs
+    #[arg(long, conflicts_with_all = ["mixed", "traffic", "seeds"])]
+    pub(crate) real: bool,
     /// List the scenarios and run none
     #[arg(long)]
     pub(crate) list: bool,

@@ -2,6 +2,7 @@
 //! it. `cargo xtask lab` builds both and runs this.
 
 mod arguments;
+mod real;
 mod runs;
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use arguments::Arguments;
 use clap::Parser;
+use lab::real::section;
 use lab::scenarios::ALL;
 use lab::score::Score;
 use lab::score::page::{Page, Version};
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
+    if arguments.real {
+        return real::run(arguments);
+    }
     if arguments.list {
         for scenario in ALL {
             println!("{:<24} {}", scenario.name, scenario.description);
@@ -58,8 +63,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
             command: arguments.command(),
             notes: arguments.notes()?,
         };
-        fs::write(file, page.text()?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        // What `--real` wrote there stays.
+        let old = fs::read_to_string(file).unwrap_or_default();
+        let text = page.text()? + section::of(&old).unwrap_or_default();
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("wrote {}", file.display());
     }
     Ok(total.holds())

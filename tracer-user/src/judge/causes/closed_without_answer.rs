@@ -69,7 +69,9 @@ fn surety(case: &Case<'_>, connection: &Connection) -> Confidence {
     }
     let not_stale = match (case.reused(), case.answered()) {
         // A first request cannot have met a stale connection.
-        (Some(false), Some(false)) => acknowledged || !ended_by_reset(connection),
+        (Some(false), Some(false)) => {
+            !ended_before_request(connection) && (acknowledged || !ended_by_reset(connection))
+        }
         (Some(true), Some(false)) => acknowledged,
         (None, _) if ended_before_request(connection) => return Confidence::Possible,
         _ => false,

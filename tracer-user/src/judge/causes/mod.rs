@@ -98,6 +98,7 @@ const CAUSES: &[Decide] = &[
     request_too_large::decide,
     backend_restart::by_burst,
     protocol_mismatch::by_history,
+    stale_keepalive::by_late_reading,
     response_aborted::decide,
     closed_without_answer::decide,
 ];

@@ -9,6 +9,9 @@ use crate::report::model::Confidence;
 use crate::report::words::counted;
 use crate::trace::record::{Exit, PeerClose};
 
+/// A process that ends this soon after a close meant to end then.
+const SOON_NS: u64 = 1_000_000_000;
+
 /// A process that ended and with it the connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner<'a> {
@@ -75,10 +78,10 @@ pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
 impl Owner<'_> {
     /// A process that closes by a call may have meant that connection alone.
     pub(super) const fn confidence(&self) -> Confidence {
-        if self.closed_before_ns.is_some() {
-            Confidence::Likely
-        } else {
-            Confidence::Certain
+        match self.closed_before_ns {
+            None => Confidence::Certain,
+            Some(before) if before <= SOON_NS => Confidence::Likely,
+            Some(_) => Confidence::Possible,
         }
     }
 

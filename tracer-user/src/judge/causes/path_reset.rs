@@ -73,8 +73,11 @@ fn still_open(open: StillOpen, connection: &Connection) -> (Confidence, String) 
 
 /// The connection had been silent for a time at which the backend closes none.
 fn not_the_backends_time(case: &Case<'_>) -> Option<String> {
-    let timeout = case.constants.idle_timeout?;
-    let age = ms(case.idle_ns()?);
+    let idle = case.idle_ns()?;
+    let Some(timeout) = case.constants.idle_timeout else {
+        return no_timeout(case, idle);
+    };
+    let age = ms(idle);
     (!case.idled_out()).then(|| {
         format!(
             "the connection had been silent for {}, while the backend itself closes idle ones \
@@ -82,6 +85,22 @@ fn not_the_backends_time(case: &Case<'_>) -> Option<String> {
             milliseconds(age),
             milliseconds(timeout.ms)
         )
+    })
+}
+
+/// Without a known timeout: others were silent for longer and lived, or several requests
+/// met such an RST after silences that have nothing in common.
+fn no_timeout(case: &Case<'_>, idle: u64) -> Option<String> {
+    let figures = case.figures?;
+    if figures.lets_idle_longer(idle) {
+        return Some(format!(
+            "the connection had been silent for {}, and the backend let others be silent for \
+             longer",
+            words(idle)
+        ));
+    }
+    figures.resets_at_any_age().then(|| {
+        "several requests met such an RST, after silences that no one timeout explains".to_owned()
     })
 }
 

@@ -2,9 +2,11 @@
 //! TLS. Requires: in the first case OpenSSL's word that what came is no TLS. In the second
 //! an answer that is exactly an alert of TLS (7 bytes, as GnuTLS sends it; nginx passes it
 //! on as HTTP/0.9), or an upstream of which every request was the first of its connection
-//! and ended at once without an answer, most of them sooner than a backend can have worked
+//! and ended at once without an answer, some of them sooner than a backend can have worked
 //! on them: servers on OpenSSL (openssl, node, Python) close so. A backend that fails at
-//! the first byte of each request does too, so that is likely only. (nginx as a backend
+//! the first byte of each request does too, so that is likely only. Of one on this host, a
+//! single request is enough if its process read just the 5 bytes that begin a record of
+//! TLS, and the backend has answered nothing. (nginx as a backend
 //! answers 400, which is no error to the nginx before it.)
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, sentences};
@@ -94,7 +96,11 @@ fn answered_by_alert(case: &Case<'_>) -> Option<Verdict> {
 
 /// What all requests of the upstream say together.
 pub(super) fn by_history(case: &Case<'_>) -> Option<Verdict> {
-    let requests = case.constants.never_answered?;
+    let header_read = read_a_record_header(case);
+    let requests = case.constants.never_answered;
+    if requests.is_none() && !header_read {
+        return None;
+    }
     // One that fails while it is sent may have failed for its size.
     let ended = matches!(
         case.line.kind,
@@ -103,19 +109,43 @@ pub(super) fn by_history(case: &Case<'_>) -> Option<Verdict> {
     if !ended || case.line.tls || !refused_at_once(case.connection()?) {
         return None;
     }
-    let what = format!(
-        "no request to {} was ever answered: each of {} ended at once, as the first of its \
-         connection",
-        case.line.upstream,
-        counted(requests, "request", "requests")
-    );
+    let read = header_read.then(|| {
+        "the backend's process read the first 5 bytes of the request, as many as begin a record \
+         of TLS, and closed"
+            .to_owned()
+    });
+    let never = requests.map(|requests| {
+        format!(
+            "no request to {} was ever answered: each of {} ended at once, as the first of its \
+             connection",
+            case.line.upstream,
+            counted(requests, "request", "requests")
+        )
+    });
+    let what = never.clone().or_else(|| read.clone())?;
     Some(plain_to_tls(
         case,
         Confidence::Likely,
-        sentences([how_it_ended(case), in_flight(case), Some(what.clone())]),
+        sentences([how_it_ended(case), in_flight(case), read, never]),
         what,
     ))
 }
+
+/// Did the backend's process, which never answered anything, read just what tells a server
+/// on OpenSSL the length of a record?
+fn read_a_record_header(case: &Case<'_>) -> bool {
+    case.constants.answered_bytes == 0
+        && case.peer_close().is_some_and(|close| {
+            close.exit.is_none()
+                && close
+                    .received_bytes
+                    .checked_sub(u64::from(close.unread_bytes))
+                    == Some(RECORD_HEADER)
+        })
+}
+
+/// Bytes (RFC 8446, 5.1).
+const RECORD_HEADER: u64 = 5;
 
 fn plain_to_tls(
     case: &Case<'_>,

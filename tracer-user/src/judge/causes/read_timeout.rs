@@ -1,6 +1,7 @@
 //! `read-timeout`: nginx's own read timer ran out while it waited for the response.
 //! Requires: `upstream timed out` outside connecting and sending; the socket shows that
-//! nginx closed it and that no FIN or RST had come.
+//! nginx closed it and that no FIN or RST had come. It is likely only if nothing of the
+//! request was acknowledged.
 
 use super::{Case, Remedy, Verdict, in_flight, sentences};
 use crate::judge::end::peer_end_ns;
@@ -17,7 +18,13 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let silent = case
         .connection()
         .map(|connection| peer_end_ns(connection).is_none());
+    // A worker that was late itself may give up before an acknowledgement can have come.
+    let unacknowledged = case.connection().is_some_and(|connection| {
+        let unacked = connection.unacked_at_close.map_or(0, u64::from);
+        connection.response_bytes == 0 && unacked > 0 && unacked >= connection.request_bytes
+    });
     let confidence = match silent {
+        Some(true) if unacknowledged => Confidence::Likely,
         Some(true) => Confidence::Certain,
         Some(false) => Confidence::Possible,
         None => Confidence::Likely,

@@ -8,6 +8,7 @@ use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
 use crate::judge::end::{ended_before_request, peer_end_ns};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
+use crate::trace::record::Connection;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let ended = matches!(
@@ -22,7 +23,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let confidence = match case.connection() {
         // The bytes may be older than the request: a message for an idle client.
         Some(connection) if ended_before_request(connection) => Confidence::Possible,
-        Some(connection) if peer_end_ns(connection).is_some() && by_its_own_call(case) => {
+        Some(connection)
+            if peer_end_ns(connection).is_some()
+                && by_its_own_call(case)
+                && cut_short(case, connection) =>
+        {
             Confidence::Certain
         }
         Some(connection) if peer_end_ns(connection).is_some() => Confidence::Likely,
@@ -34,7 +39,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     if case.connection().is_some() && case.answered() != Some(true) {
         return None;
     }
+    let late = case
+        .connection()
+        .is_some_and(|connection| connection.first_byte_ns > peer_end_ns(connection));
     let part = match case.phase() {
+        _ if late => "before nginx read what had come of the response",
         Phase::Header => "before the response header was complete",
         _ => "in the middle of the response body, so the client got a truncated response",
     };
@@ -57,4 +66,10 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             because: format!("{} closed in the middle of a response", case.line.upstream),
         }),
     })
+}
+
+/// Did the backend end it while it answered? If it had left bytes of the request unread,
+/// or if nginx read the response only after the end, it may have answered in full.
+fn cut_short(case: &Case<'_>, connection: &Connection) -> bool {
+    case.peer_unread() == Some(0) && connection.first_byte_ns <= peer_end_ns(connection)
 }

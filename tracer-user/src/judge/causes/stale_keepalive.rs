@@ -6,9 +6,13 @@
 //! timeout was over. An RST that comes at once
 //! instead of an acknowledgement makes it likely, as does a reuse that is only inferred.
 
-use super::{Case, Remedy, Stale, Verdict, how_it_ended, reuse, sentences, staleness, surety};
-use crate::judge::case::{NEAR, Settings, ms, nginx_time};
-use crate::report::model::{Cause, InferredTimeout};
+use super::{
+    Case, Remedy, Stale, Verdict, how_it_ended, in_flight, owner, reuse, sentences, staleness,
+    surety,
+};
+use crate::judge::case::{NEAR, Settings, ms, nginx_time, words};
+use crate::judge::end::{in_flight_at_end_ns, peer_end_ns};
+use crate::report::model::{Cause, Confidence, InferredTimeout};
 use crate::report::words::{counted, milliseconds};
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
@@ -24,6 +28,42 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             idle_age(case, stale, timeout),
         ]),
         advice: timeout.and_then(|timeout| remedy(case.settings, &case.line.upstream, timeout)),
+    })
+}
+
+/// nginx was late: the backend had answered, and its idle timeout was over before nginx
+/// read the answer. Requires: an end that came before nginx read the first byte, so long
+/// after the request as the backend lets connections idle. The answer may have been cut
+/// short all the same, so it is likely only.
+pub(super) fn by_late_reading(case: &Case<'_>) -> Option<Verdict> {
+    let connection = case.connection()?;
+    let end = peer_end_ns(connection)?;
+    let waited = in_flight_at_end_ns(connection)?;
+    let late = connection.first_byte_ns.is_some_and(|first| first > end);
+    let all_read = case.peer_unread().is_none_or(|unread| unread == 0);
+    if !(owner::backend_ended(case) && late && all_read && case.is_timeouts(waited)) {
+        return None;
+    }
+    Some(Verdict {
+        cause: Cause::StaleKeepalive,
+        confidence: Confidence::Likely,
+        evidence: sentences([
+            how_it_ended(case),
+            Some(format!(
+                "that was {} after the request, which is the backend's idle timeout, and before \
+                 nginx read the answer: the worker was late",
+                words(waited)
+            )),
+            in_flight(case),
+            reuse(case),
+        ]),
+        advice: Some(Remedy {
+            text: "find out what kept the worker from reading: a blocking call, a disk, too few \
+                   processors (more workers cost memory)"
+                .to_owned(),
+            because: "nginx read an answer later than the backend keeps idle connections"
+                .to_owned(),
+        }),
     })
 }
 

@@ -1,10 +1,11 @@
 //! `worker-recycled`: one of the backend's processes exited while others served on.
 //! Requires: the end of the process as for `backend-exited`; and another process that
 //! ended connections of this upstream before and after, or a connection opened before
-//! that exchanged bytes after it.
+//! that exchanged bytes after it (then likely), or a parent that keeps several processes
+//! and had another one serve after it (likely).
 
 use super::{Case, Remedy, Verdict, owner};
-use crate::report::model::Cause;
+use crate::report::model::{Cause, Confidence};
 use crate::trace::record::Exit;
 
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
@@ -14,15 +15,24 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     };
     let history = case.history?;
     let sibling = history.sibling(owner.close.pid, owner.ended_ns);
+    let mut confidence = owner.confidence();
     let served_on = if let Some(sibling) = sibling {
         format!(
             "process {} ({}, child of {}) held connections of this backend before that and after",
             sibling.pid, sibling.comm, sibling.parent_pid
         )
     } else if history.exchanged_on(owner.ended_ns) {
+        confidence = Confidence::Likely;
         "connections that had been opened before that were answered after it: the backend \
          served on"
             .to_owned()
+    } else if let Some(colleague) = history.colleague(owner.close.pid, owner.ended_ns) {
+        confidence = Confidence::Likely;
+        format!(
+            "its parent keeps several processes (process {} held connections of this backend \
+             at the same time) and had another one serve after it",
+            colleague.pid
+        )
     } else {
         return None;
     };
@@ -36,7 +46,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     });
     Some(Verdict {
         cause: Cause::WorkerRecycled,
-        confidence: owner.confidence(),
+        confidence,
         evidence,
         advice: Some(Remedy {
             text: format!(

@@ -5,7 +5,8 @@
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, owner, sentences};
 use crate::judge::case::words;
-use crate::judge::work::{in_flight_at_end_ns, may_be_a_supervisors};
+use crate::judge::end::in_flight_at_end_ns;
+use crate::judge::work::may_be_a_supervisors;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::{counted, milliseconds};
 

@@ -253,3 +253,34 @@ fn advice_to_retry_is_given_only_where_nginx_may_not() {
         assert!(!advice(set).contains("proxy_next_upstream"));
     }
 }
+
+#[test]
+fn a_process_that_closes_connections_until_it_ends_may_take_longer() {
+    let told = |more: Option<Record>| {
+        let line = premature();
+        let mut records = vec![
+            peer_close(1, 5000, None),
+            line.logged(),
+            ended(cut()),
+            line.line(),
+        ];
+        if let Some(close) = more {
+            records.extend([
+                close,
+                ended(
+                    connection(2, 100)
+                        .request(100)
+                        .answer(101)
+                        .fin(6900, 0)
+                        .eof(6900)
+                        .closed(6900),
+                ),
+            ]);
+        }
+        records.push(backend_exit(7000, 4711, Exit::Signal(15)));
+        only(judged(records))
+    };
+    assert_eq!(told(None).cause, Cause::ClosedWithoutAnswer);
+    let incident = told(Some(peer_close(2, 6900, None)));
+    assert_verdict(&incident, Cause::BackendKilled, Confidence::Possible);
+}

@@ -291,3 +291,28 @@ fn a_backend_that_closed_after_the_reset_had_not_sent_it() {
     );
     assert_eq!(died.cause, Cause::PathReset);
 }
+
+#[test]
+fn without_a_timeout_others_that_idled_longer_and_resets_at_any_age_speak_for_the_path() {
+    let (line, reset) = reset_after(1000);
+    let longer = connection(50, 100)
+        .request(100)
+        .answer(101)
+        .request(4000)
+        .answer(4001)
+        .closed(4002);
+    let incident = with((line.clone(), reset.clone()), [ended(longer)]);
+    assert_verdict(&incident, Cause::PathReset, Confidence::Possible);
+    let (_, mut other) = reset_after(3000);
+    other.cookie = 51;
+    let incident = with((line, reset), [ended(other)]);
+    assert_verdict(&incident, Cause::PathReset, Confidence::Possible);
+}
+
+#[test]
+fn a_timer_of_nginxs_that_ran_out_before_any_acknowledgement_is_likely() {
+    let line = said(5000, TIMED_OUT, 110, HEADER);
+    let mut late = connection(1, 0).request(4960).closed(5000);
+    late.unacked_at_close = Some(80);
+    assert_verdict(&one(late, &line), Cause::ReadTimeout, Confidence::Likely);
+}

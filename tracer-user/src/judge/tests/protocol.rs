@@ -155,3 +155,23 @@ fn bytes_that_are_no_http_end_as_the_connection_did() {
     assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Certain);
     assert_eq!((incident.side, incident.means), (Side::Backend, Means::Fin));
 }
+
+#[test]
+fn a_process_that_read_the_header_of_a_record_expected_tls() {
+    let told = |unread: u32, answered: bool| {
+        let mut close = closed_by_call(1, 4056, unread);
+        if let Record::PeerClose(close) = &mut close {
+            close.received_bytes = 89;
+        }
+        let mut records = vec![close];
+        records.extend(refused(1, 40_000));
+        if answered {
+            records.push(served(50, 100, 5));
+        }
+        only(judged(records))
+    };
+    let incident = told(84, false);
+    assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Likely);
+    assert_eq!(told(80, false).cause, Cause::ClosedWithoutAnswer);
+    assert_eq!(told(84, true).cause, Cause::ClosedWithoutAnswer);
+}

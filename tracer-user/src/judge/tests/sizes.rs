@@ -251,3 +251,41 @@ fn a_request_that_ended_with_its_process_says_nothing_of_sizes() {
         assert_verdict(incident, Cause::BackendKilled, Confidence::Certain);
     }
 }
+
+#[test]
+fn a_size_known_exactly_is_not_rounded_up_for_an_early_answer_of_its_bucket() {
+    // Both are of the bucket from 98,304.
+    let peer: SocketAddr = PEER.parse().unwrap();
+    let counters = Record::Upstream(crate::trace::record::Upstream {
+        ns: at(3000),
+        address: peer.ip(),
+        port: peer.port(),
+        netns: 1,
+        connects: 2,
+        connect_failures: 0,
+        exchanges: 2,
+        fin_first: 0,
+        rst_first: 1,
+        nginx_first: 1,
+        connect_us: Vec::new(),
+        first_byte_us: Vec::new(),
+        request_bytes: vec![(98_304, 2)],
+    });
+    let line = said(4000, "readv() failed", 104, BODY);
+    let mut early = connection(1, 3900).request(3901);
+    early.request_bytes = 111_013;
+    let early = early
+        .answer(3950)
+        .rst(3951, 0)
+        .fails(4000, Call::Receive, 104)
+        .closed(4000);
+    let incident = only(judged(vec![
+        counters,
+        answered(50, 100_384),
+        closed_by_call(1, 3951, 22_000),
+        line.logged(),
+        ended(early),
+        line.line(),
+    ]));
+    assert_verdict(&incident, Cause::RequestTooLarge, Confidence::Likely);
+}

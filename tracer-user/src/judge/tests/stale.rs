@@ -153,7 +153,7 @@ fn a_first_request_is_never_stale() {
         .eof(5000)
         .closed(5000);
     let incident = one_by_call(early, &premature());
-    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Likely);
     assert!(
         incident
             .evidence
@@ -368,4 +368,28 @@ fn a_limit_is_seen_in_races_and_not_refuted_by_the_requests_that_lost_them() {
     for incident in &report.incidents[..3] {
         assert_verdict(incident, Cause::RequestLimit, Confidence::Likely);
     }
+}
+
+#[test]
+fn an_idle_timeout_that_ran_out_before_nginx_read_the_answer_is_stale_and_no_aborted_response() {
+    let line = said(5000, "readv() failed", 104, BODY);
+    let late = |end: u64| {
+        connection(1, 4000)
+            .request(4001)
+            .rst(end, 0)
+            .answer(4990)
+            .fails(5000, Call::Receive, 104)
+            .closed(5000)
+    };
+    let with = |connection: Connection| {
+        let mut records = idle_closes(5, 300);
+        records.extend([line.logged(), ended(connection), line.line()]);
+        only(judged(records))
+    };
+    assert_verdict(&with(late(4302)), Cause::StaleKeepalive, Confidence::Likely);
+    assert_verdict(
+        &with(late(4100)),
+        Cause::ResponseAborted,
+        Confidence::Likely,
+    );
 }

@@ -193,7 +193,7 @@ fn a_worker_that_exits_while_others_serve_on_was_recycled() {
         let old = connection(60, 900).request(7000).answer(7001).closed(9000);
         records.push(ended(old));
         let incident = only(judged(records));
-        assert_verdict(&incident, Cause::WorkerRecycled, Confidence::Certain);
+        assert_verdict(&incident, Cause::WorkerRecycled, Confidence::Likely);
         assert!(incident.advice.unwrap().contains("drain"));
     }
 }
@@ -261,7 +261,7 @@ fn a_connection_whose_last_request_failed_shows_too_that_others_served_on() {
         .fin(exit, 0)
         .eof(exit)
         .closed(exit);
-    let told = |answered_ms: u64| {
+    let told = |answered_ms: u64, owner: u32| {
         let other = connection(2, 4500)
             .request(4600)
             .answer(4601)
@@ -276,10 +276,49 @@ fn a_connection_whose_last_request_failed_shows_too_that_others_served_on() {
             line.logged(),
             ended(cut.clone()),
             line.line(),
+            peer_close_by(owner, 2, 6500, None),
             ended(other),
         ]))
         .cause
     };
-    assert_eq!(told(5200), Cause::WorkerRecycled);
-    assert_eq!(told(4700), Cause::BackendExited);
+    assert_eq!(told(5200, 4800), Cause::WorkerRecycled);
+    // Its own connections that were closed later show nothing.
+    assert_eq!(told(4700, 4711), Cause::BackendExited);
+}
+
+#[test]
+fn a_parent_that_keeps_several_processes_and_starts_another_recycles() {
+    let told = |parent_pid: u32| {
+        let mut records = Vec::new();
+        // Two at the same time, then a third.
+        for (cookie, pid, from, to) in [
+            (1, 801, 100, 3000),
+            (2, 802, 200, 5000),
+            (3, 803, 5100, 9000),
+        ] {
+            let mut close = peer_close_by(pid, cookie, to, None);
+            if let Record::PeerClose(close) = &mut close {
+                close.parent_pid = parent_pid;
+                close.exit = (pid == 802).then_some(Exit::Code(0));
+            }
+            records.push(close);
+            if pid == 802 {
+                records.extend(cut_off(cookie, to, 200));
+            } else {
+                let kept = connection(cookie, from).request(from).answer(from + 1);
+                records.push(ended(kept.fin(to, 0).peek(to, IdleEnd::Eof).closed(to)));
+            }
+        }
+        if let Some(Record::Connection(cut)) = records
+            .iter_mut()
+            .find(|record| matches!(record, Record::Connection(cut) if cut.cookie == 2))
+        {
+            cut.opened_ns = at(200);
+            cut.established_ns = Some(at(200));
+        }
+        only(judged(records)).cause
+    };
+    assert_eq!(told(800), Cause::WorkerRecycled);
+    // Init's children are services of their own.
+    assert_eq!(told(1), Cause::BackendRestart);
 }

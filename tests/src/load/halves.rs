@@ -1,4 +1,5 @@
-//! What a client does with a connection that is to switch protocols, as WebSockets do.
+//! What a client does besides asking and reading: switching protocols, as WebSockets do,
+//! and doing things by halves.
 
 use std::io::{Read, Write};
 
@@ -8,6 +9,18 @@ use super::{Client, Request};
 use crate::http::{Head, head_length};
 
 impl Client {
+    /// Sends a request's head and so many bytes of its body.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub fn send_part(&mut self, request: &Request, body: usize) -> Result<()> {
+        let bytes = request.bytes();
+        let missing = request.body.saturating_sub(body);
+        self.stream
+            .write_all(&bytes[..bytes.len() - missing])
+            .context("cannot send")
+    }
+
     /// Asks for the protocol `echo` and waits until it is spoken.
     ///
     /// # Errors
