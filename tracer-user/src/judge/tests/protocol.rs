@@ -73,6 +73,29 @@ fn an_alert_of_tls_is_no_response() {
 }
 
 #[test]
+fn an_alert_is_found_although_the_worker_served_others_before_its_close() {
+    let line = said(5000, NOT_HTTP, 0, HEADER);
+    let other = connection(2, 4000).request(4001).answer(4002).closed(5001);
+    for records in [
+        vec![
+            line.logged(),
+            ended(other.clone()),
+            ended(answered_by(7)),
+            line.line(),
+        ],
+        vec![
+            line.logged(),
+            line.line(),
+            ended(other),
+            ended(answered_by(7)),
+        ],
+    ] {
+        let incident = only(judged(records));
+        assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Certain);
+    }
+}
+
+#[test]
 fn what_nginx_passes_on_as_http_0_9_is_no_incident() {
     for report in [
         not_http(answered_by(200)).report,
