@@ -76,6 +76,8 @@ pub(super) struct Worker {
     lines: VecDeque<(UpstreamLine, u64)>,
     seen: Duplicates,
     settled: Vec<Settled>,
+    /// The last closes, for lines that are written long before it.
+    recent: VecDeque<Rc<Connection>>,
     /// A sighting has its line, or what it waited for, since the last look: without it
     /// each close would look through all of them.
     changed: bool,
@@ -133,7 +135,7 @@ impl Worker {
                 return;
             };
             self.sightings_dropped += u64::from(is_lost_line(&first));
-            self.settled.extend(settle(first));
+            self.settled.extend(settle(first, &self.recent));
         }
     }
 
@@ -149,6 +151,10 @@ impl Worker {
 
     pub(super) fn closed(&mut self, connection: &Rc<Connection>) {
         self.last_ns = self.last_ns.max(connection.ended_ns);
+        self.recent.push_back(Rc::clone(connection));
+        if self.recent.len() > LATELY {
+            self.recent.pop_front();
+        }
         // From the newest back: only the lines since the last close still wait.
         for sighting in self.sightings.iter_mut().rev().take(LATELY) {
             if matches!(sighting.close, Close::Of(_)) {
@@ -244,7 +250,7 @@ impl Worker {
                 continue;
             }
             if let Some(sighting) = self.sightings.remove(index) {
-                self.settled.extend(settle(sighting));
+                self.settled.extend(settle(sighting, &self.recent));
             }
         }
     }
@@ -261,8 +267,11 @@ impl Worker {
             is_lost_line(sighting) && end_ns.is_none_or(|end| sighting.logged.ns <= end)
         });
         self.sightings_dropped += lost.count() as u64;
-        self.settled
-            .extend(sightings.into_iter().filter_map(settle));
+        self.settled.extend(
+            sightings
+                .into_iter()
+                .filter_map(|sighting| settle(sighting, &self.recent)),
+        );
         for (line, order) in std::mem::take(&mut self.lines) {
             self.settled.push(unseen(line, order));
         }
@@ -292,14 +301,32 @@ fn unseen(line: UpstreamLine, order: u64) -> Settled {
     }
 }
 
-fn settle(sighting: Sighting) -> Option<Settled> {
+/// The connection of which nginx had just read the first bytes when it wrote the line.
+fn passed_on(line: &UpstreamLine, logged: &Logged, recent: &VecDeque<Rc<Connection>>) -> Socket {
+    recent
+        .iter()
+        .filter(|connection| connection.tid == logged.tid)
+        .map(|connection| fitting(line, logged, Rc::clone(connection)))
+        .find(|socket| matches!(socket, Socket::Found(_)))
+        .unwrap_or(Socket::Missing(
+            "the connection that it was read from was not seen being closed",
+        ))
+}
+
+fn settle(sighting: Sighting, recent: &VecDeque<Rc<Connection>>) -> Option<Settled> {
     let (line, order) = sighting.line?;
     let logged = sighting.logged;
     let socket = if let Some(why) = no_socket(&line) {
         Socket::NoneByNature(why)
     } else {
         match sighting.close {
-            Close::Of(connection) => fitting(&line, &logged, connection),
+            Close::Of(connection) => match fitting(&line, &logged, connection) {
+                // nginx passes on what is no HTTP and closes other connections meanwhile.
+                Socket::Missing(_) if line.kind == MessageKind::NotHttp => {
+                    passed_on(&line, &logged, recent)
+                }
+                found => found,
+            },
             _ if line.kind == MessageKind::ConnectFailedAtOnce => Socket::NoneByNature(AT_ONCE),
             Close::Awaited => Socket::Missing("its connection was not seen being closed"),
             Close::None => {
