@@ -18,7 +18,10 @@ pub use authority::{Authority, Identity, Validity};
 pub use real::{SServer, TlsNginx};
 pub(crate) use transport::Transport;
 
+use crate::backend::{Backend, Habits, IPV4};
 use crate::behaviour::Means;
+use crate::draw::Draw;
+use crate::nginx::Upstream;
 
 /// Both versions in nginx's configuration: without it nginx before 1.27.3 offers no 1.3.
 pub const BOTH_VERSIONS: &str = "proxy_ssl_protocols TLSv1.2 TLSv1.3;";
@@ -141,6 +144,25 @@ impl Tls {
     }
 }
 
+/// A backend without habits, plain or over TLS as drawn, and the block before it.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn either(draw: &mut Draw, name: &str) -> Result<(Backend, Upstream)> {
+    if draw.coin() {
+        let backend = Backend::start(IPV4, Habits::default())?;
+        let upstream = Upstream::new(name, backend.address());
+        return Ok((backend, upstream));
+    }
+    let version = draw.one_of(&Version::ALL);
+    let tls = Tls::new(&Identity::self_signed("lab.test")?, &[version])?;
+    let backend = Backend::start_tls(IPV4, Habits::default(), tls)?;
+    let upstream = Upstream::new(name, backend.address())
+        .over_tls()
+        .with(&format!("proxy_ssl_protocols {};", version.name()));
+    Ok((backend, upstream))
+}
+
 /// What a backend remembers of a connection's TLS.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Session {
@@ -165,7 +187,7 @@ mod tests {
     use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
     use super::*;
-    use crate::backend::{Backend, Connection, Habits, IPV4, Idle, Why};
+    use crate::backend::{Connection, Idle, Why};
     use crate::clock::PATIENCE;
 
     type Stream = StreamOwned<ClientConnection, TcpStream>;

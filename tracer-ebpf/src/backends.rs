@@ -66,7 +66,7 @@ pub(crate) fn exited() {
         parent_pid: kernel::parent_pid(),
         ..BackendExit::ZERO
     };
-    kernel::process_name(&mut record.comm);
+    kernel::current_name(&mut record.comm);
     let exit = kernel::exit();
     record.exit_code = exit.code;
     record.out_of_memory = u32::from(exit.out_of_memory);

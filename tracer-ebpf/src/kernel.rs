@@ -7,11 +7,14 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_task, bpf_get_socket_cookie, bpf_probe_read_kernel,
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel,
+    bpf_task_pt_regs,
 };
 use tracer_ebpf::connection::{FAMILY_IPV4, FAMILY_IPV6};
-use tracer_ebpf::layout;
 use tracer_ebpf::peer::PeerClose;
+use tracer_ebpf::{layout, settings};
+
+use crate::SETTINGS;
 
 /// Offsets in bytes, in the order of [`layout::FIELDS`]; user space writes them
 /// before the programs are loaded, and the verifier sees them as constants.
@@ -193,6 +196,8 @@ impl Socket {
 const EXITING: u32 = 4;
 /// `PF_KTHREAD` of `linux/sched.h`.
 const KERNEL_THREAD: u32 = 0x0020_0000;
+/// Who gets the children of a process that has ended.
+const INIT: u32 = 1;
 
 #[inline(always)]
 fn current_task() -> *const c_void {
@@ -206,18 +211,47 @@ fn has_flag(flag: u32) -> bool {
     flags & flag != 0
 }
 
-/// Who the current process is, and whether and how it is ending.
+/// Who ended a connection, and whether and how that process is ending: the current one.
 #[inline(always)]
 pub(crate) fn describe_current(peer: &mut PeerClose) {
-    peer.pid = current_pid();
-    peer.parent_pid = parent_pid();
-    process_name(&mut peer.comm);
+    let task = actor();
+    peer.pid = read(task, layout::TGID);
+    peer.parent_pid = parent_pid_of(task);
+    process_name(task, &mut peer.comm);
     if has_flag(EXITING) {
         let exit = exit();
         peer.exiting = 1;
         peer.exit_code = exit.code;
         peer.out_of_memory = u8::from(exit.out_of_memory);
     }
+}
+
+/// A process that starts another program leaves the child copies of its sockets until
+/// the child's exec closes them. If one is the last, the parent has closed its own
+/// before, and the child has done nothing.
+#[inline(always)]
+fn actor() -> *const c_void {
+    let task = current_task();
+    if !is_in_exec() {
+        return task;
+    }
+    let parent: *const c_void = read(task, layout::PARENT);
+    let pid: u32 = read(parent, layout::TGID);
+    // The parent has ended meanwhile.
+    if pid == INIT { task } else { parent }
+}
+
+/// Is the current task leaving an exec that did what it should? Its registers hold the
+/// system call until it makes another.
+#[inline(always)]
+fn is_in_exec() -> bool {
+    // SAFETY: no arguments; the kernel returns the current task.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: a task that the kernel gave.
+    let registers = unsafe { bpf_task_pt_regs(task) } as *const c_void;
+    let call: u32 = read(registers, layout::SYSTEM_CALL);
+    call == crate::setting(&SETTINGS, settings::EXECVE)
+        || call == crate::setting(&SETTINGS, settings::EXECVEAT)
 }
 
 /// Id of the current process.
@@ -228,8 +262,13 @@ pub(crate) fn current_pid() -> u32 {
 
 /// Name of the current process's main thread.
 #[inline(always)]
-pub(crate) fn process_name(target: &mut [u8; 16]) {
-    let leader: *const c_void = read(current_task(), layout::GROUP_LEADER);
+pub(crate) fn current_name(target: &mut [u8; 16]) {
+    process_name(current_task(), target);
+}
+
+#[inline(always)]
+fn process_name(task: *const c_void, target: &mut [u8; 16]) {
+    let leader: *const c_void = read(task, layout::GROUP_LEADER);
     read_into(leader, layout::COMM, target);
 }
 
@@ -289,6 +328,11 @@ pub(crate) fn cookie_of(descriptor: i32) -> u64 {
 /// Process id of the current task's parent.
 #[inline(always)]
 pub(crate) fn parent_pid() -> u32 {
-    let parent: *const c_void = read(current_task(), layout::PARENT);
+    parent_pid_of(current_task())
+}
+
+#[inline(always)]
+fn parent_pid_of(task: *const c_void) -> u32 {
+    let parent: *const c_void = read(task, layout::PARENT);
     read(parent, layout::TGID)
 }

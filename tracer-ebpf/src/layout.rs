@@ -11,8 +11,15 @@ pub struct Field {
     pub path: &'static [&'static str],
 }
 
+/// Where the registers of a system call keep its number: the kernel's, so the
+/// architecture that the agent is built for counts.
+#[cfg(not(target_arch = "aarch64"))]
+const SYSTEM_CALL_MEMBER: &str = "orig_ax";
+#[cfg(target_arch = "aarch64")]
+const SYSTEM_CALL_MEMBER: &str = "syscallno";
+
 macro_rules! layout {
-    ($($(#[$meta:meta])* $name:ident = $structure:literal $(. $member:literal)+;)*) => {
+    ($($(#[$meta:meta])* $name:ident = $structure:literal $(. $member:tt)+;)*) => {
         layout!(@index 0usize; $($(#[$meta])* $name)*);
         /// Every field, in the order of `LAYOUT`.
         pub const FIELDS: &[Field] = &[$(
@@ -76,6 +83,8 @@ layout! {
     EXIT_CODE = "task_struct"."exit_code";
     /// What the threads of a process share.
     SIGNAL = "task_struct"."signal";
+    /// The system call that a task is in, or is leaving.
+    SYSTEM_CALL = "pt_regs".SYSTEM_CALL_MEMBER;
     /// How many threads of it have not begun to end.
     LIVE_THREADS = "signal_struct"."live"."counter";
     /// Memory of a process that was chosen to free some.

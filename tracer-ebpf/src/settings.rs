@@ -12,8 +12,12 @@ pub type Names = [[u64; 2]; NAMES];
 pub const MASTER_PID: usize = 0;
 /// 1 where `ngx_log_error_core` takes a file name before errno (Angie 1.12 and later).
 pub const LOG_HAS_FILE_NAME: usize = 1;
+/// Numbers of the system calls that put another program in a process's place.
+pub const EXECVE: usize = 2;
+/// See [`EXECVE`].
+pub const EXECVEAT: usize = 3;
 /// Length of the global `SETTINGS`.
-pub const SETTINGS: usize = 2;
+pub const SETTINGS: usize = 4;
 
 /// Slots of the thread table; a thread's slot is its id modulo this.
 pub const THREADS: usize = 4096;

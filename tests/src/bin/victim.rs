@@ -5,6 +5,8 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -99,6 +101,23 @@ fn main() -> io::Result<()> {
         "thread-aborts" => {
             bystanders();
             thread::spawn(|| std::process::abort());
+        }
+        // By a call, while a child that is to run another program has a copy still.
+        "close-beside-a-start" => {
+            let (mut here, mut there) = UnixStream::pair()?;
+            let mut command = Command::new("/bin/true");
+            // SAFETY: read(2) and write(2) only, which a forked child may call.
+            unsafe {
+                command.pre_exec(move || {
+                    there.write_all(b"r")?;
+                    there.read_exact(&mut [0])
+                });
+            }
+            let starter = thread::spawn(move || command.spawn()?.wait());
+            here.read_exact(&mut [0])?;
+            drop(stream);
+            here.write_all(b"g")?;
+            let _status = starter.join();
         }
         // Another process inherits the connection and ends; this one has closed before.
         "inherit" => {

@@ -5,13 +5,14 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::act::Act;
-use crate::backend::{Backend, Habits, IPV4};
+use crate::backend::Backend;
 use crate::behaviour::{Behaviour, Kind, Means};
 use crate::clock::{PATIENCE, wait_for};
 use crate::draw::Draw;
 use crate::nginx::{Configuration, Upstream};
 use crate::processes;
 use crate::scenario::{InFlight, Part, Scenario, Stage, carried, closed_without_answer};
+use crate::tls_backend;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "fast_stop",
@@ -21,6 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 struct Stopped {
+    upstream: Upstream,
     backend: Backend,
     signal: Signal,
     in_flight: Vec<Behaviour>,
@@ -32,8 +34,10 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     let body = draw.count(5_000..=30_000);
     let mut in_flight = vec![Behaviour::ANSWER.after(PATIENCE); draw.count(3..=8)];
     in_flight.push(Behaviour::of(Kind::StallInBody { body }));
+    let (backend, upstream) = tls_backend::either(draw, "fast_stop")?;
     Ok(Box::new(Stopped {
-        backend: Backend::start(IPV4, Habits::default())?,
+        upstream: upstream.keepalive(8),
+        backend,
         signal: draw.one_of(&[Signal::TERM, Signal::INT]),
         in_flight,
         failing: (0..draw.count(2..=4))
@@ -44,8 +48,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
 
 impl Part for Stopped {
     fn configure(&self, configuration: &mut Configuration) {
-        let upstream = Upstream::new("fast_stop", self.backend.address()).keepalive(8);
-        configuration.upstreams.push(upstream);
+        configuration.upstreams.push(self.upstream.clone());
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {

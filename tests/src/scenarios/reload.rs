@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{Result, ensure};
 
 use crate::act::Act;
-use crate::backend::{Backend, Habits, IPV4};
+use crate::backend::Backend;
 use crate::behaviour::{Behaviour, Kind, Means};
 use crate::clock::{PATIENCE, wait_for};
 use crate::draw::Draw;
@@ -15,6 +15,7 @@ use crate::load::{self, Request};
 use crate::nginx::{Configuration, Upstream};
 use crate::processes;
 use crate::scenario::{InFlight, Part, Scenario, Stage, carried, closed_without_answer};
+use crate::tls_backend;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "reload",
@@ -24,6 +25,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 struct Reloaded {
+    upstream: Upstream,
     backend: Backend,
     /// What is in the old workers' hands at each reload.
     slow: Vec<Vec<Behaviour>>,
@@ -41,8 +43,10 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     };
     let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
     let reloads = draw.count(1..=2);
+    let (backend, upstream) = tls_backend::either(draw, "reload")?;
     Ok(Box::new(Reloaded {
-        backend: Backend::start(IPV4, Habits::default())?,
+        upstream: upstream.keepalive(8),
+        backend,
         slow: (0..reloads).map(|_| slow(draw)).collect(),
         failing: (0..=reloads)
             .map(|_| close.after(draw.milliseconds(100..=450)))
@@ -87,8 +91,7 @@ impl Part for Reloaded {
     fn configure(&self, configuration: &mut Configuration) {
         // Longer than any request.
         configuration.shutdown_timeout = "60s";
-        let upstream = Upstream::new("reload", self.backend.address()).keepalive(8);
-        configuration.upstreams.push(upstream);
+        configuration.upstreams.push(self.upstream.clone());
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {

@@ -5,12 +5,13 @@
 use anyhow::{Result, ensure};
 
 use crate::act::{Act, Expected};
-use crate::backend::{Backend, Connection, Habits, IPV4, Why};
+use crate::backend::{Backend, Connection, Why};
 use crate::behaviour::{Behaviour, Kind, Means};
 use crate::clock::PATIENCE;
 use crate::draw::Draw;
 use crate::nginx::{Configuration, Upstream};
 use crate::scenario::{InFlight, Part, Scenario, Stage, carried, closed_without_answer};
+use crate::tls_backend;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "shutdown_timeout",
@@ -22,6 +23,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const SHUTDOWN_TIMEOUT: &str = "1s";
 
 struct Cut {
+    upstream: Upstream,
     backend: Backend,
     /// Longer than old workers may stay.
     long: Vec<Behaviour>,
@@ -38,8 +40,10 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     let mut all_long = vec![long; draw.count(2..=4)];
     all_long.push(stalling);
     let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
+    let (backend, upstream) = tls_backend::either(draw, "shutdown_timeout")?;
     Ok(Box::new(Cut {
-        backend: Backend::start(IPV4, Habits::default())?,
+        upstream: upstream.keepalive(8),
+        backend,
         long: all_long,
         short: vec![Behaviour::ANSWER; draw.count(2..=6)],
         failing: (0..2)
@@ -51,8 +55,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
 impl Part for Cut {
     fn configure(&self, configuration: &mut Configuration) {
         configuration.shutdown_timeout = SHUTDOWN_TIMEOUT;
-        let upstream = Upstream::new("shutdown_timeout", self.backend.address()).keepalive(8);
-        configuration.upstreams.push(upstream);
+        configuration.upstreams.push(self.upstream.clone());
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {

@@ -197,6 +197,13 @@ impl Three {
             if response.status != 200 || !response.kept {
                 bail!("a request before the race got {response:?}");
             }
+            // The client may have its answer a moment before that is written down.
+            for backend in &self.backends {
+                backend.wait_until("the answer to be recorded", PATIENCE, |records| {
+                    let mut open = records.iter().filter(|record| record.is_open());
+                    open.all(|record| record.answered() == record.requests.len())
+                })?;
+            }
             let mut open: Vec<_> = self
                 .backends
                 .iter()

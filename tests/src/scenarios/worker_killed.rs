@@ -5,13 +5,14 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::act::Act;
-use crate::backend::{Backend, Habits, IPV4};
+use crate::backend::Backend;
 use crate::behaviour::{Behaviour, Kind, Means};
 use crate::clock::{PATIENCE, wait_for};
 use crate::draw::Draw;
 use crate::nginx::{Configuration, Upstream};
 use crate::processes;
 use crate::scenario::{InFlight, Part, Scenario, Stage, carried, closed_without_answer};
+use crate::tls_backend;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "worker_killed",
@@ -21,6 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 struct Killed {
+    upstream: Upstream,
     backend: Backend,
     signal: Signal,
     in_flight: Vec<Behaviour>,
@@ -29,8 +31,10 @@ struct Killed {
 
 fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
     let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
+    let (backend, upstream) = tls_backend::either(draw, "worker_killed")?;
     Ok(Box::new(Killed {
-        backend: Backend::start(IPV4, Habits::default())?,
+        upstream: upstream.keepalive(8),
+        backend,
         signal: draw.one_of(&[Signal::KILL, Signal::SEGV, Signal::TERM]),
         in_flight: (0..draw.count(6..=10))
             .map(|_| Behaviour::ANSWER.after(draw.milliseconds(500..=900)))
@@ -43,8 +47,7 @@ fn prepare(draw: &mut Draw) -> Result<Box<dyn Part>> {
 
 impl Part for Killed {
     fn configure(&self, configuration: &mut Configuration) {
-        let upstream = Upstream::new("worker_killed", self.backend.address()).keepalive(8);
-        configuration.upstreams.push(upstream);
+        configuration.upstreams.push(self.upstream.clone());
     }
 
     fn drive(&mut self, stage: &Stage<'_>) -> Result<()> {

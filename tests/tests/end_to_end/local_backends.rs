@@ -109,6 +109,15 @@ fn a_process_that_closes_by_a_call_and_exits_is_told_to_have_exited_once() {
 }
 
 #[test]
+fn what_a_starting_child_closes_last_is_its_parents_close() {
+    let _alone = alone();
+    let seen = one_request("close-beside-a-start");
+    seen.is_its_own(Value::Null);
+    // Nor is the child's end that of a backend.
+    assert!(seen.exits.is_empty(), "{:#?}", seen.exits);
+}
+
+#[test]
 fn the_last_process_that_holds_a_connection_is_the_one_that_ends_it() {
     let _alone = alone();
     let seen = one_request("inherit");

@@ -161,6 +161,8 @@ impl Programs {
         let mut values = [0u32; SETTINGS];
         values[settings::MASTER_PID] = options.master.unwrap_or(0);
         values[settings::LOG_HAS_FILE_NAME] = u32::from(options.log_has_file_name);
+        values[settings::EXECVE] = u32::try_from(libc::SYS_execve)?;
+        values[settings::EXECVEAT] = u32::try_from(libc::SYS_execveat)?;
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &layout;
 
