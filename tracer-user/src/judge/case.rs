@@ -4,19 +4,14 @@
 use std::rc::Rc;
 
 use super::backends::StillOpen;
-use super::end::{
-    ended_before_request, ended_by_reset, idle_age_ns, in_flight_at_end_ns, no_answer_below,
-    peer_end_ns, unacked_at_end,
-};
+use super::end::{ended_before_request, idle_age_ns, no_answer_below, peer_end_ns};
 use super::history::History;
 use super::line::UpstreamLine;
 use super::queues::FullQueue;
 use super::socket::Socket;
 use super::upstreams::Figures;
 use crate::nginx::message::MessageKind;
-use crate::report::model::{
-    InferredLimit, InferredSize, InferredTimeout, Match, Means, Phase, Side,
-};
+use crate::report::model::{InferredLimit, InferredSize, InferredTimeout, Match, Phase};
 use crate::report::words::milliseconds;
 use crate::trace::record::{BackendExit, Connection, Logged, PeerClose};
 
@@ -152,83 +147,6 @@ impl<'a> Case<'a> {
         self.line.summary.action.as_deref().unwrap_or_default()
     }
 
-    /// The backend ended the connection before the request that failed on it, or at
-    /// least without having received any of it.
-    pub(super) fn was_stale(&self) -> Option<Stale> {
-        let connection = self.connection()?;
-        connection.established_ns?;
-        peer_end_ns(connection)?;
-        if !self.reused().unwrap_or_else(|| self.reused_by_silence()) {
-            return None;
-        }
-        if self.sent_nothing() {
-            return Some(Stale::Idle);
-        }
-        if self.answered() != Some(false) {
-            return None;
-        }
-        if ended_before_request(connection) {
-            return Some(Stale::Idle);
-        }
-        let unacked = u64::from(unacked_at_end(connection)?);
-        if unacked == 0 || unacked < connection.request_bytes {
-            return self.left_unread().then_some(Stale::LeftUnread);
-        }
-        if !ended_by_reset(connection) {
-            return Some(Stale::Crossed);
-        }
-        // An RST instead of an acknowledgement: the backend's kernel had no such
-        // connection any more when the request came. A process that closes with bytes
-        // unread had one.
-        let closed_after_it = self
-            .peer_close
-            .zip(connection.request_started_ns)
-            .is_some_and(|(close, started)| close.ns > started);
-        if closed_after_it || self.peer_unread().is_some_and(|unread| unread > 0) {
-            return self.left_unread().then_some(Stale::LeftUnread);
-        }
-        (connection.exchange_retransmits == 0 && in_flight_at_end_ns(connection)? < QUICKLY_NS)
-            .then_some(Stale::AnsweredByReset)
-    }
-
-    /// Did the backend's process close without having read any of the request, and that
-    /// at once or when its idle timeout was over? Its kernel had acknowledged the request,
-    /// but the process had made up its mind before it looked.
-    fn left_unread(&self) -> bool {
-        let Some(connection) = self.connection() else {
-            return false;
-        };
-        let Some(close) = self.peer_close else {
-            // Of a backend elsewhere its timer tells.
-            return self.idled_out()
-                && in_flight_at_end_ns(connection).is_some_and(|ns| ns < AT_ONCE_NS);
-        };
-        let unread = u64::from(close.unread_bytes);
-        let none_read = if self.line.tls || connection.first_seen_mid_life {
-            unread >= connection.request_bytes
-        } else {
-            let before = connection
-                .sent_bytes
-                .saturating_sub(connection.request_bytes);
-            close.received_bytes.saturating_sub(unread) <= before
-        };
-        let at_once = in_flight_at_end_ns(connection).is_some_and(|ns| ns < QUICKLY_NS);
-        unread > 0 && none_read && (at_once || self.idled_out())
-    }
-
-    /// Had the connection been silent for about the backend's idle timeout?
-    pub(super) fn idled_out(&self) -> bool {
-        self.idle_ns().is_some_and(|idle| self.is_timeouts(idle))
-    }
-
-    /// Is this about the backend's idle timeout?
-    pub(super) fn is_timeouts(&self, ns: u64) -> bool {
-        self.constants.idle_timeout.is_some_and(|timeout| {
-            let near = (timeout.ms * NEAR).max(timeout.spread_ms).max(NEAR_MS);
-            (ms(ns) - timeout.ms).abs() <= near
-        })
-    }
-
     /// Are the connection's exchanges its requests? Over TLS only if the end of the
     /// handshake was seen; else its flights count as exchanges.
     pub(super) fn counts_requests(&self) -> bool {
@@ -267,16 +185,6 @@ impl<'a> Case<'a> {
         } else {
             exchanges.saturating_sub(1)
         })
-    }
-
-    /// A new TLS connection gets its request right after the handshake: one that had
-    /// been silent for long had been kept alive, most likely.
-    fn reused_by_silence(&self) -> bool {
-        !self.counts_requests()
-            && self
-                .connection()
-                .and_then(|connection| connection.idle_before_ns)
-                .is_some_and(|idle| idle >= LONG_NS)
     }
 
     /// nginx wrote nothing of this request: it found the socket's error first
@@ -393,158 +301,17 @@ impl<'a> Case<'a> {
         }
         connection.idle_before_ns
     }
-
-    /// Who ended the attempt, and by what means: what the line and the socket say
-    /// together. A socket's facts outrank the line's.
-    pub(super) fn side_and_means(&self) -> (Side, Means) {
-        match self.line.kind {
-            MessageKind::ConnectFailed | MessageKind::ConnectFailedAtOnce => self.failed_connect(),
-            MessageKind::TimedOut if self.ended_before_timer() => self.peers_end(),
-            MessageKind::TimedOut => (Side::Nginx, Means::Timeout),
-            // An alert is the backend's word, whatever it did to the connection then.
-            MessageKind::TlsHandshakeFailed | MessageKind::TlsReceiveFailed
-                if alert_number(&self.line.summary.message).is_some() =>
-            {
-                (Side::Backend, Means::Close)
-            }
-            MessageKind::ResponseRejected
-            | MessageKind::ShutdownTimeout
-            | MessageKind::TlsCertificate
-            | MessageKind::TlsHandshakeFailed
-            | MessageKind::TlsReceiveFailed => (Side::Nginx, Means::Close),
-            MessageKind::ClientClosed => (Side::Client, Means::Close),
-            // What is no HTTP is passed on until somebody ends it.
-            MessageKind::NotHttp
-                if self
-                    .connection()
-                    .is_none_or(|connection| peer_end_ns(connection).is_none()) =>
-            {
-                (Side::Nginx, Means::Close)
-            }
-            MessageKind::NoLiveUpstreams | MessageKind::NotResolved | MessageKind::Resources => {
-                (Side::Nginx, Means::None)
-            }
-            _ => self.peers_end(),
-        }
-    }
-
-    fn failed_connect(&self) -> (Side, Means) {
-        match self.errno() {
-            errno::ECONNREFUSED => (Side::Backend, Means::Refused),
-            // Of unix sockets: no such socket, or its queue is full.
-            errno::ENOENT | errno::EAGAIN if self.line.unix => (Side::Backend, Means::Refused),
-            errno::ETIMEDOUT => (Side::Network, Means::Timeout),
-            errno::ENETUNREACH | errno::EHOSTDOWN | errno::EHOSTUNREACH => {
-                (Side::Network, Means::Unreachable)
-            }
-            errno::ECONNRESET | errno::EPIPE => self.peers_end(),
-            _ => (Side::Nginx, Means::None),
-        }
-    }
-
-    fn peers_end(&self) -> (Side, Means) {
-        if self.errno() == errno::ETIMEDOUT && self.line.kind != MessageKind::TimedOut {
-            return (Side::Network, Means::Timeout);
-        }
-        let Some(connection) = self.connection() else {
-            let means = match self.errno() {
-                errno::ECONNRESET => Means::Rst,
-                // Over TLS nginx logs FIN, RST and close_notify alike.
-                0 if !self.line.tls => Means::Fin,
-                _ => Means::Close,
-            };
-            return (Side::Backend, means);
-        };
-        match (connection.fin_received_ns, connection.rst_received_ns) {
-            (Some(fin), Some(rst)) if rst < fin => (Side::Backend, Means::Rst),
-            (Some(_), _) => (Side::Backend, Means::Fin),
-            (None, Some(_)) => (Side::Backend, Means::Rst),
-            // nginx read an end that the kernel did not show: close_notify over TLS.
-            (None, None) if self.line.tls => (Side::Backend, Means::Close),
-            (None, None) => (Side::Unknown, Means::None),
-        }
-    }
-
-    pub(super) fn phase(&self) -> Phase {
-        match self.action() {
-            "SSL handshaking to upstream" => return Phase::Tls,
-            "proxying upgraded connection" => return Phase::Upgraded,
-            _ => {}
-        }
-        let connection = self.connection();
-        match self.line.kind {
-            MessageKind::ConnectFailed if self.reused() == Some(true) => return Phase::Idle,
-            MessageKind::ConnectFailed
-            | MessageKind::ConnectFailedAtOnce
-            | MessageKind::NoLiveUpstreams
-            | MessageKind::NotResolved
-            | MessageKind::Resources => return Phase::Connect,
-            _ => {}
-        }
-        if self.was_stale() == Some(Stale::Idle) {
-            return Phase::Idle;
-        }
-        match self.action() {
-            "connecting to upstream" => Phase::Connect,
-            "reading upstream" | "sending to client" => Phase::Body,
-            "reading response header from upstream" => match self.answered() {
-                Some(true) => Phase::Header,
-                _ if self.line.kind == MessageKind::ResponseRejected => Phase::Header,
-                _ => Phase::Wait,
-            },
-            // nginx keeps this action while it waits for the first header byte; only a
-            // failed or blocked send is the sending itself.
-            "sending request to upstream" => match self.line.kind {
-                MessageKind::SendFailed | MessageKind::TlsSendFailed | MessageKind::TimedOut => {
-                    Phase::Send
-                }
-                _ if self.answered() == Some(true) => Phase::Header,
-                _ => Phase::Wait,
-            },
-            _ => match connection {
-                Some(connection) if connection.established_ns.is_none() => Phase::Connect,
-                Some(connection) if connection.first_byte_ns.is_some() => Phase::Body,
-                Some(connection) if connection.exchanges == 0 => Phase::Connect,
-                _ => Phase::Wait,
-            },
-        }
-    }
 }
 
-/// An RST that comes this soon after the request is the backend's kernel speaking, not
-/// a program that worked on the request.
-const QUICKLY_NS: u64 = 50_000_000;
-/// An idle age this close to the backend's idle timeout speaks for it; timers are coarse
-/// by some time at least.
-pub(super) const NEAR: f64 = 0.05;
-const NEAR_MS: f64 = 50.0;
-/// No program takes a request, works on it and gives up sooner.
-const AT_ONCE_NS: u64 = 5_000_000;
 /// Exchanges that come before the first request over TLS, at most: two round trips of
 /// TLS 1.2 or of 1.3 with a HelloRetryRequest, and one in reserve.
 const TLS_FLIGHTS: u32 = 3;
-/// Silence that no handshake knows.
-const LONG_NS: u64 = 1_000_000_000;
 
 /// The number of the alert that OpenSSL quotes: `...:SSL alert number 40)`.
 pub(super) fn alert_number(message: &str) -> Option<u32> {
     let (_, rest) = message.rsplit_once("SSL alert number ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
-}
-
-/// How a connection was already over when the request went out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stale {
-    /// The FIN or RST had arrived before the request was sent.
-    Idle,
-    /// The FIN acknowledges nothing of the request: both crossed on the wire, or the
-    /// request was just being written when it came.
-    Crossed,
-    /// The backend's process closed without having read any of the request.
-    LeftUnread,
-    /// An RST came at once and instead of an acknowledgement.
-    AnsweredByReset,
 }
 
 /// Milliseconds with three decimals, as the report gives them.

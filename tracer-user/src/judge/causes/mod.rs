@@ -32,8 +32,9 @@ mod unreachable;
 mod worker_recycled;
 mod worker_timeout;
 
-use super::case::{Case, Stale, words};
+use super::case::{Case, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
+use super::staleness::Stale;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Means, Side};
 use crate::report::words::counted;

@@ -10,8 +10,9 @@ use super::{
     Case, Remedy, Stale, Verdict, how_it_ended, in_flight, owner, reuse, sentences, staleness,
     surety,
 };
-use crate::judge::case::{NEAR, Settings, ms, nginx_time, words};
+use crate::judge::case::{Settings, ms, nginx_time, words};
 use crate::judge::end::{in_flight_at_end_ns, peer_end_ns};
+use crate::judge::staleness::NEAR;
 use crate::report::model::{Cause, Confidence, InferredTimeout};
 use crate::report::words::{counted, milliseconds};
 

@@ -198,16 +198,3 @@ fn a_process_that_read_the_header_of_a_record_expected_tls() {
     assert_eq!(told(80, false).cause, Cause::ClosedWithoutAnswer);
     assert_eq!(told(84, true).cause, Cause::ClosedWithoutAnswer);
 }
-
-#[test]
-fn what_is_no_http_has_its_connection_though_another_is_closed_before_it() {
-    let line = said(4999, NOT_HTTP, 0, HEADER);
-    let between = connection(2, 4000).request(4000).answer(4001).closed(5001);
-    let incident = only(judged(vec![
-        line.logged(),
-        ended(between),
-        ended(answered_by(7)),
-        line.line(),
-    ]));
-    assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Certain);
-}
