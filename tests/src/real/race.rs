@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::idle::Closes;
@@ -91,7 +91,10 @@ impl Race {
         })?;
         let mut kept = Vec::new();
         for (at, method) in self.methods.iter().enumerate() {
-            kept.push(self.keep(stage, at, *method)?);
+            let Some(one) = self.keep(stage, at, *method)? else {
+                return Ok(false);
+            };
+            kept.push(one);
         }
         let stopped = stopped(stage)?;
         let upstreams: Vec<_> = kept.iter().map(|one| (one.nginx_end, address)).collect();
@@ -130,8 +133,8 @@ impl Race {
         Ok(true)
     }
 
-    /// Uses one connection once, and finds nginx's end of it.
-    fn keep(&self, stage: &Stage<'_>, at: usize, method: Method) -> Result<Kept> {
+    /// Uses one connection once, and finds nginx's end of it, unless it has ended already.
+    fn keep(&self, stage: &Stage<'_>, at: usize, method: Method) -> Result<Option<Kept>> {
         let address = self.setting.process.address();
         let before = ends(address)?;
         let mut client = Client::connect(stage.nginx.address())?;
@@ -140,16 +143,18 @@ impl Race {
         if response.status != 200 {
             bail!("{block} answered {response:?}");
         }
-        let new = ends(address)?.difference(&before).copied().next();
+        let Some(nginx_end) = ends(address)?.difference(&before).copied().next() else {
+            return Ok(None);
+        };
         let target = stage.target(&block);
-        Ok(Kept {
+        Ok(Some(Kept {
             client,
-            nginx_end: new.context("nginx did not keep the connection")?,
+            nginx_end,
             request: match method {
                 Method::Get => Request::get(target),
                 Method::Post => Request::post(target, 16),
             },
-        })
+        }))
     }
 }
 

@@ -325,6 +325,16 @@ impl<'a> Case<'a> {
                 .is_some_and(|connection| connection.response_bytes > 0)
     }
 
+    /// nginx's timer for a handshake ran out after the backend had ended the connection: the
+    /// worker was late, and looked at its timers before it looked at the socket.
+    pub(super) fn ended_before_timer(&self) -> bool {
+        self.line.kind == MessageKind::TimedOut
+            && self.phase() == Phase::Tls
+            && self.connection().is_some_and(|connection| {
+                connection.established_ns.is_some() && peer_end_ns(connection).is_some()
+            })
+    }
+
     /// Silence before the backend's end, if no request was in flight then.
     pub(super) fn idle_age_ns(&self) -> Option<u64> {
         let connection = self.connection()?;
@@ -389,6 +399,7 @@ impl<'a> Case<'a> {
     pub(super) fn side_and_means(&self) -> (Side, Means) {
         match self.line.kind {
             MessageKind::ConnectFailed | MessageKind::ConnectFailedAtOnce => self.failed_connect(),
+            MessageKind::TimedOut if self.ended_before_timer() => self.peers_end(),
             MessageKind::TimedOut => (Side::Nginx, Means::Timeout),
             // An alert is the backend's word, whatever it did to the connection then.
             MessageKind::TlsHandshakeFailed | MessageKind::TlsReceiveFailed
@@ -432,7 +443,7 @@ impl<'a> Case<'a> {
     }
 
     fn peers_end(&self) -> (Side, Means) {
-        if self.errno() == errno::ETIMEDOUT {
+        if self.errno() == errno::ETIMEDOUT && self.line.kind != MessageKind::TimedOut {
             return (Side::Network, Means::Timeout);
         }
         let Some(connection) = self.connection() else {

@@ -15,7 +15,7 @@ const SOON_NS: u64 = 500_000_000;
 const AT_ONCE_NS: u64 = 500_000;
 
 /// `proxy_read_timeout` unless it is set, and some more.
-const PASSES_ON_NS: u64 = 65_000_000_000;
+pub(super) const PASSES_ON_NS: u64 = 65_000_000_000;
 
 pub(super) const AT_ONCE: &str = "connect() failed before a SYN was sent";
 

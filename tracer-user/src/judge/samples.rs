@@ -55,11 +55,6 @@ impl Samples {
         }
     }
 
-    /// Keeps the values for which this holds.
-    pub(super) fn retain(&mut self, keep: impl Fn(u64) -> bool) {
-        self.values.retain(|value| keep(*value));
-    }
-
     /// How many values there were above this one, about.
     pub(super) fn above(&self, ns: u64) -> u64 {
         let kept = self.values.iter().filter(|value| **value > ns).count();

@@ -22,8 +22,6 @@ const LOOK_NS: u64 = 500_000_000;
 /// A connection that was silent for longer than a timeout by a tenth and this much more
 /// outlived it.
 const OUTLIVED_NS: u64 = 100_000_000;
-/// A backend that has reached its limit on requests closes within this time.
-const LIMIT_NS: u64 = 500_000_000;
 
 /// One upstream's silences.
 #[derive(Clone, Debug, Default)]
@@ -87,11 +85,9 @@ impl Silences {
     /// on them.
     pub(super) fn timeout(&self, limited: bool) -> Option<InferredTimeout> {
         let mut ages = self.below.clone();
-        let mut others = self.at_most.clone();
-        if limited {
-            others.retain(|age| age >= LIMIT_NS);
+        if !limited {
+            ages.append(self.at_most.clone());
         }
-        ages.append(others);
         let mode = ages
             .least_mode(TIMER_SHARE, TIMER_NS, AGREEING)
             .or_else(|| {

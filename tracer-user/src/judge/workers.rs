@@ -6,13 +6,14 @@
 //! call on an upstream socket and no line of another client's (nginx's source; observed
 //! with strace on 1.22). So the line's connection is the one that this thread closes
 //! next, unless it logs something else before; and it must fit the line
-//! ([`super::fitting`]).
+//! ([`super::fitting`]). One kind of line stands apart: of bytes that are no HTTP nginx
+//! says so and passes them on, and serves others until the backend closes.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::duplicates::Duplicates;
-use super::fitting::{AT_ONCE, fitting, no_socket};
+use super::fitting::{AT_ONCE, PASSES_ON_NS, fitting, no_socket};
 use super::line::{Key, UpstreamLine};
 use super::socket::Socket;
 use crate::nginx::message::MessageKind;
@@ -23,6 +24,8 @@ use crate::trace::record::{Connection, Logged};
 const SIGHTINGS: usize = 8192;
 /// Sightings among which one may still wait for its close.
 const LATELY: usize = 64;
+/// Connections among which a line may find the one that was closed later than next.
+const RECENT: usize = 256;
 /// A line is read within moments of being written; its sighting waits this long for a
 /// capture that stalls.
 const SIGHTING_WAITS_NS: u64 = 60_000_000_000;
@@ -68,6 +71,13 @@ struct Sighting {
     line: Option<(UpstreamLine, u64)>,
 }
 
+impl Sighting {
+    /// Is its line about bytes that nginx passes on until the backend closes?
+    fn passes_on(&self) -> bool {
+        matches!(&self.line, Some((line, _)) if line.kind == MessageKind::NotHttp)
+    }
+}
+
 /// One worker process.
 #[derive(Debug, Default)]
 pub(super) struct Worker {
@@ -79,6 +89,10 @@ pub(super) struct Worker {
     /// A sighting has its line, or what it waited for, since the last look: without it
     /// each close would look through all of them.
     changed: bool,
+    /// The last connections that it closed.
+    recent: VecDeque<Rc<Connection>>,
+    /// A line waits for a close that need not be the next.
+    passing_on: bool,
     /// The newest event.
     last_ns: u64,
     /// Lines dropped because another file holds them too.
@@ -133,7 +147,7 @@ impl Worker {
                 return;
             };
             self.sightings_dropped += u64::from(is_lost_line(&first));
-            self.settled.extend(settle(first));
+            self.settled.extend(settle(first, &self.recent));
         }
     }
 
@@ -159,6 +173,11 @@ impl Worker {
                 self.changed |= sighting.line.is_some();
             }
         }
+        self.recent.push_back(Rc::clone(connection));
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        self.changed |= self.passing_on;
         self.settle();
     }
 
@@ -236,17 +255,23 @@ impl Worker {
         }
         let mut index = 0;
         while let Some(sighting) = self.sightings.get(index) {
-            let ready = sighting.line.as_ref().is_some_and(|(line, _)| {
-                !matches!(sighting.close, Close::Awaited) || no_socket(line).is_some()
-            });
+            let ready = if sighting.passes_on() {
+                let waited = self.last_ns.saturating_sub(sighting.logged.ns);
+                waited > PASSES_ON_NS || passed_on(sighting, &self.recent).is_some()
+            } else {
+                sighting.line.as_ref().is_some_and(|(line, _)| {
+                    !matches!(sighting.close, Close::Awaited) || no_socket(line).is_some()
+                })
+            };
             if !ready {
                 index += 1;
                 continue;
             }
             if let Some(sighting) = self.sightings.remove(index) {
-                self.settled.extend(settle(sighting));
+                self.settled.extend(settle(sighting, &self.recent));
             }
         }
+        self.passing_on = self.sightings.iter().any(Sighting::passes_on);
     }
 
     pub(super) fn take_settled(&mut self) -> Vec<Settled> {
@@ -261,8 +286,10 @@ impl Worker {
             is_lost_line(sighting) && end_ns.is_none_or(|end| sighting.logged.ns <= end)
         });
         self.sightings_dropped += lost.count() as u64;
-        self.settled
-            .extend(sightings.into_iter().filter_map(settle));
+        let settled = sightings
+            .into_iter()
+            .filter_map(|sighting| settle(sighting, &self.recent));
+        self.settled.extend(settled);
         for (line, order) in std::mem::take(&mut self.lines) {
             self.settled.push(unseen(line, order));
         }
@@ -292,11 +319,33 @@ fn unseen(line: UpstreamLine, order: u64) -> Settled {
     }
 }
 
-fn settle(sighting: Sighting) -> Option<Settled> {
+/// The connection whose bytes the line is about: of those that fit it the one whose first
+/// byte is the latest.
+fn passed_on(sighting: &Sighting, closed: &VecDeque<Rc<Connection>>) -> Option<Rc<Connection>> {
+    let (line, _) = sighting.line.as_ref()?;
+    closed
+        .iter()
+        .filter(|connection| connection.tid == sighting.logged.tid)
+        .filter_map(
+            |connection| match fitting(line, &sighting.logged, Rc::clone(connection)) {
+                Socket::Found(found) => Some(found),
+                _ => None,
+            },
+        )
+        .max_by_key(|connection| connection.first_byte_ns)
+}
+
+fn settle(sighting: Sighting, closed: &VecDeque<Rc<Connection>>) -> Option<Settled> {
+    let passed_on = sighting
+        .passes_on()
+        .then(|| passed_on(&sighting, closed))
+        .flatten();
     let (line, order) = sighting.line?;
     let logged = sighting.logged;
     let socket = if let Some(why) = no_socket(&line) {
         Socket::NoneByNature(why)
+    } else if let Some(connection) = passed_on {
+        Socket::Found(connection)
     } else {
         match sighting.close {
             Close::Of(connection) => fitting(&line, &logged, connection),

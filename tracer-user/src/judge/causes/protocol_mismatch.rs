@@ -106,7 +106,10 @@ pub(super) fn by_history(case: &Case<'_>) -> Option<Verdict> {
         case.line.kind,
         MessageKind::PrematureClose | MessageKind::ReceiveFailed
     );
-    if !ended || case.line.tls || !refused_at_once(case.connection()?) {
+    let connection = case.connection()?;
+    let first = connection.exchanges == 1 && connection.response_bytes == 0;
+    let refused = refused_at_once(connection) || header_read && first;
+    if !ended || case.line.tls || !refused {
         return None;
     }
     let read = header_read.then(|| {

@@ -8,8 +8,9 @@ use crate::judge::case::ms;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
 
-/// A backend that has reached its limit closes within this time of its last response.
-const SOON_MS: f64 = 500.0;
+/// A backend that has reached its limit closes within this time of its last response,
+/// busy as it may be.
+const SOON_MS: f64 = 1000.0;
 /// From this share of the backend's idle timeout on, the timeout may have closed it.
 const MOST_OF_TIMEOUT: f64 = 0.9;
 
@@ -22,8 +23,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         .or_else(|| case.idle_ns())
         .map_or(0.0, ms);
     let timeout = case.constants.idle_timeout;
-    let timed_out = silence_ms > SOON_MS
-        || timeout.is_some_and(|timeout| silence_ms >= timeout.ms * MOST_OF_TIMEOUT);
+    let timed_out = timeout.map_or(silence_ms > SOON_MS, |timeout| {
+        silence_ms >= timeout.ms * MOST_OF_TIMEOUT
+    });
     if case.requests_before() != Some(limit.requests) || timed_out {
         return None;
     }

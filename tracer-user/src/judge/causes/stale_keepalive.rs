@@ -18,9 +18,17 @@ use crate::report::words::{counted, milliseconds};
 pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let stale = case.was_stale()?;
     let timeout = case.constants.idle_timeout;
+    // At a limit on requests, that may be why.
+    let limit = case.constants.request_limit;
+    let at_limit = limit.is_some_and(|limit| case.requests_before() == Some(limit.requests));
+    let confidence = if at_limit {
+        surety(case, stale).max(Confidence::Likely)
+    } else {
+        surety(case, stale)
+    };
     Some(Verdict {
         cause: Cause::StaleKeepalive,
-        confidence: surety(case, stale),
+        confidence,
         evidence: sentences([
             how_it_ended(case),
             staleness(case, stale),

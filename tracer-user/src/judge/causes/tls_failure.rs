@@ -41,6 +41,10 @@ pub(super) fn by_close(case: &Case<'_>) -> Option<Verdict> {
 fn verdict(case: &Case<'_>, reason: Reason) -> Verdict {
     let confidence = match (reason, case.connection()) {
         (Reason::Closed, _) | (Reason::TimedOut, None) => Confidence::Likely,
+        // The backend had gone on; the worker had not read it.
+        (Reason::TimedOut, Some(connection)) if connection.unread_at_close > Some(0) => {
+            Confidence::Likely
+        }
         _ => Confidence::Certain,
     };
     let what = words(case, reason);
@@ -76,6 +80,7 @@ fn reason(case: &Case<'_>) -> Option<Reason> {
                 None => Reason::Other,
             }
         }
+        MessageKind::TimedOut if case.ended_before_timer() => Reason::Closed,
         MessageKind::TimedOut if case.phase() == Phase::Tls => Reason::TimedOut,
         _ => return None,
     })

@@ -73,6 +73,29 @@ fn an_alert_of_tls_is_no_response() {
 }
 
 #[test]
+fn an_alert_is_found_although_the_worker_served_others_before_its_close() {
+    let line = said(5000, NOT_HTTP, 0, HEADER);
+    let other = connection(2, 4000).request(4001).answer(4002).closed(5001);
+    for records in [
+        vec![
+            line.logged(),
+            ended(other.clone()),
+            ended(answered_by(7)),
+            line.line(),
+        ],
+        vec![
+            line.logged(),
+            line.line(),
+            ended(other),
+            ended(answered_by(7)),
+        ],
+    ] {
+        let incident = only(judged(records));
+        assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Certain);
+    }
+}
+
+#[test]
 fn what_nginx_passes_on_as_http_0_9_is_no_incident() {
     for report in [
         not_http(answered_by(200)).report,
@@ -174,4 +197,17 @@ fn a_process_that_read_the_header_of_a_record_expected_tls() {
     assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Likely);
     assert_eq!(told(80, false).cause, Cause::ClosedWithoutAnswer);
     assert_eq!(told(84, true).cause, Cause::ClosedWithoutAnswer);
+}
+
+#[test]
+fn what_is_no_http_has_its_connection_though_another_is_closed_before_it() {
+    let line = said(4999, NOT_HTTP, 0, HEADER);
+    let between = connection(2, 4000).request(4000).answer(4001).closed(5001);
+    let incident = only(judged(vec![
+        line.logged(),
+        ended(between),
+        ended(answered_by(7)),
+        line.line(),
+    ]));
+    assert_verdict(&incident, Cause::ProtocolMismatch, Confidence::Certain);
 }

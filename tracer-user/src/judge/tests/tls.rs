@@ -270,3 +270,12 @@ fn a_handshake_that_ended_with_its_process_is_the_processs() {
     ]));
     assert_verdict(&incident, Cause::BackendKilled, Confidence::Certain);
 }
+
+#[test]
+fn a_handshake_that_the_backend_had_ended_before_the_timer_is_the_backends() {
+    let line = over_tls(said(5000, "upstream timed out", 110, HANDSHAKE));
+    let ended_before = connection(1, 0).request(1).fin(4800, 0).closed(5000);
+    let incident = one(ended_before, &line);
+    assert_verdict(&incident, Cause::TlsFailure, Confidence::Likely);
+    assert_eq!((incident.side, incident.means), (Side::Backend, Means::Fin));
+}
