@@ -65,7 +65,8 @@ fn a_request_past_the_backends_limit_is_charged_to_the_limit() {
         let record = &stale.connection;
         assert!(record.closed_because(Why::RequestLimit));
         assert_eq!(incident.phase, "idle", "{incident:#?}");
-        assert_eq!(incident.confidence, "certain", "{incident:#?}");
+        // A limit is inferred.
+        assert_eq!(incident.confidence, "likely", "{incident:#?}");
         assert_eq!(
             (incident.retried, incident.served),
             (Some(false), Some(false))
@@ -141,7 +142,7 @@ fn a_refused_answer_and_a_stale_connection_after_the_same_silence_are_told_apart
                     "fin",
                     "wait",
                     "closed-without-answer",
-                    "certain",
+                    "sure",
                     "exact",
                 ],
             );
