@@ -199,7 +199,7 @@ fn an_upstream_without_a_live_peer_has_no_connection_and_belongs_to_the_attempt_
 }
 
 #[test]
-fn a_connect_that_a_full_queue_does_not_answer_times_out_on_the_socket_that_asked() {
+fn a_connect_that_a_full_queue_leaves_unanswered_times_out_on_the_socket_that_asked() {
     let _alone = alone();
     let backend = Overfull::start().unwrap();
     let upstream = Upstream::new("app", backend.address()).with("proxy_connect_timeout 1s;");

@@ -41,7 +41,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     }
     let late = case
         .connection()
-        .is_some_and(|connection| connection.first_byte_ns > peer_end_ns(connection));
+        .is_some_and(|found| read_late(case, found));
     let part = match case.phase() {
         _ if late => "before nginx read what had come of the response",
         Phase::Header => "before the response header was complete",
@@ -69,7 +69,15 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
 }
 
 /// Did the backend end it while it answered? If it had left bytes of the request unread,
-/// or if nginx read the response only after the end, it may have answered in full.
+/// or if nginx read the response only after a reset, it may have answered in full.
 fn cut_short(case: &Case<'_>, connection: &Connection) -> bool {
-    case.peer_unread() == Some(0) && connection.first_byte_ns <= peer_end_ns(connection)
+    case.peer_unread() == Some(0) && !read_late(case, connection)
+}
+
+/// Did nginx meet a reset before it read what may have been the whole response? Of a FIN
+/// it says itself that the response was not whole.
+fn read_late(case: &Case<'_>, connection: &Connection) -> bool {
+    case.line.kind == MessageKind::ReceiveFailed
+        && case.phase() != Phase::Header
+        && connection.first_byte_ns > peer_end_ns(connection)
 }
