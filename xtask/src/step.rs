@@ -54,11 +54,12 @@ pub(crate) fn run(step: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Prints a step's name.
+/// Tells a step's name on stderr: stdout is for results.
 pub(crate) fn announce(step: &str) {
-    println!("==> {step}");
-    // A reader that went away is no reason to stop: the next write reports it.
+    // What was printed before comes first. A reader that went away is no reason to stop:
+    // the next write reports it.
     let _ = std::io::stdout().flush();
+    eprintln!("==> {step}");
 }
 
 /// The standard output of a command that succeeded, or nothing if it failed or is
