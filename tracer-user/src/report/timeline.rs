@@ -6,7 +6,7 @@ use super::escape::escape;
 use super::incidents;
 use super::model::Incident;
 use super::page::{DIM, HEADING, PLAIN, Page, TextOptions};
-use super::words::{NAME, counted, milliseconds};
+use super::words::{NAME, counted, milliseconds, signal_name};
 use crate::trace::record::{
     Call, Connection, ConnectionEnd, Continuation, Exit, IdleEnd, Logged, Next, PeerClose,
 };
@@ -218,7 +218,7 @@ fn peer_ended(peer: &PeerClose) -> String {
         }
         Some(Exit::Signal(number)) => format!(
             "{process} was killed by {}, which closes the connection",
-            signal(number)
+            signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
         ),
         Some(Exit::OutOfMemory) => {
             format!("{process} was killed because memory ran out, which closes the connection")
@@ -341,32 +341,6 @@ pub fn render(
 )]
 fn ms(ns: i64) -> f64 {
     ns as f64 / 1e6
-}
-
-/// A signal as Linux names it on x86-64 and aarch64 (asm-generic/signal.h).
-#[must_use]
-pub fn signal(number: u32) -> String {
-    let name = match number {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        10 => "SIGUSR1",
-        11 => "SIGSEGV",
-        12 => "SIGUSR2",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        24 => "SIGXCPU",
-        31 => "SIGSYS",
-        _ => return format!("signal {number}"),
-    };
-    name.to_owned()
 }
 
 /// An errno as Linux names it on x86-64 and aarch64 (asm-generic/errno.h).

@@ -6,7 +6,7 @@ use crate::judge::case::words;
 use crate::judge::end::peer_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::Confidence;
-use crate::report::words::counted;
+use crate::report::words::{counted, signal_name};
 use crate::trace::record::{Exit, PeerClose};
 
 /// A process that ends this soon after a close meant to end then.
@@ -160,30 +160,12 @@ pub(super) fn fate(exit: Exit) -> String {
     }
 }
 
-/// `SIGKILL (9)`: numbers as on x86-64 and aarch64.
+/// `SIGKILL (9)`.
 pub(super) fn signal(number: u32) -> String {
-    let name = match number {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        10 => "SIGUSR1",
-        11 => "SIGSEGV",
-        12 => "SIGUSR2",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        24 => "SIGXCPU",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        _ => return format!("signal {number}"),
-    };
-    format!("{name} ({number})")
+    signal_name(number).map_or_else(
+        || format!("signal {number}"),
+        |name| format!("{name} ({number})"),
+    )
 }
 
 /// Signals by which the kernel answers what the program itself did wrong, and abort().
