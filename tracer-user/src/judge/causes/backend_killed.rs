@@ -1,10 +1,11 @@
 //! `backend-killed`: somebody ended the backend's process by a signal. Requires: the
 //! connection's other end was closed by the end of its process, by a signal that is no
 //! crash's. A process that closed by a call and died of a signal within a second makes it
-//! likely.
+//! likely, and so does a supervisor that is known to end this upstream's workers after a
+//! time: the signal may have been its.
 
 use super::{Case, Remedy, Verdict, owner};
-use crate::report::model::Cause;
+use crate::report::model::{Cause, Confidence};
 use crate::trace::record::Exit;
 
 const SIGKILL: u32 = 9;
@@ -30,11 +31,20 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     };
     Some(Verdict {
         cause: Cause::BackendKilled,
-        confidence: owner.confidence(),
+        confidence: match owner.confidence() {
+            Confidence::Certain if supervised(case) => Confidence::Likely,
+            confidence => confidence,
+        },
         evidence: owner.evidence(case),
         advice: Some(Remedy {
             text: format!("{what_to_do}{}", owner::retries(case)),
             because: format!("{}'s process was killed by {signal}", case.line.upstream),
         }),
     })
+}
+
+/// Does this upstream end requests after a time of its own?
+fn supervised(case: &Case<'_>) -> bool {
+    case.history
+        .is_some_and(|history| history.work().timeout().is_some())
 }
