@@ -21,6 +21,7 @@ mod listeners;
 mod local_backends;
 mod logs;
 mod retries;
+mod rotation;
 mod tls;
 mod trace_files;
 mod unprivileged;

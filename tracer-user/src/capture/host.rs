@@ -1,7 +1,7 @@
 //! The nginx instances of this host as a capture sees them: found, described for the
 //! trace, their logs opened, their workers watched.
 
-use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use super::clock;
 use crate::nginx::binary::Binary;
 use crate::nginx::configuration::{self, InForce};
-use crate::nginx::follow::Follower;
+use crate::nginx::follow::Logs;
 use crate::nginx::processes::{self, Instance};
 use crate::nginx::time_zone;
 use crate::trace::record::{ErrorLog, Line, Nginx, Process};
@@ -30,7 +30,7 @@ pub struct Watched {
 pub struct Host {
     /// The instances.
     pub watched: Vec<Watched>,
-    followers: Vec<Follower>,
+    logs: Logs,
     /// What the user should know before the capture starts.
     pub warnings: Vec<String>,
 }
@@ -60,7 +60,7 @@ pub fn find(names: &[String], only: Option<u32>) -> Result<Host> {
     }
     Ok(Host {
         watched,
-        followers: Vec::new(),
+        logs: Logs::new(),
         warnings: Vec::new(),
     })
 }
@@ -115,7 +115,6 @@ impl Host {
     /// # Errors
     /// If a log given cannot be followed, or an instance has none that can.
     pub fn follow(&mut self, given: &[PathBuf]) -> Result<Vec<Vec<ErrorLog>>> {
-        let mut seen = HashSet::new();
         if !given.is_empty() {
             let Some(first) = self.watched.first() else {
                 bail!("no nginx is watched")
@@ -125,15 +124,16 @@ impl Host {
                 let path = std::path::absolute(path)
                     .with_context(|| format!("cannot find {}", path.display()))?;
                 let text = path.to_str().context("the error log's path is not UTF-8")?;
-                let follower =
-                    Follower::open_at_end(text, Path::new("/"), first.instance.master_pid)?;
-                if seen.insert(follower.identity()) {
-                    followed.push(ErrorLog {
-                        path: text.to_owned(),
-                        level: None,
-                    });
-                    self.followers.push(follower);
+                if !self
+                    .logs
+                    .follow(text, Path::new("/"), first.instance.master_pid)?
+                {
+                    self.warnings.push(not_there_yet(text));
                 }
+                followed.push(ErrorLog {
+                    path: text.to_owned(),
+                    level: None,
+                });
             }
             let others = self.watched.len() - 1;
             return Ok(std::iter::once(followed)
@@ -146,10 +146,10 @@ impl Host {
             let mut refused = Vec::new();
             let (root, master) = (&watched.instance.root, watched.instance.master_pid);
             for log in &watched.in_force.error_logs {
-                match Follower::open_at_end(&log.path, root, master) {
-                    Ok(follower) => {
-                        if seen.insert(follower.identity()) {
-                            self.followers.push(follower);
+                match self.logs.follow(&log.path, root, master) {
+                    Ok(exists) => {
+                        if !exists {
+                            self.warnings.push(not_there_yet(&log.path));
                         }
                         followed.push(log.clone());
                     }
@@ -181,24 +181,34 @@ impl Host {
 
     /// New lines of all logs.
     pub fn poll_logs(&mut self, lines: &mut Vec<Line>) {
-        self.read_logs(lines, Follower::poll);
+        self.read_logs(lines, Logs::poll);
     }
 
     /// What is still held back of all logs.
     pub fn finish_logs(&mut self, lines: &mut Vec<Line>) {
-        self.read_logs(lines, Follower::finish);
+        self.read_logs(lines, Logs::finish);
+    }
+
+    /// Is there more to read at once?
+    #[must_use]
+    pub fn logs_are_behind(&self) -> bool {
+        self.logs.is_behind()
+    }
+
+    /// Readable when something has happened in a log's directory.
+    #[must_use]
+    pub fn log_events(&self) -> Option<OwnedFd> {
+        self.logs.descriptor()?.try_clone_to_owned().ok()
     }
 
     fn read_logs(
         &mut self,
         lines: &mut Vec<Line>,
-        read: impl Fn(&mut Follower, u64, &mut Vec<Line>) -> Result<()>,
+        read: impl Fn(&mut Logs, u64, &mut Vec<Line>) -> Vec<anyhow::Error>,
     ) {
         let before = lines.len();
-        for follower in &mut self.followers {
-            if let Err(error) = read(follower, clock::monotonic_ns(), lines) {
-                warn_once(&mut self.warnings, format!("{error:#}"));
-            }
+        for error in read(&mut self.logs, clock::monotonic_ns(), lines) {
+            warn_once(&mut self.warnings, format!("{error:#}"));
         }
         // A line may have been written while the log was being read: it was read later
         // than it was logged, whatever the clock said before.
@@ -211,21 +221,13 @@ impl Host {
     /// What the logs' followers could not read: pieces cut, truncations, files given up.
     #[must_use]
     pub fn log_losses(&self) -> Vec<(&'static str, u64)> {
-        let mut sums = [
-            ("log_truncations", 0),
-            ("log_lines_cut", 0),
-            ("log_files_abandoned", 0),
-        ];
-        for follower in &self.followers {
-            let counts = follower.counts();
-            for (sum, count) in
-                sums.iter_mut()
-                    .zip([counts.truncations, counts.cut, counts.abandoned])
-            {
-                sum.1 += count;
-            }
-        }
-        sums.to_vec()
+        let counts = self.logs.counts();
+        vec![
+            ("log_truncations", counts.truncations),
+            ("log_files_missed", counts.missed),
+            ("log_lines_cut", counts.cut),
+            ("log_files_abandoned", counts.abandoned),
+        ]
     }
 
     /// Workers that started or ended since the last call.
@@ -235,6 +237,10 @@ impl Host {
             .flat_map(|watched| watched.instance.update(now_ns).unwrap_or_default())
             .collect()
     }
+}
+
+fn not_there_yet(path: &str) -> String {
+    format!("the error log {path} does not exist; it is read once nginx creates it")
 }
 
 fn warn_once(warnings: &mut Vec<String>, warning: String) {

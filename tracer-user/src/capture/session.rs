@@ -3,10 +3,13 @@
 //! them all.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_ebpf::Kind;
@@ -35,6 +38,10 @@ const TICK: Duration = Duration::from_millis(50);
 const TICKS_A_LOG_POLL: u32 = 2;
 /// Both clocks, counters, losses, workers and the trace's frame: every so many ticks.
 const TICKS_A_SECOND: u32 = 20;
+/// A burst that was not read at the end is read in so many polls at most.
+const MOST_LAST_POLLS: u32 = 256;
+/// Logs are looked at no sooner after what happened in their directories.
+const EVENT_PAUSE: Duration = Duration::from_millis(5);
 /// After the bell a line and its socket may still end.
 const DRAIN: Duration = Duration::from_millis(1000);
 
@@ -61,6 +68,43 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// Wakes when a rotation begins: the file that a path leads to may be gone soon.
+struct LogEvents {
+    descriptor: Option<AsyncFd<OwnedFd>>,
+    last: Instant,
+}
+
+impl LogEvents {
+    /// Without them the logs are looked at by time alone.
+    fn open(host: &Host) -> Self {
+        let descriptor = host.log_events().and_then(|descriptor| {
+            // SAFETY: an `OwnedFd` is open until it is dropped, always the same, and it is
+            // given away here.
+            let registered =
+                unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+            registered.ok()
+        });
+        Self {
+            descriptor,
+            last: Instant::now(),
+        }
+    }
+
+    async fn next(&mut self) {
+        let Some(events) = &self.descriptor else {
+            return std::future::pending().await;
+        };
+        match events.readable().await {
+            // Whoever waits for this reads all of them.
+            Ok(mut ready) => ready.clear_ready(),
+            Err(_) => self.descriptor = None,
+        }
+        // A directory in which much else happens must not keep the capture busy.
+        sleep_until(self.last + EVENT_PAUSE).await;
+        self.last = Instant::now();
     }
 }
 
@@ -142,9 +186,11 @@ impl Session {
         tokio::pin!(bell);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut log_events = LogEvents::open(&self.host);
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.tick()?,
+                () = log_events.next() => self.poll_logs()?,
                 () = &mut bell => return Ok(EndReason::Duration),
                 () = signals.next() => return Ok(EndReason::Signal),
             }
@@ -154,9 +200,8 @@ impl Session {
     fn tick(&mut self) -> Result<()> {
         self.ticks = self.ticks.wrapping_add(1);
         self.take_records()?;
-        if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) {
-            self.host.poll_logs(&mut self.lines);
-            self.write_lines()?;
+        if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) || self.host.logs_are_behind() {
+            self.poll_logs()?;
         }
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
             self.record(&Record::Anchor(clock::anchor()))?;
@@ -204,6 +249,11 @@ impl Session {
             self.writer.write(&record)?;
         }
         Ok(())
+    }
+
+    fn poll_logs(&mut self) -> Result<()> {
+        self.host.poll_logs(&mut self.lines);
+        self.write_lines()
     }
 
     fn write_lines(&mut self) -> Result<()> {
@@ -298,6 +348,13 @@ impl Session {
                 // A second Ctrl-C: no more waiting.
                 () = signals.next() => break,
             }
+        }
+        for _ in 0..MOST_LAST_POLLS {
+            if !self.host.logs_are_behind() {
+                break;
+            }
+            self.take_records()?;
+            self.poll_logs()?;
         }
         self.host.finish_logs(&mut self.lines);
         self.take_records()?;

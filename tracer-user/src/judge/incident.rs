@@ -17,7 +17,7 @@ use crate::trace::record::Connection;
 const TRIES_FOR_NS: u64 = 60_000_000_000;
 
 impl Judge {
-    fn settings_of(&self, line: &UpstreamLine) -> Settings {
+    pub(super) fn settings_of(&self, line: &UpstreamLine) -> Settings {
         self.capture
             .iter()
             .flat_map(|capture| &capture.nginx)

@@ -16,6 +16,7 @@ mod duplicates;
 mod end;
 mod ended_by;
 mod entry;
+mod findings;
 mod fitting;
 mod history;
 mod incident;

@@ -9,6 +9,8 @@ use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
 /// `keepalive_timeout` of an upstream block that does not set it
 /// (ngx_http_upstream_keepalive_module).
 const KEEPALIVE_TIMEOUT_MS: u64 = 60_000;
+/// `keepalive` of an upstream block that does not set it, from nginx 1.29.7 on.
+const KEEPALIVE_DEFAULT: u64 = 32;
 
 /// The upstream block that lists an address, or has the name given.
 pub(super) fn block_of<'a>(
@@ -97,18 +99,124 @@ pub(super) fn settings_for(
     }
 }
 
+/// The upstream block that lists an address, and the places that pass requests to it or
+/// to the address itself.
+pub(super) fn places_of(
+    configuration: &Configuration,
+    peer: SocketAddr,
+) -> (Option<&UpstreamBlock>, Vec<&ProxyLocation>) {
+    let block = block_of(configuration, Some(peer), "");
+    let name = block.map(|block| block.name.as_str());
+    let address = peer.to_string();
+    let places = configuration
+        .locations
+        .iter()
+        .filter(|location| passes_to(location, name, &address))
+        .collect();
+    (block, places)
+}
+
+/// How nginx keeps the connections to an address.
+pub(super) fn of_upstream(
+    configuration: &Configuration,
+    version: Option<&str>,
+    peer: SocketAddr,
+) -> Settings {
+    let block = block_of(configuration, Some(peer), "");
+    let keepalive_timeout_unknown = version.is_some_and(is_before_keepalive_timeout);
+    Settings {
+        block: block.map(|block| block.name.clone()),
+        keepalive_timeout_ms: block
+            .filter(|_| !keepalive_timeout_unknown)
+            .map(|block| block.keepalive_timeout_ms.unwrap_or(KEEPALIVE_TIMEOUT_MS)),
+        keepalive_timeout_unknown,
+        keepalive_timeout_set: block.is_some_and(|block| block.keepalive_timeout_ms.is_some()),
+        ..Settings::default()
+    }
+}
+
+/// Idle connections that a worker keeps: what the block says, else the version's
+/// default. `None` if that is not known.
+pub(super) fn keepalive_in_force(block: &UpstreamBlock, version: Option<&str>) -> Option<u64> {
+    block.keepalive.or_else(|| {
+        Some(if keeps_by_default(version?)? {
+            KEEPALIVE_DEFAULT
+        } else {
+            0
+        })
+    })
+}
+
+/// Why every request from this place closes its connection, whatever `keepalive` says;
+/// `None` if it need not, or is not known to.
+pub(super) fn closes_each(place: &ProxyLocation, version: Option<&str>) -> Option<String> {
+    if !place.pass.starts_with("http://") && !place.pass.starts_with("https://") {
+        return None;
+    }
+    let set = |name: &str| place.settings.get(name).map(String::as_str);
+    let newer = keeps_by_default(version?)?;
+    let location = named(place);
+    let http_version = set("proxy_http_version").unwrap_or(if newer { "1.1" } else { "1.0" });
+    if http_version == "1.0" {
+        let default = if set("proxy_http_version").is_some() {
+            ""
+        } else {
+            " (the default)"
+        };
+        return Some(format!("{location} speaks HTTP/1.0{default}"));
+    }
+    match set("proxy_set_header Connection") {
+        None if newer => None,
+        None => Some(format!(
+            "{location} sends `Connection: close` (the default)"
+        )),
+        Some(value) if value.eq_ignore_ascii_case("close") => {
+            Some(format!("{location} sends `Connection: close`"))
+        }
+        // Commonly a map whose empty case is `close`.
+        Some(value) if value.starts_with('$') => Some(format!(
+            "{location} sends `Connection: {value}`, which must be empty where nothing is upgraded"
+        )),
+        Some(_) => None,
+    }
+}
+
+fn named(place: &ProxyLocation) -> String {
+    let server = if place.server_name.is_empty() {
+        String::new()
+    } else {
+        format!(" of server {}", place.server_name)
+    };
+    if place.location.is_empty() {
+        format!("what passes to {}{server}", place.pass)
+    } else {
+        format!("location {}{server}", place.location)
+    }
+}
+
 /// `keepalive_timeout` and `keepalive_requests` came to upstream blocks with nginx 1.15.3.
 /// Of the forks only OpenResty counts as nginx does; the others are newer, or not known.
 fn is_before_keepalive_timeout(version: &str) -> bool {
-    let Some((name, number)) = version.split_once('/') else {
-        return false;
-    };
+    numbers(version).is_some_and(|numbers| numbers < [1, 15, 3])
+}
+
+/// nginx 1.29.7 made `keepalive 32 local`, HTTP/1.1 and no `Connection` header the default
+/// of upstream blocks. `None` for forks that do not count as nginx does.
+fn keeps_by_default(version: &str) -> Option<bool> {
+    Some(numbers(version)? >= [1, 29, 7])
+}
+
+/// The version's numbers, of nginx and of OpenResty, which counts as it does.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let (name, number) = version.split_once('/')?;
     let numbers: Vec<u32> = number
         .split(['.', ' ', '-'])
         .map_while(|part| part.parse().ok())
         .take(3)
         .collect();
-    matches!(name, "nginx" | "openresty") && numbers.len() == 3 && numbers < vec![1, 15, 3]
+    matches!(name, "nginx" | "openresty")
+        .then(|| numbers.try_into().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -128,6 +236,35 @@ mod tests {
         ] {
             assert!(!is_before_keepalive_timeout(version), "{version}");
         }
+    }
+
+    #[test]
+    fn what_closes_each_connection_depends_on_the_version() {
+        let place = |settings: &[(&str, &str)]| ProxyLocation {
+            location: "/".to_owned(),
+            pass: "http://app".to_owned(),
+            settings: settings
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            ..ProxyLocation::default()
+        };
+        let why = |settings: &[(&str, &str)], version| {
+            closes_each(&place(settings), Some(version)).unwrap_or_default()
+        };
+        const HTTP: (&str, &str) = ("proxy_http_version", "1.1");
+        const HEADER: &str = "proxy_set_header Connection";
+        assert!(why(&[], "nginx/1.28.3").contains("HTTP/1.0 (the default)"));
+        assert!(why(&[HTTP], "nginx/1.28.3").contains("`Connection: close` (the default)"));
+        assert_eq!(why(&[HTTP, (HEADER, "")], "nginx/1.28.3"), "");
+        assert_eq!(why(&[], "nginx/1.29.7"), "");
+        assert_eq!(why(&[], "Angie/1.12.0"), "", "not known");
+        assert!(why(&[("proxy_http_version", "1.0")], "nginx/1.31.0").contains("HTTP/1.0"));
+        assert!(why(&[HTTP, (HEADER, "$upgrade")], "nginx/1.31.0").contains("$upgrade"));
+        let block = UpstreamBlock::default();
+        assert_eq!(keepalive_in_force(&block, Some("nginx/1.29.6")), Some(0));
+        assert_eq!(keepalive_in_force(&block, Some("nginx/1.29.7")), Some(32));
+        assert_eq!(keepalive_in_force(&block, Some("freenginx/1.29.7")), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::attempts::{self, Attempt};
 use super::causes::Verdict;
 use super::end::ending;
-use super::{Details, Judge, Judged, no_live};
+use super::{Details, Judge, Judged, findings, no_live};
 use crate::report::model::{
     Advice, CaptureSummary, Cause, Incident, Match, MatchCounts, Means, Phase, Report, SCHEMA,
     Side, Summary, UpstreamSummary,
@@ -67,12 +67,14 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         verdicts.push(verdict);
     }
     no_live::name_the_failures(judge, &mut incidents);
+    let mut advice = advice(&incidents, &verdicts);
+    findings::advise(judge, &incidents, &mut advice);
     let mut report = Report {
         schema: SCHEMA.to_owned(),
         capture: capture(judge),
         summary: summary(judge, &incidents),
         upstreams: upstreams(judge, &incidents),
-        advice: advice(&incidents, &verdicts),
+        advice,
         notes,
         incidents,
     };
@@ -253,7 +255,11 @@ fn remarks(judge: &Judge) -> Vec<String> {
             ));
         }
     }
-    notes.extend(judge.shutdowns.note(judge));
+    match judge.shutdowns.note(judge) {
+        Some(note) => notes.push(note),
+        // What a worker's end cut is no client's doing.
+        None => notes.extend(findings::hidden_by_level(judge)),
+    }
     let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(

@@ -353,7 +353,7 @@ fn inner_pid(status: &str) -> Option<u32> {
 
 /// Children of a process. A kernel without CONFIG_PROC_CHILDREN has no such list;
 /// then every process is asked for its parent.
-fn children(pid: u32) -> io::Result<Vec<u32>> {
+pub(super) fn children(pid: u32) -> io::Result<Vec<u32>> {
     // Only the main thread of nginx forks.
     match fs::read_to_string(proc_path(pid, &format!("task/{pid}/children"))) {
         Ok(list) => Ok(list

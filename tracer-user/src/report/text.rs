@@ -271,7 +271,10 @@ fn advice<W: Write>(page: &mut Page<'_, W>, advice: &[Advice]) -> fmt::Result {
     sorted.sort_by_key(|advice| std::cmp::Reverse(advice.incidents));
     for (number, advice) in sorted.iter().enumerate() {
         let label = format!("{:>3}. ", number + 1);
-        let errors = counted(advice.incidents, "error", "errors");
+        let errors = match advice.incidents {
+            0 => "no errors so far".to_owned(),
+            count => counted(count, "error", "errors"),
+        };
         let name = escape(&advice.upstream, NAME);
         page.labelled(HEADING, &label, HEADING, &format!("{name} ({errors})"))?;
         page.paragraph("     ", PLAIN, &escape(&advice.text, SENTENCE))?;

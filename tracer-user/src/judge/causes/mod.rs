@@ -32,6 +32,8 @@ mod unreachable;
 mod worker_recycled;
 mod worker_timeout;
 
+pub(super) use stale_keepalive::remedy as stale_keepalive_remedy;
+
 use super::case::{Case, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
 use super::staleness::Stale;

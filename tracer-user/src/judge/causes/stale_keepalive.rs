@@ -118,7 +118,11 @@ fn shorter(ms: f64) -> String {
     }
 }
 
-fn remedy(settings: &Settings, upstream: &str, timeout: InferredTimeout) -> Option<Remedy> {
+pub(in crate::judge) fn remedy(
+    settings: &Settings,
+    upstream: &str,
+    timeout: InferredTimeout,
+) -> Option<Remedy> {
     let keeps = settings.keepalive_timeout_ms;
     #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
     if keeps.is_some_and(|keeps| (keeps as f64) < timeout.ms) {

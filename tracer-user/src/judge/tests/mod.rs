@@ -3,6 +3,7 @@
 
 mod attempts;
 mod causes;
+mod findings;
 mod matching;
 mod owners;
 mod path;

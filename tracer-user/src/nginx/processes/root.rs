@@ -46,6 +46,15 @@ impl Root {
         Ok(File::from(self.descriptor(path, flags)?))
     }
 
+    /// A directory, to be named by its descriptor.
+    ///
+    /// # Errors
+    ///
+    /// As `open(2)`.
+    pub fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.descriptor(path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
     /// What `stat(2)` says of what a path leads to.
     ///
     /// # Errors

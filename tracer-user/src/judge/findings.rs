@@ -1,0 +1,220 @@
+//! Where nginx's configuration and what was seen disagree, although no single error says
+//! so: each finding needs evidence of this capture; what is merely unusual is none.
+//!
+//! Remedies of causes are in [`super::causes`]; what is advised there is not said twice.
+
+use std::net::SocketAddr;
+
+use super::causes::stale_keepalive_remedy;
+use super::settings;
+use super::upstreams::Figures;
+use super::{Judge, end};
+use crate::report::model::{Advice, Incident, Means};
+use crate::report::words::counted;
+use crate::trace::record::{Configuration, Nginx};
+
+/// Requests without reuse, one of which at least would have met an idle connection.
+const ENOUGH: u64 = 20;
+
+/// Adds what the figures of the upstreams say to the advice of the causes.
+pub(super) fn advise(judge: &Judge, incidents: &[Incident], advice: &mut Vec<Advice>) {
+    let mut found = Vec::new();
+    for (address, figures) in &judge.upstreams {
+        for (nginx, configuration) in configurations(judge) {
+            let about = About {
+                address: *address,
+                figures,
+                nginx,
+                configuration,
+            };
+            found.extend(about.never_reused());
+            found.extend(about.keeps_longer_than_the_backend());
+        }
+    }
+    found.extend(not_passed_on(judge, incidents));
+    for finding in found {
+        let known = advice
+            .iter()
+            .any(|known| (&known.upstream, &known.text) == (&finding.upstream, &finding.text));
+        if !known {
+            advice.push(finding);
+        }
+    }
+}
+
+fn configurations(judge: &Judge) -> impl Iterator<Item = (&Nginx, &Configuration)> {
+    let all = judge.capture.iter().flat_map(|capture| &capture.nginx);
+    all.filter_map(|nginx| Some((nginx, nginx.configuration.as_ref()?)))
+}
+
+/// One upstream address in one configuration.
+struct About<'a> {
+    address: SocketAddr,
+    figures: &'a Figures,
+    nginx: &'a Nginx,
+    configuration: &'a Configuration,
+}
+
+impl About<'_> {
+    /// `keepalive` is set, and each request had a connection of its own.
+    #[expect(clippy::cast_precision_loss, reason = "a share of counts")]
+    fn never_reused(&self) -> Option<Advice> {
+        let version = self.nginx.version.as_deref();
+        let (block, places) = settings::places_of(self.configuration, self.address);
+        let block = block?;
+        let keeps = settings::keepalive_in_force(block, version).filter(|keeps| *keeps > 0)?;
+        let requests = self.figures.requests();
+        if requests < ENOUGH || self.figures.reused_ratio() != Some(0.0) {
+            return None;
+        }
+        let closes = self.figures.closes();
+        let after = closes.nginx_after_response + closes.backend_after_response;
+        if (after as f64) < requests as f64 * 0.9 {
+            return None;
+        }
+        let seen = format!(
+            "`upstream {}` has `keepalive {keeps}`{}, but none of {} went over a connection used \
+             before: nginx closed {} right after a response, the backend {}",
+            block.name,
+            if block.keepalive.is_some() {
+                ""
+            } else {
+                " (the default)"
+            },
+            counted(requests, "request", "requests"),
+            counted(closes.nginx_after_response, "connection", "connections"),
+            closes.backend_after_response,
+        );
+        let obstacles: Vec<String> = places
+            .iter()
+            .filter_map(|place| settings::closes_each(place, version))
+            .collect();
+        let (text, because) = if let Some(first) = obstacles.first() {
+            let text = "set `proxy_http_version 1.1` and `proxy_set_header Connection \"\"` where \
+                        requests are passed to it (costs: idle connections on both sides)";
+            (text.to_owned(), format!("{seen}; {first}"))
+        } else if closes.backend_after_response > closes.nginx_after_response {
+            (
+                "let the backend keep its connections open (keep-alive, HTTP/1.1 with a length or \
+                 chunks), or remove `keepalive`, which has no effect here"
+                    .to_owned(),
+                seen,
+            )
+        } else {
+            return None;
+        };
+        Some(self.advice(text, because))
+    }
+
+    /// The backend closes idle connections first: each such close may meet a request.
+    fn keeps_longer_than_the_backend(&self) -> Option<Advice> {
+        let timeout = self.figures.settled().idle_timeout?;
+        let version = self.nginx.version.as_deref();
+        let (block, _) = settings::places_of(self.configuration, self.address);
+        settings::keepalive_in_force(block?, version).filter(|keeps| *keeps > 0)?;
+        let settings = settings::of_upstream(self.configuration, version, self.address);
+        let remedy = stale_keepalive_remedy(&settings, &self.address.to_string(), timeout)?;
+        Some(self.advice(remedy.text, remedy.because))
+    }
+
+    fn advice(&self, text: String, because: String) -> Advice {
+        Advice {
+            upstream: self.address.to_string(),
+            text,
+            because,
+            incidents: 0,
+        }
+    }
+}
+
+/// Requests that failed for their client although the upstream has other servers,
+/// because `next_upstream` leaves out what happened.
+fn not_passed_on(judge: &Judge, incidents: &[Incident]) -> Vec<Advice> {
+    let mut found: Vec<Advice> = Vec::new();
+    for (incident, entry) in incidents.iter().zip(&judge.entries) {
+        if (incident.retried, incident.served) != (Some(false), Some(false))
+            || incident
+                .advice
+                .as_ref()
+                .is_some_and(|advice| advice.contains("next_upstream"))
+        {
+            continue;
+        }
+        let settings = judge.settings_of(&entry.line);
+        let needed = match incident.means {
+            Means::Timeout => "timeout",
+            Means::Fin | Means::Rst | Means::Refused | Means::Unreachable => "error",
+            Means::Close | Means::None => continue,
+        };
+        let (Some(set), true) = (&settings.next_upstream, settings.servers > 1) else {
+            continue;
+        };
+        if set.split_whitespace().any(|word| word == needed) {
+            continue;
+        }
+        let directive = format!("{}_next_upstream", entry.line.module);
+        let upstream = settings.block.as_deref().unwrap_or(&incident.upstream);
+        let text = format!(
+            "add `{needed}` to `{directive}` (costs: work done twice where a request was already \
+             being worked on)"
+        );
+        let because = format!(
+            "`{directive}` is `{set}`, so that nginx gave these requests up although `upstream \
+             {upstream}` has {} servers",
+            settings.servers
+        );
+        match found
+            .iter_mut()
+            .find(|known| known.upstream == upstream && known.text == text)
+        {
+            Some(known) => known.incidents += 1,
+            None => found.push(Advice {
+                upstream: upstream.to_owned(),
+                text,
+                because,
+                incidents: 1,
+            }),
+        }
+    }
+    found
+}
+
+/// Requests that nginx gave up without a line, where the level of its logs hides the
+/// usual reason.
+pub(super) fn hidden_by_level(judge: &Judge) -> Option<String> {
+    let logs: Vec<&str> = judge
+        .capture
+        .iter()
+        .flat_map(|capture| &capture.nginx)
+        .flat_map(|nginx| &nginx.error_logs)
+        .map(|log| log.level.as_deref())
+        .collect::<Option<_>>()?;
+    let shown = |level: &&str| ["info", "debug"].contains(level);
+    if logs.is_empty() || logs.iter().any(shown) {
+        return None;
+    }
+    let given_up: u64 = judge
+        .upstreams
+        .values()
+        .map(|figures| figures.closes().nginx_in_flight)
+        .sum();
+    let told = judge
+        .entries
+        .iter()
+        .filter_map(|entry| entry.connection())
+        .filter(|connection| end::ending(connection) == end::Ending::NginxInFlight)
+        .count() as u64;
+    let untold = given_up.saturating_sub(told);
+    if untold == 0 {
+        return None;
+    }
+    let mut levels = logs;
+    levels.sort_unstable();
+    levels.dedup();
+    Some(format!(
+        "nginx closed {} to backends before an answer came, and no error line says why: \
+         clients that leave are logged at `info`, which the level of the logs here ({}) hides",
+        counted(untold, "connection", "connections"),
+        levels.join(", ")
+    ))
+}
