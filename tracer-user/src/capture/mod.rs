@@ -11,6 +11,7 @@ pub mod counters;
 mod diagnostics;
 pub mod host;
 mod listeners;
+mod mid_life;
 mod open_connections;
 pub mod programs;
 mod progress;
@@ -111,6 +112,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         diagnostics: request.diagnostics,
     })?;
     let sees_log_calls = attach_to_binaries(host, &mut programs)?;
+    programs.take_over();
     let followed = host.follow(&request.error_logs)?;
     let start_ns = clock::monotonic_ns();
 

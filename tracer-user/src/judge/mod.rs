@@ -20,6 +20,7 @@ mod fitting;
 mod history;
 mod incident;
 mod line;
+mod mid_life;
 mod moments;
 mod no_live;
 mod peers;
