@@ -12,6 +12,7 @@ mod diagnostics;
 pub mod host;
 mod listeners;
 mod mid_life;
+mod missed_runs;
 mod open_connections;
 pub mod programs;
 mod progress;
