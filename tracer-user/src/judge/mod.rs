@@ -23,6 +23,7 @@ mod history;
 mod incident;
 mod line;
 mod logs;
+mod mid_life;
 mod moments;
 mod no_live;
 mod peers;
