@@ -16,6 +16,7 @@ pub mod programs;
 mod progress;
 mod session;
 mod tracepoints;
+mod written;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,6 +113,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     })?;
     let sees_log_calls = attach_to_binaries(host, &mut programs)?;
     let followed = host.follow(&request.error_logs)?;
+    attach_to_write_calls(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
@@ -202,6 +204,24 @@ fn attach_to_binaries(host: &Host, programs: &mut Programs) -> Result<Vec<bool>>
         });
     }
     Ok(seen)
+}
+
+/// The program on nginx's write calls, if there is a log that is no file.
+fn attach_to_write_calls(host: &Host, programs: &mut Programs) -> Result<()> {
+    let inodes = host.written.inodes();
+    if inodes.is_empty() {
+        programs.without_write_calls();
+        return Ok(());
+    }
+    let names = host.written.names();
+    match programs.attach_write_calls(&inodes, &names) {
+        Err(error) if !host.follows_files() => Err(error.context(format!(
+            "cannot see what is written to {}, and no error log is a file; give one with              --error-log PATH",
+            names.join(", ")
+        ))),
+        // Named among the hooks that are not attached.
+        _ => Ok(()),
+    }
 }
 
 fn kernel() -> String {

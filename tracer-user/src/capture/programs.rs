@@ -28,6 +28,11 @@ const RING_BYTES: u32 = 8 << 20;
 const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
 const HANDSHAKE_RETURN: &str = "whoclosed_tls_r";
+const WRITE_CALL: &str = "whoclosed_write";
+/// Maps of that program alone.
+const WRITE_CALL_MAPS: [&str; 2] = ["WRITTEN_LOGS", "BUFFER"];
+/// The tracepoint of all system calls.
+const SYSTEM_CALLS: &str = "sys_enter";
 const OPEN_CONNECTIONS: &str = "whoclosed_open";
 /// nginx's function behind every line of its logs.
 pub const LOG_FUNCTION: &str = "ngx_log_error_core";
@@ -163,6 +168,8 @@ impl Programs {
         values[settings::LOG_HAS_FILE_NAME] = u32::from(options.log_has_file_name);
         values[settings::EXECVE] = u32::try_from(libc::SYS_execve)?;
         values[settings::EXECVEAT] = u32::try_from(libc::SYS_execveat)?;
+        values[settings::WRITE] = u32::try_from(libc::SYS_write)?;
+        values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &layout;
 
@@ -253,6 +260,42 @@ impl Programs {
             attached: reason.is_none(),
             reason,
         });
+    }
+
+    /// No log needs [`Self::attach_write_calls`]: gives back what it would have used.
+    pub fn without_write_calls(&mut self) {
+        for name in WRITE_CALL_MAPS {
+            drop(self.ebpf.take_map(name));
+        }
+    }
+
+    /// Attaches to the calls that write to error logs with these inode numbers
+    /// ([`tracer_ebpf::written`]). Every system call of the host pays for it.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or there are too many.
+    pub fn attach_write_calls(&mut self, inodes: &[u64], names: &[&str]) -> Result<()> {
+        let attached = self.try_write_calls(inodes);
+        self.hooks.push(Hook {
+            name: format!("{SYSTEM_CALLS} for {}", names.join(", ")),
+            attached: attached.is_ok(),
+            reason: attached.as_ref().err().map(|error| {
+                format!("{error:#}; without it the lines of these logs cannot be seen")
+            }),
+        });
+        attached
+    }
+
+    fn try_write_calls(&mut self, inodes: &[u64]) -> Result<()> {
+        let mut logs: HashMap<_, u64, u32> =
+            HashMap::try_from(map(&mut self.ebpf, "WRITTEN_LOGS")?)?;
+        for inode in inodes {
+            logs.insert(inode, 1, 0)
+                .context("too many error logs that are no files")?;
+        }
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
+        self.try_tracepoint(WRITE_CALL, SYSTEM_CALLS, &btf)
+            .map_err(|error| anyhow!(why(&error)))
     }
 
     /// Attaches the uprobe to nginx's log function in a binary; all processes that

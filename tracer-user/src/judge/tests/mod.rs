@@ -304,6 +304,7 @@ impl Said {
                 upstream = self.upstream,
             ),
             latin1: false,
+            pid: None,
         })
     }
 }
