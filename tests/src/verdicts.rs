@@ -74,6 +74,9 @@ pub struct Incident {
     pub served: Option<bool>,
     /// The same for all incidents of one client request.
     pub request_group: u64,
+    /// Master of the nginx that logged it, where there are several.
+    #[serde(default)]
+    pub instance: Option<u32>,
     /// Sentences.
     pub evidence: Vec<String>,
     /// The connection.
@@ -117,6 +120,10 @@ pub struct Connection {
 pub struct Upstream {
     /// Its address.
     pub address: String,
+    /// connect() calls.
+    pub connections: u64,
+    /// Requests sent, where they are known.
+    pub requests: Option<u64>,
     /// Its idle timeout.
     pub idle_timeout: Option<Inferred>,
     /// How many requests it allows on a connection.

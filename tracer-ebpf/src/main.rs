@@ -13,10 +13,12 @@ mod kernel;
 mod life;
 mod log_call;
 mod maps;
+mod mid_life;
 mod open_connections;
 mod owner;
 mod peers;
 mod threads;
+mod write_call;
 
 use core::ffi::c_void;
 
@@ -48,6 +50,18 @@ fn socket(context: &BtfTracePointContext) -> Socket {
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn whoclosed_state(context: BtfTracePointContext) -> i32 {
+    let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
+    if let Some(cookie) = life::state_changed(socket(&context), from, to) {
+        debug!(&context, "connection {}: state {} to {}", cookie, from, to);
+    }
+    0
+}
+
+// The same again. The kernel skips a program that runs already on the processor: a
+// softirq that changes a state while whoclosed_state is at work on another socket finds
+// it busy, but never both. Whichever comes second finds the change noted.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn whoclosed_twin(context: BtfTracePointContext) -> i32 {
     let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
     if let Some(cookie) = life::state_changed(socket(&context), from, to) {
         debug!(&context, "connection {}: state {} to {}", cookie, from, to);
@@ -116,6 +130,15 @@ fn whoclosed_gone(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 fn whoclosed_exit(_: BtfTracePointContext) -> i32 {
     backends::exited();
+    0
+}
+
+// tp_btf/sys_enter
+// proto: struct pt_regs *regs, long id; since 2.6.34
+// Attached only where an error log is no file.
+#[btf_tracepoint(function = "sys_enter")]
+fn whoclosed_write(context: BtfTracePointContext) -> i32 {
+    write_call::called(context.arg::<*const c_void>(0), context.arg(1));
     0
 }
 

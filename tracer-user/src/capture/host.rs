@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::clock;
+use super::written::{Source, WrittenLogs};
 use crate::nginx::binary::Binary;
-use crate::nginx::configuration::{self, InForce};
+use crate::nginx::configuration::{self, InForce, LogKind, NotFollowed};
 use crate::nginx::follow::Logs;
-use crate::nginx::processes::{self, Instance};
+use crate::nginx::processes::{self, Arrivals, Instance};
 use crate::nginx::time_zone;
 use crate::trace::record::{ErrorLog, Line, Nginx, Process};
 
@@ -23,6 +24,9 @@ pub struct Watched {
     /// The binary.
     pub binary: Binary,
     in_force: InForce,
+    /// The logs that are followed, and whether lines are seen being written, as the trace
+    /// was told.
+    told: (Vec<ErrorLog>, bool),
 }
 
 /// All instances and their logs.
@@ -31,6 +35,13 @@ pub struct Host {
     /// The instances.
     pub watched: Vec<Watched>,
     logs: Logs,
+    /// Logs that are no files.
+    pub(super) written: WrittenLogs,
+    /// Notices other instances; none if one alone was asked for.
+    arrivals: Option<Arrivals>,
+    names: Vec<String>,
+    /// The user has named the logs to follow.
+    logs_given: bool,
     /// What the user should know before the capture starts.
     pub warnings: Vec<String>,
 }
@@ -56,11 +67,16 @@ pub fn find(names: &[String], only: Option<u32>) -> Result<Host> {
             instance,
             binary,
             in_force,
+            told: Default::default(),
         });
     }
     Ok(Host {
         watched,
         logs: Logs::new(),
+        written: WrittenLogs::default(),
+        arrivals: only.is_none().then(|| Arrivals::new(names)),
+        names: names.to_vec(),
+        logs_given: false,
         warnings: Vec::new(),
     })
 }
@@ -79,6 +95,11 @@ impl Watched {
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, 12)
     }
 
+    /// Are its lines seen being written, as the trace was told?
+    pub(super) fn sees_log_calls(&self) -> bool {
+        self.told.1
+    }
+
     /// Device and inode of the binary: several masters may run the same one.
     ///
     /// # Errors
@@ -91,7 +112,8 @@ impl Watched {
 
     /// The instance as the trace records it.
     #[must_use]
-    pub fn record(&self, followed: &[ErrorLog], log_calls_seen: bool) -> Nginx {
+    pub fn record(&mut self, followed: &[ErrorLog], log_calls_seen: bool) -> Nginx {
+        self.told = (followed.to_vec(), log_calls_seen);
         let problems = &self.in_force.problems;
         Nginx {
             master_pid: self.instance.master_pid,
@@ -115,7 +137,8 @@ impl Host {
     /// # Errors
     /// If a log given cannot be followed, or an instance has none that can.
     pub fn follow(&mut self, given: &[PathBuf]) -> Result<Vec<Vec<ErrorLog>>> {
-        if !given.is_empty() {
+        self.logs_given = !given.is_empty();
+        if self.logs_given {
             let Some(first) = self.watched.first() else {
                 bail!("no nginx is watched")
             };
@@ -140,43 +163,133 @@ impl Host {
                 .chain(std::iter::repeat_with(Vec::new).take(others))
                 .collect());
         }
-        let mut all = Vec::new();
-        for watched in &self.watched {
-            let mut followed = Vec::new();
-            let mut refused = Vec::new();
-            let (root, master) = (&watched.instance.root, watched.instance.master_pid);
-            for log in &watched.in_force.error_logs {
-                match self.logs.follow(&log.path, root, master) {
-                    Ok(exists) => {
-                        if !exists {
-                            self.warnings.push(not_there_yet(&log.path));
-                        }
-                        followed.push(log.clone());
+        (0..self.watched.len())
+            .map(|index| self.follow_logs_of(index))
+            .collect()
+    }
+
+    /// Opens the error logs that are in force for one instance.
+    fn follow_logs_of(&mut self, index: usize) -> Result<Vec<ErrorLog>> {
+        let Some(watched) = self.watched.get(index) else {
+            bail!("no such instance")
+        };
+        let mut followed = Vec::new();
+        let mut refused = Vec::new();
+        let (root, master) = (&watched.instance.root, watched.instance.master_pid);
+        for log in &watched.in_force.error_logs {
+            match self.logs.follow(&log.path, root, master) {
+                Ok(exists) => {
+                    if !exists {
+                        self.warnings.push(not_there_yet(&log.path));
                     }
-                    Err(error) => refused.push(format!("{error:#}")),
+                    followed.push(log.clone());
                 }
+                Err(error) => match self.written.device(&watched.instance, &log.path) {
+                    Ok(Source::Calls(path)) => followed.push(ErrorLog {
+                        path,
+                        level: log.level.clone(),
+                    }),
+                    _ => refused.push(format!("{error:#}")),
+                },
             }
-            refused.extend(watched.in_force.not_followed.iter().map(|log| {
-                format!(
-                    "the error log {} cannot be followed: {}",
-                    log.target, log.reason
-                )
-            }));
-            if followed.is_empty() {
-                let why = if refused.is_empty() {
-                    "its configuration names none".to_owned()
-                } else {
-                    refused.join("; ")
-                };
-                bail!(
-                    "nginx (master {master}) has no error log that can be followed: {why}; give \
-                     one with --error-log PATH"
-                );
-            }
-            self.warnings.extend(refused);
-            all.push(followed);
         }
-        Ok(all)
+        for log in wanted(&watched.in_force.not_followed, followed.is_empty()) {
+            let source = self.written.source(&watched.instance, log);
+            let opened = source.and_then(|source| match source {
+                Source::Calls(path) => Ok(path),
+                Source::File(path, root) => {
+                    self.logs
+                        .follow(&path, &root, master)
+                        .map_err(|error| format!("{error:#}"))?;
+                    Ok(path)
+                }
+            });
+            match opened {
+                Ok(path) => followed.push(ErrorLog {
+                    path,
+                    level: Some(log.level.clone()),
+                }),
+                Err(reason) => refused.push(format!(
+                    "the error log {} cannot be followed: {reason}",
+                    log.target
+                )),
+            }
+        }
+        if followed.is_empty() {
+            let why = if refused.is_empty() {
+                "its configuration names none".to_owned()
+            } else {
+                refused.join("; ")
+            };
+            bail!(
+                "nginx (master {master}) has no error log that can be followed: {why}; give \
+                 one with --error-log PATH"
+            );
+        }
+        self.warnings.extend(refused);
+        Ok(followed)
+    }
+
+    /// Instances that have appeared since the last call, by their index: found, and their
+    /// logs followed as far as they can be.
+    pub(super) fn new_instances(&mut self) -> Vec<(usize, Vec<ErrorLog>)> {
+        if !self.arrivals.as_mut().is_some_and(Arrivals::any) {
+            return Vec::new();
+        }
+        let mut new = Vec::new();
+        for instance in processes::find(&self.names, None).unwrap_or_default() {
+            let known = |watched: &Watched| watched.instance.master_pid == instance.master_pid;
+            if self.watched.iter().any(known) {
+                continue;
+            }
+            // It may have ended by now.
+            let Ok(binary) = Binary::read(&instance.exe) else {
+                continue;
+            };
+            let in_force = configuration::read(&instance, &binary);
+            self.watched.push(Watched {
+                instance,
+                binary,
+                in_force,
+                told: Default::default(),
+            });
+            let index = self.watched.len() - 1;
+            new.push((index, self.follow_new_logs(index)));
+        }
+        new
+    }
+
+    /// Reads the configuration of a master again that has started workers: a reload may
+    /// have brought another. Returns the logs followed if it did.
+    pub(super) fn reloaded(&mut self, master_pid: u32) -> Option<(usize, Vec<ErrorLog>)> {
+        let index = self
+            .watched
+            .iter()
+            .position(|watched| watched.instance.master_pid == master_pid)?;
+        let watched = &mut self.watched[index];
+        let in_force = configuration::read(&watched.instance, &watched.binary);
+        if in_force.configuration == watched.in_force.configuration
+            && in_force.error_logs == watched.in_force.error_logs
+        {
+            return None;
+        }
+        watched.in_force = in_force;
+        Some((index, self.follow_new_logs(index)))
+    }
+
+    fn follow_new_logs(&mut self, index: usize) -> Vec<ErrorLog> {
+        if self.logs_given {
+            return Vec::new();
+        }
+        self.follow_logs_of(index).unwrap_or_else(|error| {
+            warn_once(&mut self.warnings, format!("{error:#}"));
+            Vec::new()
+        })
+    }
+
+    /// Is a log a file?
+    pub(super) fn follows_files(&self) -> bool {
+        !self.logs.is_empty()
     }
 
     /// New lines of all logs.
@@ -225,7 +338,7 @@ impl Host {
         vec![
             ("log_truncations", counts.truncations),
             ("log_files_missed", counts.missed),
-            ("log_lines_cut", counts.cut),
+            ("log_lines_cut", counts.cut + self.written.cut),
             ("log_files_abandoned", counts.abandoned),
         ]
     }
@@ -241,6 +354,21 @@ impl Host {
 
 fn not_there_yet(path: &str) -> String {
     format!("the error log {path} does not exist; it is read once nginx creates it")
+}
+
+/// The logs without which lines would be missed: those that no file stands beside, or if
+/// nothing is followed, all; one that goes nowhere only if there is no other.
+fn wanted(logs: &[NotFollowed], none_followed: bool) -> Vec<&NotFollowed> {
+    let goes_nowhere = |log: &&NotFollowed| log.kind == LogKind::Null;
+    let (null, wanted): (Vec<_>, Vec<_>) = logs
+        .iter()
+        .filter(|log| log.alone || none_followed)
+        .partition(goes_nowhere);
+    if wanted.is_empty() && none_followed {
+        null
+    } else {
+        wanted
+    }
 }
 
 fn warn_once(warnings: &mut Vec<String>, warning: String) {

@@ -14,8 +14,8 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
-use super::open_connections;
 use super::tracepoints::{TRACEPOINTS, Tracepoint};
+use super::{clock, mid_life, missed_runs, open_connections};
 use crate::trace::record::Hook;
 
 #[cfg(programs_embedded)]
@@ -112,7 +112,7 @@ fn telling_line(log: &str) -> &str {
         .unwrap_or("the verifier said nothing")
 }
 
-fn why(error: &ProgramError) -> String {
+pub(super) fn why(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,
@@ -163,6 +163,9 @@ impl Programs {
         values[settings::LOG_HAS_FILE_NAME] = u32::from(options.log_has_file_name);
         values[settings::EXECVE] = u32::try_from(libc::SYS_execve)?;
         values[settings::EXECVEAT] = u32::try_from(libc::SYS_execveat)?;
+        values[settings::WRITE] = u32::try_from(libc::SYS_write)?;
+        values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
+        values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &layout;
 
@@ -214,7 +217,7 @@ impl Programs {
             );
         }
         self.hooks.push(Hook {
-            name: wanted.tracepoint.to_owned(),
+            name: wanted.hook(),
             attached: reason.is_none(),
             reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
         });
@@ -250,6 +253,27 @@ impl Programs {
         });
         self.hooks.push(Hook {
             name: "bpf_sk_storage_map (iterator)".to_owned(),
+            attached: reason.is_none(),
+            reason,
+        });
+    }
+
+    /// Lets another module load what only it knows of.
+    pub(super) fn with<T>(&mut self, act: impl FnOnce(&mut Ebpf) -> T) -> T {
+        act(&mut self.ebpf)
+    }
+
+    /// Makes records for the connections that are open already. To be called when
+    /// everything is attached.
+    pub fn take_over(&mut self) {
+        let reason = mid_life::take_over(&mut self.ebpf).err().map(|error| {
+            format!(
+                "{error:#}; without it connections that were open before the capture are not \
+                 known"
+            )
+        });
+        self.hooks.push(Hook {
+            name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),
             reason,
         });
@@ -374,13 +398,11 @@ impl Programs {
             let total: u64 = counters.get(&index, 0)?.iter().sum();
             totals.push((name.to_owned(), total));
         }
-        for (name, program) in self.ebpf.programs() {
-            if let Ok(fd) = program.fd()
-                && let Some(missed) = missed_runs(fd)
-            {
-                totals.push((format!("missed_runs:{name}"), missed));
-            }
-        }
+        totals.extend(
+            missed_runs::by_program(&self.ebpf)
+                .into_iter()
+                .map(|(name, missed)| (format!("missed_runs:{name}"), missed)),
+        );
         let mut new = Vec::new();
         for (name, total) in totals {
             let told = self.losses_told.entry(name.clone()).or_default();
@@ -424,18 +446,6 @@ fn explain_load(error: anyhow::Error) -> anyhow::Error {
     } else {
         error.context("cannot load the kernel programs")
     }
-}
-
-/// Runs of a program that the kernel skipped because the program was already
-/// running on that processor (`recursion_misses`, kernel/bpf/syscall.c; 5.12 and later).
-fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
-    let fd = program.as_fd().as_raw_fd();
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-    value.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tracer_ebpf::connection::Connection as WireConnection;
 use tracer_ebpf::continuation::Continuation as WireContinuation;
 use tracer_ebpf::logged::Logged as WireLogged;
 use tracer_ebpf::peer::PeerClose as WirePeerClose;
+use tracer_ebpf::written::Written;
 
 use super::backends::Backends;
 use super::counters::Readings;
@@ -26,9 +27,9 @@ use super::host::Host;
 use super::listeners::Listeners;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
-use super::{Prepared, Request, clock, convert};
+use super::{Prepared, Request, clock, convert, uprobes};
 use crate::judge::Judge;
-use crate::trace::record::{Continuation, End, EndReason, Line, Loss, Record};
+use crate::trace::record::{Continuation, End, EndReason, Instance, Line, Loss, Record};
 use crate::trace::writer::Writer;
 
 /// How often the ring buffer and the logs are looked at: the ring holds far more than
@@ -121,6 +122,8 @@ pub(super) struct Session {
     readings: Readings,
     backends: Backends,
     listeners: Listeners,
+    /// Attached to binaries of instances that come later, too.
+    uprobes: bool,
     lines: Vec<Line>,
     /// The last continuation recorded of each worker thread.
     continuations: HashMap<u32, u64>,
@@ -135,6 +138,7 @@ impl Session {
             mut programs,
             progress,
             judge,
+            uprobes,
         } = prepared;
         let records = programs.take_records()?;
         let masters: Vec<u32> = host
@@ -155,6 +159,7 @@ impl Session {
             readings: Readings::default(),
             backends: Backends::default(),
             listeners,
+            uprobes,
             lines: Vec::new(),
             continuations: HashMap::new(),
             log_losses: HashMap::new(),
@@ -227,6 +232,17 @@ impl Session {
 
     fn take_records(&mut self) -> Result<()> {
         while let Some(bytes) = self.records.next() {
+            if let Ok((written, text)) = Written::decode(&bytes) {
+                let line = self.host.written.line(&written, text);
+                drop(bytes);
+                if let Some(line) = line {
+                    self.counts.lines += 1;
+                    let record = Record::Line(line);
+                    self.judge.push(&record);
+                    self.writer.write(&record)?;
+                }
+                continue;
+            }
             let Some(record) = decode(&bytes) else {
                 self.undecodable += 1;
                 continue;
@@ -266,9 +282,7 @@ impl Session {
 
     fn every_second(&mut self) -> Result<()> {
         let ns = clock::monotonic_ns();
-        for process in self.host.worker_changes(ns) {
-            self.record(&Record::Process(process))?;
-        }
+        self.watch_instances(ns)?;
         let upstreams = self.programs.upstreams()?;
         for (key, counters) in upstreams.values() {
             if let Some(change) = self.readings.since_last(ns, key, counters) {
@@ -287,6 +301,39 @@ impl Session {
             self.record(&Record::Continuation(continuation))?;
         }
         self.losses(ns)
+    }
+
+    /// Workers that started or ended, instances that appeared, configurations that were
+    /// loaded anew.
+    fn watch_instances(&mut self, ns: u64) -> Result<()> {
+        let changes = self.host.worker_changes(ns);
+        let mut masters: Vec<u32> = changes
+            .iter()
+            .filter(|process| process.started)
+            .map(|process| process.master_pid)
+            .collect();
+        masters.dedup();
+        for process in changes {
+            self.record(&Record::Process(process))?;
+        }
+        let mut instances = Vec::new();
+        for (index, logs) in self.host.new_instances() {
+            let seen = uprobes::attach_later(&self.host, index, &mut self.programs, self.uprobes);
+            instances.push((index, logs, Some(seen)));
+        }
+        for master in masters {
+            if let Some((index, logs)) = self.host.reloaded(master) {
+                instances.push((index, logs, None));
+            }
+        }
+        for (index, logs, seen) in instances {
+            if let Some(watched) = self.host.watched.get_mut(index) {
+                let seen = seen.unwrap_or_else(|| watched.sees_log_calls());
+                let nginx = watched.record(&logs, seen);
+                self.record(&Record::Instance(Box::new(Instance { ns, nginx })))?;
+            }
+        }
+        Ok(())
     }
 
     /// What workers did after their last failure, as far as it has happened and was
@@ -431,5 +478,7 @@ fn decode(bytes: &[u8]) -> Option<Record> {
             let wire = WireBackendExit::decode(bytes).ok()?;
             Record::BackendExit(convert::backend_exit(&wire))
         }
+        // Becomes a line only with what is known of its log.
+        Kind::Written => return None,
     })
 }

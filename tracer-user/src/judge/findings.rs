@@ -63,7 +63,7 @@ impl About<'_> {
         let (block, places) = settings::places_of(self.configuration, self.address);
         let block = block?;
         let keeps = settings::keepalive_in_force(block, version).filter(|keeps| *keeps > 0)?;
-        let requests = self.figures.requests();
+        let requests = self.figures.requests()?;
         if requests < ENOUGH || self.figures.reused_ratio() != Some(0.0) {
             return None;
         }

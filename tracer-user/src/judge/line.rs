@@ -4,6 +4,7 @@
 use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
+use super::spoken::Spoken;
 use crate::nginx::line::{self, UpstreamPeer};
 use crate::nginx::message::{self, MessageKind};
 use crate::report::model::LineSummary;
@@ -21,6 +22,8 @@ pub(super) struct UpstreamLine {
     /// For the match with the uprobe's sighting.
     pub(super) key: Key,
     pub(super) read_ns: u64,
+    /// When its log had been read before, without it.
+    pub(super) since_ns: Option<u64>,
     /// The peer's address, if the line names one over TCP.
     pub(super) peer: Option<SocketAddr>,
     /// The peer is a unix socket.
@@ -35,6 +38,16 @@ pub(super) struct UpstreamLine {
     pub(super) hash: u64,
     /// What the report calls the upstream.
     pub(super) upstream: String,
+}
+
+impl UpstreamLine {
+    /// What nginx speaks to the upstream, as far as the line says.
+    pub(super) fn spoken(&self) -> Spoken {
+        Spoken {
+            tls: self.tls,
+            http2: self.module == "grpc",
+        }
+    }
 }
 
 /// What a sighting and its line have in common.
@@ -93,6 +106,7 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
         stamp_s: None,
         master_pid: record.master_pid,
         read_ns: record.read_ns,
+        since_ns: None,
         peer,
         unix,
         tls: address.as_ref().is_some_and(|address| address.is_tls()),

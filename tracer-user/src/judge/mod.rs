@@ -5,6 +5,8 @@
 //! Records are taken one by one ([`Judge::push`]) and kept only as long as a line may
 //! need them: what stays are the incidents and each upstream's figures.
 
+mod agreement;
+mod alignment;
 mod attempts;
 mod backends;
 mod bursts;
@@ -21,6 +23,8 @@ mod fitting;
 mod history;
 mod incident;
 mod line;
+mod logs;
+mod mid_life;
 mod moments;
 mod no_live;
 mod peers;
@@ -31,8 +35,10 @@ mod settings;
 mod shutdown;
 mod silences;
 mod socket;
+mod spoken;
 mod staleness;
 mod summary;
+mod unseen;
 mod upstreams;
 mod work;
 mod workers;
@@ -50,16 +56,20 @@ use self::clock::Clock;
 use self::entry::Entry;
 use self::history::History;
 use self::line::AnyLine;
+use self::logs::Logs;
 use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
 use self::shutdown::Shutdowns;
+use self::spoken::Spoken;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
 use crate::nginx::message::MessageKind;
 use crate::nginx::time_zone;
 use crate::report::model::{Incident, Report};
-use crate::trace::record::{Capture, Connection, ConnectionEnd, Continuation, End, Record};
+use crate::trace::record::{
+    self, Capture, Connection, ConnectionEnd, Continuation, End, Nginx, Record,
+};
 
 /// A worker that has gone is forgotten after this time: its last lines are read by then.
 const GONE_NS: u64 = 10_000_000_000;
@@ -88,8 +98,15 @@ pub struct Judge {
     capture: Option<Capture>,
     clock: Clock,
     zones: HashMap<u32, jiff::tz::TimeZone>,
+    /// Master of each worker, both on the host.
+    masters: HashMap<u32, u32>,
+    /// Instances that loaded another configuration during the capture, and that appeared.
+    reloaded: BTreeSet<u32>,
+    appeared: BTreeSet<u32>,
     /// Host pid of a worker by its master and the pid in its lines.
     pids: HashMap<(u32, u32), u32>,
+    /// Each master's logs.
+    logs: HashMap<u32, Logs>,
     workers: HashMap<u32, Worker>,
     /// Workers that have gone, and when.
     gone: VecDeque<(u64, u32)>,
@@ -133,6 +150,8 @@ impl Judge {
             Record::Anchor(anchor) => {
                 self.clock.add(*anchor);
                 self.last_ns = self.last_ns.max(anchor.monotonic_ns);
+                let pids: Vec<u32> = self.workers.keys().copied().collect();
+                pids.into_iter().for_each(|pid| self.look(pid));
             }
             Record::Connection(connection) => self.connection(connection),
             Record::Logged(logged) => {
@@ -144,24 +163,26 @@ impl Judge {
                 let start_ns = self.capture.as_ref().map_or(0, |capture| capture.start_ns);
                 let worker = self.workers.entry(logged.pid).or_default();
                 worker.logged(*logged, wall_s, start_ns <= logged.ns);
-                let settled = worker.take_settled();
-                self.keep(logged.pid, settled);
+                self.look(logged.pid);
                 self.forget_the_gone();
             }
             Record::Continuation(continuation) => self.continuation(*continuation),
             Record::Line(line) => self.line(line),
             Record::Process(process) => {
                 self.last_ns = self.last_ns.max(process.ns);
-                let key = (process.master_pid, process.worker.inner_pid);
                 let pid = process.worker.pid;
                 self.gone.retain(|(_, gone)| *gone != pid);
                 if process.started {
-                    self.pids.insert(key, pid);
+                    self.worker_of(process.master_pid, &process.worker);
                 } else {
                     self.gone.push_back((process.ns, pid));
                     self.shutdowns.gone(process.ns, pid);
                 }
                 self.forget_the_gone();
+            }
+            Record::Instance(instance) => {
+                self.last_ns = self.last_ns.max(instance.ns);
+                self.instance(&instance.nginx);
             }
             Record::Upstream(counters) => {
                 let address = SocketAddr::new(counters.address, counters.port);
@@ -188,14 +209,44 @@ impl Judge {
     fn begin(&mut self, capture: &Capture) {
         self.last_ns = self.last_ns.max(capture.start_ns);
         for nginx in &capture.nginx {
-            self.zones
-                .insert(nginx.master_pid, time_zone::resolve(&nginx.time_zone));
-            for worker in &nginx.workers {
-                self.pids
-                    .insert((nginx.master_pid, worker.inner_pid), worker.pid);
-            }
+            self.know(nginx);
         }
         self.capture = Some(capture.clone());
+    }
+
+    fn know(&mut self, nginx: &Nginx) {
+        self.zones
+            .insert(nginx.master_pid, time_zone::resolve(&nginx.time_zone));
+        for worker in &nginx.workers {
+            self.worker_of(nginx.master_pid, worker);
+        }
+    }
+
+    fn worker_of(&mut self, master_pid: u32, worker: &record::Worker) {
+        self.pids.insert((master_pid, worker.inner_pid), worker.pid);
+        self.masters.insert(worker.pid, master_pid);
+    }
+
+    /// An instance that appeared, or whose configuration is another one now.
+    fn instance(&mut self, nginx: &Nginx) {
+        self.know(nginx);
+        let Some(capture) = &mut self.capture else {
+            return;
+        };
+        let known = capture
+            .nginx
+            .iter_mut()
+            .find(|known| known.master_pid == nginx.master_pid);
+        match known {
+            Some(known) => {
+                self.reloaded.insert(nginx.master_pid);
+                *known = nginx.clone();
+            }
+            None => {
+                self.appeared.insert(nginx.master_pid);
+                capture.nginx.push(nginx.clone());
+            }
+        }
     }
 
     fn connection(&mut self, connection: &Connection) {
@@ -215,8 +266,16 @@ impl Judge {
         }
         let worker = self.workers.entry(connection.pid).or_default();
         worker.closed(&Rc::new(connection.clone()));
-        let settled = worker.take_settled();
-        self.keep(connection.pid, settled);
+        self.look(connection.pid);
+    }
+
+    /// Takes what has been settled of a worker by now.
+    fn look(&mut self, pid: u32) {
+        if let Some(worker) = self.workers.get_mut(&pid) {
+            worker.look(self.last_ns, &self.clock);
+            let settled = worker.take_settled();
+            self.keep(pid, settled);
+        }
     }
 
     fn continuation(&mut self, continuation: Continuation) {
@@ -240,26 +299,36 @@ impl Judge {
         {
             self.gone.pop_front();
             self.pids.retain(|_, known| *known != pid);
+            self.masters.remove(&pid);
             self.forget(pid);
         }
     }
 
     fn forget(&mut self, pid: u32) {
         if let Some(mut worker) = self.workers.remove(&pid) {
-            let settled = worker.finish(self.end.as_ref().map(|end| end.ns));
+            let settled = worker.finish(self.end.as_ref().map(|end| end.ns), &self.clock);
             self.duplicates += worker.duplicates;
             self.sightings_dropped += worker.sightings_dropped;
             self.keep(pid, settled);
         }
     }
 
-    fn line(&mut self, record: &crate::trace::record::Line) {
+    fn line(&mut self, record: &record::Line) {
         self.last_ns = self.last_ns.max(record.read_ns);
         let pid_of = |inner: u32, pids: &HashMap<(u32, u32), u32>| {
-            pids.get(&(record.master_pid, inner))
-                .copied()
+            record
+                .pid
+                .or_else(|| pids.get(&(record.master_pid, inner)).copied())
+                .or_else(|| {
+                    // Two masters may write to one log, as in an upgrade of the binary.
+                    let mut others = pids.iter().filter(|((_, other), _)| *other == inner);
+                    let (_, pid) = others.next()?;
+                    others.next().is_none().then_some(*pid)
+                })
                 .unwrap_or(inner)
         };
+        let log = self.logs.entry(record.master_pid).or_default();
+        let since_ns = log.read_before(&record.file, record.read_ns);
         match line::read(record) {
             None => self.unread_lines += 1,
             Some(AnyLine::Other { pid, key, hash }) => {
@@ -272,6 +341,10 @@ impl Judge {
                 if let Some(zone) = self.zones.get(&record.master_pid) {
                     line.stamp_s = clock::stamp_seconds(line.stamp, zone);
                 }
+                line.since_ns = since_ns;
+                if let Some(master) = self.masters.get(&pid) {
+                    line.master_pid = *master;
+                }
                 if !line.kind.is_incident() {
                     self.other_lines += 1;
                     let worker = self.workers.entry(pid).or_default();
@@ -281,8 +354,7 @@ impl Judge {
                 let seen = self.log_calls_seen(record.master_pid);
                 let worker = self.workers.entry(pid).or_default();
                 worker.line(*line, self.order, seen);
-                let settled = worker.take_settled();
-                self.keep(pid, settled);
+                self.look(pid);
             }
         }
     }
@@ -322,6 +394,11 @@ impl Judge {
             {
                 figures.failed(connection);
             }
+            if let Some(peer) = entry.line.peer
+                && let Some(figures) = self.upstreams.get_mut(&peer)
+            {
+                figures.heard(entry.line.spoken());
+            }
             if let Some(connection) = entry.connection() {
                 let (cookie, opened_ns) = (connection.cookie, connection.opened_ns);
                 entry.peer_close = self.peers.close_of(connection).cloned().map(Box::new);
@@ -343,6 +420,9 @@ impl Judge {
             fresh.iter().filter_map(|entry| entry.line.peer).collect();
         for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
+                if let Some(capture) = &self.capture {
+                    figures.heard(Spoken::to(capture, peer));
+                }
                 figures.look_again();
             }
             self.settle_history(peer);
@@ -373,7 +453,10 @@ impl Judge {
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
         self.note_sizes();
-        for figures in self.upstreams.values_mut() {
+        for (address, figures) in &mut self.upstreams {
+            if let Some(capture) = &self.capture {
+                figures.heard(Spoken::to(capture, *address));
+            }
             figures.settle();
         }
         let addresses: Vec<SocketAddr> = self.histories.keys().copied().collect();

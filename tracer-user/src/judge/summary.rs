@@ -240,11 +240,24 @@ fn remarks(judge: &Judge) -> Vec<String> {
         notes.push(format!("{} was not attached: {reason}", hook.name));
     }
     for nginx in &capture.nginx {
+        let master = nginx.master_pid;
+        if judge.appeared.contains(&master) {
+            notes.push(format!(
+                "{} (master {master}) appeared during the capture",
+                nginx.version.as_deref().unwrap_or(&nginx.binary)
+            ));
+        }
+        if judge.reloaded.contains(&master) {
+            notes.push(format!(
+                "nginx (master {master}) loaded another configuration during the capture; the \
+                 settings named here are those after it"
+            ));
+        }
         let name = nginx.version.as_deref().unwrap_or(&nginx.binary);
         if !nginx.log_calls_seen {
             notes.push(format!(
-                "lines of {name} (master {}) were not seen being written, so they cannot be tied \
-                 to their connections",
+                "lines of {name} (master {}) were not seen being written: they are matched to \
+                 connections by the order of each worker's lines and closes",
                 nginx.master_pid
             ));
         }

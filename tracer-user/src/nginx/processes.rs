@@ -5,6 +5,7 @@
 //! [`super::configuration`].
 
 mod arguments;
+mod arrivals;
 mod root;
 
 use std::fs;
@@ -17,6 +18,7 @@ use super::binary::Binary;
 use crate::trace::record::{Process, Worker};
 
 pub use arguments::Arguments;
+pub use arrivals::Arrivals;
 pub use root::Root;
 
 /// Names of the binaries looked for if the user gives none.

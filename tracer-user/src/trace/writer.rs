@@ -312,6 +312,7 @@ pub fn kind(record: &Record) -> &'static str {
         Record::Continuation(_) => "continuation",
         Record::Line(_) => "line",
         Record::Process(_) => "process",
+        Record::Instance(_) => "instance",
         Record::PeerClose(_) => "peer_close",
         Record::BackendExit(_) => "backend_exit",
         Record::BackendProcess(_) => "backend_process",

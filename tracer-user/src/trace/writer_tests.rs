@@ -240,6 +240,7 @@ fn every_kind_and_every_field_is_documented() {
         "continuation",
         "line",
         "process",
+        "instance",
         "peer_close",
         "backend_exit",
         "backend_process",

@@ -85,6 +85,12 @@ impl Logs {
         self.watch.as_ref().map(|watch| watch.as_fd())
     }
 
+    /// Is no log followed?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.followers.is_empty()
+    }
+
     /// What the followers went through, in all.
     #[must_use]
     pub fn counts(&self) -> Counts {
