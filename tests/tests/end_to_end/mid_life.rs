@@ -13,6 +13,7 @@ use lab::clock::{PATIENCE, between, now_ns, sleep_until};
 use lab::load::{Client, Method, Request};
 use lab::nginx::{Configuration, Nginx, Upstream};
 use lab::stale::{Race, pooled_by};
+use lab::tls_backend::{Identity, Tls, Version};
 
 use crate::bench::{Bench, alone, records};
 
@@ -247,6 +248,61 @@ fn a_request_in_flight_when_the_capture_began_has_its_connection_and_no_count() 
     assert!(told.contains("began before the capture"), "{told}");
     // The other end had been open as long.
     assert!(told.contains("which held the other end"), "{told}");
+}
+
+/// nginx's close_notify on an idle connection is no request, though its handshake was not
+/// seen.
+#[test]
+fn over_tls_neither_count_nor_reuse_are_claimed_and_a_farewell_is_no_request() {
+    let _alone = alone();
+    for version in Version::ALL {
+        let identity = Identity::self_signed("lab.test").unwrap();
+        let tls = Tls::new(&identity, &[version]).unwrap();
+        let habits = Habits {
+            idle: Some(Idle {
+                after: IDLE,
+                means: Means::Fin,
+            }),
+            ..Habits::default()
+        };
+        let backend = Backend::start_tls(IPV4, habits, tls).unwrap();
+        let upstream = Upstream::new("app", backend.address())
+            .keepalive(8)
+            .with(&format!("proxy_ssl_protocols {};", version.name()))
+            .with("proxy_next_upstream off;")
+            .over_tls();
+        let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
+        let hold = backend.hold_closes();
+        let mut clients = pooled(&nginx, &backend, 4);
+        let mut bench = Bench::before(nginx, &[]);
+        let refusal = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
+        let request = Request::get("/app/refused").asking(refusal);
+        assert_eq!(clients[0].ask(&request).unwrap().status, 502);
+        drop(hold);
+        backend
+            .wait_until("the closes", PATIENCE, |records| {
+                records.iter().all(|record| !record.is_open())
+            })
+            .unwrap();
+        bench.wait_until_closed(backend.address());
+        let report = bench.report();
+        assert_eq!(report.incidents.len(), 1, "{version:?}");
+        let incident = &report.incidents[0];
+        let connection = incident.connection.as_ref().unwrap();
+        assert!(connection.first_seen_mid_life, "{incident:?}");
+        assert_eq!(connection.requests, None, "{incident:?}");
+        assert_eq!(connection.requests_at_least, None, "{incident:?}");
+        let told = incident.evidence.join("\n");
+        assert!(!told.contains("first request"), "{told}");
+        let seen = records(&bench.trace(), "connection");
+        assert_eq!(seen.len(), 4, "{version:?}: {seen:#?}");
+        for record in seen {
+            let refused = record["local"] == connection.local.to_string();
+            let exchanges = if refused { 2 } else { 1 };
+            assert_eq!(record["exchanges"], exchanges, "{version:?}: {record:#}");
+            assert_eq!(record["first_seen_mid_life"], true);
+        }
+    }
 }
 
 const IDLE: Duration = Duration::from_millis(1000);
