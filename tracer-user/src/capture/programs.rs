@@ -112,7 +112,7 @@ fn telling_line(log: &str) -> &str {
         .unwrap_or("the verifier said nothing")
 }
 
-pub(super) pub(super) fn why(error: &ProgramError) -> String {
+pub(super) fn why(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,
