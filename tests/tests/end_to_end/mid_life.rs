@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::backend::{Backend, Connection, Habits, IPV4, IPV6, Idle, Why};
@@ -226,7 +228,7 @@ fn a_request_in_flight_when_the_capture_began_has_its_connection_and_no_count() 
     let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
     let mut client = Client::connect(nginx.address()).unwrap();
     let ((waits, waiting), (close, closing)) = (channel(), channel());
-    let backend = std::thread::spawn(move || leaving_one_waiting(&listener, &waits, &closing));
+    let backend = thread::spawn(move || leaving_one_waiting(&listener, &waits, &closing));
     let request = Request::get("/app/answered");
     assert_eq!(client.ask(&request).unwrap().status, 200);
     client.send(&Request::get("/app/waiting")).unwrap();
@@ -248,6 +250,94 @@ fn a_request_in_flight_when_the_capture_began_has_its_connection_and_no_count() 
     assert!(told.contains("began before the capture"), "{told}");
     // The other end had been open as long.
     assert!(told.contains("which held the other end"), "{told}");
+}
+
+/// Clients that ask one request after the other until they are told to stop.
+fn in_full_use<T>(nginx: SocketAddr, clients: usize, meanwhile: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut client = Client::connect(nginx).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let response = client.ask(&Request::get("/app/x")).unwrap();
+                    assert_eq!(response.status, 200);
+                }
+            });
+        }
+        let given = meanwhile();
+        stop.store(true, Ordering::Relaxed);
+        given
+    })
+}
+
+/// Whatever nginx does with a connection in the moment in which it is taken over: what
+/// came before stands for one exchange, or for two if the second was under way, and what
+/// comes after is counted once.
+#[test]
+fn connections_in_full_use_when_the_capture_begins_lose_no_request_and_count_none_twice() {
+    let _alone = alone();
+    let idle = Some(Idle {
+        after: IDLE,
+        means: Means::Fin,
+    });
+    let habits = Habits {
+        idle,
+        ..Habits::default()
+    };
+    let backend = Backend::start(IPV4, habits).unwrap();
+    let nginx = nginx_before(&backend);
+    let requests = |records: &[Connection]| -> usize {
+        records.iter().map(|record| record.requests.len()).sum()
+    };
+    let address = nginx.address();
+    let mut bench = in_full_use(address, 16, || {
+        let bench = Bench::before(nginx, &[]);
+        let before = requests(&backend.connections());
+        backend
+            .wait_until("more requests", PATIENCE, |records| {
+                requests(records) >= before + 200
+            })
+            .unwrap();
+        bench
+    });
+    backend
+        .wait_until("the closes", PATIENCE, |records| {
+            records.iter().all(|record| !record.is_open())
+        })
+        .unwrap();
+    bench.wait_until_closed(backend.address());
+    bench.report();
+    let truth = backend.connections();
+    let mut taken_over = 0;
+    for record in records(&bench.trace(), "connection") {
+        let number = |name: &str| record[name].as_u64().unwrap_or(0);
+        let local = record["local"].as_str().unwrap();
+        // Ports may be used again: the last with this one is the one that was open.
+        let truth = truth
+            .iter()
+            .rev()
+            .find(|truth| truth.remote.to_string() == local)
+            .unwrap();
+        let opened_ns = number("opened_ns");
+        let after = truth
+            .requests
+            .iter()
+            .filter(|request| request.arrived_ns > opened_ns)
+            .count() as u64;
+        let counted = number("exchanges");
+        if record["first_seen_mid_life"] == true {
+            taken_over += 1;
+            // A request that the worker was just sending arrives later and was before.
+            let before = counted.checked_sub(after);
+            assert!(matches!(before, Some(1 | 2)), "{before:?}: {record:#}");
+        } else {
+            assert_eq!(counted, truth.requests.len() as u64, "{record:#}");
+        }
+        assert_eq!(number("exchanges_at_end"), counted, "{record:#}");
+        assert_eq!(record["awaiting_at_end"], false, "{record:#}");
+    }
+    assert!(taken_over >= 8, "{taken_over} connections were taken over");
 }
 
 /// nginx's close_notify on an idle connection is no request, though its handshake was not
