@@ -23,6 +23,7 @@ mod listeners;
 mod local_backends;
 mod logs;
 mod logs_without_files;
+mod mid_life;
 mod retries;
 mod tls;
 mod tls_counts;

@@ -4,6 +4,7 @@
 mod attempts;
 mod causes;
 mod matching;
+mod mid_life;
 mod owners;
 mod path;
 mod properties;
