@@ -16,8 +16,10 @@ pub const LOG_HAS_FILE_NAME: usize = 1;
 pub const EXECVE: usize = 2;
 /// See [`EXECVE`].
 pub const EXECVEAT: usize = 3;
+/// 1 if the backends' sides of connections on this host are left alone.
+pub const NO_LOCAL_BACKENDS: usize = 4;
 /// Length of the global `SETTINGS`.
-pub const SETTINGS: usize = 4;
+pub const SETTINGS: usize = 5;
 
 /// Slots of the thread table; a thread's slot is its id modulo this.
 pub const THREADS: usize = 4096;

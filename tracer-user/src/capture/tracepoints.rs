@@ -10,8 +10,8 @@ pub(super) struct Tracepoint {
     pub(super) instead: Option<&'static str>,
 }
 
-/// All of them.
-pub(super) const TRACEPOINTS: &[Tracepoint] = &[
+/// Those of a capture of nginx.
+pub(super) const OF_NGINX: &[Tracepoint] = &[
     Tracepoint {
         program: "whoclosed_state",
         tracepoint: "inet_sock_set_state",
@@ -67,6 +67,45 @@ pub(super) const TRACEPOINTS: &[Tracepoint] = &[
         required: false,
         without: "a backend's process that closes its connections before it ends is not known \
                   to have ended",
+        instead: None,
+    },
+];
+
+/// Those of a capture on a backend's host.
+pub(super) const OF_BACKEND: &[Tracepoint] = &[
+    Tracepoint {
+        program: "whoclosed_b_set",
+        tracepoint: "inet_sock_set_state",
+        required: true,
+        without: "no connection can be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_b_end",
+        tracepoint: "tcp_destroy_sock",
+        required: true,
+        without: "the end of reset connections cannot be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_b_ri",
+        tracepoint: "tcp_receive_reset",
+        required: false,
+        without: "the time at which an RST arrived is not known",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_b_rr",
+        tracepoint: "tcp_send_reset",
+        required: false,
+        without: "RSTs that this host sends are not seen",
+        instead: Some("whoclosed_b_ro"),
+    },
+    Tracepoint {
+        program: "whoclosed_exit",
+        tracepoint: "sched_process_exit",
+        required: false,
+        without: "a process that closes its connections before it ends is not known to have ended",
         instead: None,
     },
 ];

@@ -72,9 +72,17 @@ pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
 pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
     let close = case.peer_close().filter(|_| by_its_own_call(case))?;
     Some(format!(
-        "process {} ({}), which held the other end, closed the connection by a call and lived on",
-        close.pid, close.comm
+        "process {} ({}){}, which held the other end, closed the connection by a call and lived on",
+        close.pid,
+        close.comm,
+        on_host(close)
     ))
+}
+
+/// Where the process ran, if another capture saw it.
+fn on_host(close: &PeerClose) -> String {
+    let host = close.host.as_deref();
+    host.map_or_else(String::new, |host| format!(" on {host}"))
 }
 
 /// Is this the child of a process that serves the backend's connections itself? Between
@@ -104,7 +112,8 @@ impl Owner<'_> {
             comm,
             ..
         } = self.close;
-        format!("process {pid} ({comm}, child of {parent_pid})")
+        let on = on_host(self.close);
+        format!("process {pid} ({comm}, child of {parent_pid}){on}")
     }
 
     /// `was killed by SIGKILL (9)`.
