@@ -18,19 +18,24 @@ const CLOSE: i32 = 7;
 const CLOSE_WAIT: i32 = 8;
 const LAST_ACK: i32 = 9;
 
-/// `inet_sock_set_state`. A connection that came about by a SYN cookie goes through
+/// `inet_sock_set_state`, which two programs take: whichever comes second finds the change
+/// noted. A connection that came about by a SYN cookie goes through
 /// SYN_RECV too: the socket made for it begins there (`tcp_create_openreq_child`).
 #[inline(always)]
 pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
     match (from, to) {
         (SYN_RECV, ESTABLISHED) => {
-            if let Some(accepted) = find_or_begin(socket) {
+            if let Some(accepted) = find_or_begin(socket)
+                && accepted.established_ns == 0
+            {
                 accepted.established_ns = now();
                 accepted.first_seen_mid_life = 0;
             }
         }
         (ESTABLISHED, CLOSE_WAIT) => {
-            if let Some(accepted) = find_or_begin(socket) {
+            if let Some(accepted) = find_or_begin(socket)
+                && accepted.fin_received_ns == 0
+            {
                 accepted.fin_received_ns = now();
             }
         }
@@ -45,7 +50,9 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
         // administrator did it (tcp_reset, tcp_write_err, tcp_abort), which set an error
         // before. The RST that follows a close of unread bytes is still to come.
         (ESTABLISHED | CLOSE_WAIT, CLOSE) => {
-            if let Some(accepted) = find_or_begin(socket) {
+            if let Some(accepted) = find_or_begin(socket)
+                && accepted.closed_ns == 0
+            {
                 let error = socket.error();
                 if error == 0 {
                     closed(socket, accepted);

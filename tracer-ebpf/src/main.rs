@@ -56,6 +56,18 @@ fn whoclosed_state(context: BtfTracePointContext) -> i32 {
     0
 }
 
+// The same again. The kernel skips a program that runs already on the processor: a
+// softirq that changes a state while whoclosed_state is at work on another socket finds
+// it busy, but never both. Whichever comes second finds the change noted.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn whoclosed_twin(context: BtfTracePointContext) -> i32 {
+    let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
+    if let Some(cookie) = life::state_changed(socket(&context), from, to) {
+        debug!(&context, "connection {}: state {} to {}", cookie, from, to);
+    }
+    0
+}
+
 // tp_btf/sock_send_length
 // proto: struct sock *sk, int ret, int flags; since 6.3
 #[btf_tracepoint(function = "sock_send_length")]
@@ -120,13 +132,21 @@ fn whoclosed_exit(_: BtfTracePointContext) -> i32 {
     0
 }
 
-// The five that follow take the place of those above, but for the last, in a capture on a
+// Those that follow take the place of those above, but for the last, in a capture on a
 // backend's host.
 
 // tp_btf/inet_sock_set_state
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn whoclosed_b_set(context: BtfTracePointContext) -> i32 {
+    accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
+    0
+}
+
+// tp_btf/inet_sock_set_state
+// proto: the same; the twin of the one above, as whoclosed_twin is of whoclosed_state
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn whoclosed_b_two(context: BtfTracePointContext) -> i32 {
     accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
     0
 }

@@ -12,6 +12,7 @@ pub mod counters;
 mod diagnostics;
 pub mod host;
 mod listeners;
+mod missed_runs;
 mod open_connections;
 pub mod programs;
 mod progress;

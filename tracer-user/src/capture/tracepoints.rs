@@ -10,13 +10,41 @@ pub(super) struct Tracepoint {
     pub(super) instead: Option<&'static str>,
 }
 
+impl Tracepoint {
+    /// Name of the hook in traces and messages.
+    pub(super) fn hook(&self) -> String {
+        if TWINS.iter().any(|(_, twin)| self.program == *twin) {
+            format!("{} (second program)", self.tracepoint)
+        } else {
+            self.tracepoint.to_owned()
+        }
+    }
+}
+
+/// Sees each change of a TCP socket's state.
+pub(super) const STATE: &str = "whoclosed_state";
+/// So does this, for the changes at which the kernel skips the first.
+pub(super) const STATE_TWIN: &str = "whoclosed_twin";
+/// The same in a capture on a backend's host.
+const ACCEPTING: &str = "whoclosed_b_set";
+const ACCEPTING_TWIN: &str = "whoclosed_b_two";
+/// Programs of which the second takes what the first misses.
+pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
+
 /// Those of a capture of nginx.
 pub(super) const OF_NGINX: &[Tracepoint] = &[
     Tracepoint {
-        program: "whoclosed_state",
+        program: STATE,
         tracepoint: "inet_sock_set_state",
         required: true,
         without: "no connection can be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: STATE_TWIN,
+        tracepoint: "inet_sock_set_state",
+        required: false,
+        without: "a change of state that comes in the middle of another is lost",
         instead: None,
     },
     Tracepoint {
@@ -74,10 +102,17 @@ pub(super) const OF_NGINX: &[Tracepoint] = &[
 /// Those of a capture on a backend's host.
 pub(super) const OF_BACKEND: &[Tracepoint] = &[
     Tracepoint {
-        program: "whoclosed_b_set",
+        program: ACCEPTING,
         tracepoint: "inet_sock_set_state",
         required: true,
         without: "no connection can be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: ACCEPTING_TWIN,
+        tracepoint: "inet_sock_set_state",
+        required: false,
+        without: "a change of state that comes in the middle of another is lost",
         instead: None,
     },
     Tracepoint {
