@@ -99,14 +99,22 @@ impl Capture {
     /// # Errors
     /// If it ends, or never says that it captures.
     pub fn start(master: u32, output: &Path, more: &[&str]) -> Result<Self> {
+        let master = master.to_string();
+        Self::of(&["--nginx", &master], output, more)
+    }
+
+    /// Starts `capture --role backend --port PORT --output OUTPUT` likewise.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn of_backend(port: u16, output: &Path) -> Result<Self> {
+        let port = port.to_string();
+        Self::of(&["--role", "backend", "--port", &port], output, &[])
+    }
+
+    fn of(whose: &[&str], output: &Path, more: &[&str]) -> Result<Self> {
         let mut command = processes::bound_to_us(&binary()?);
-        command.args([
-            "capture",
-            "--duration",
-            "600s",
-            "--nginx",
-            &master.to_string(),
-        ]);
+        command.args(["capture", "--duration", "600s"]).args(whose);
         command.arg("--output").arg(output).args(more);
         let mut running = Running::start(&mut command)?;
         running.await_line(CAPTURING)?;

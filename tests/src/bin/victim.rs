@@ -11,10 +11,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size_force};
 
 /// Bytes of the request's body.
 const BODY: usize = 1024;
+/// The same in the mode that leaves much of it unread, and room for it in the kernel.
+const MUCH: usize = 1 << 20;
+const ROOM: usize = 8 << 20;
 
 fn say(what: impl std::fmt::Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
@@ -37,6 +40,14 @@ fn arrived(stream: &TcpStream) -> io::Result<usize> {
         }
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Waits until so many bytes are there to be read.
+fn all_there(stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    while rustix::io::ioctl_fionread(stream)? < bytes as u64 {
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 fn wait() -> ! {
@@ -71,11 +82,20 @@ fn main() -> io::Result<()> {
     }
     let address = arguments.next();
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0"))?;
+    if mode == "much-unread" {
+        set_socket_recv_buffer_size_force(&listener, ROOM)?;
+    }
     say(listener.local_addr()?)?;
     let (mut stream, peer) = listener.accept()?;
     let head = arrived(&stream)?;
-    let read = if mode == "unread" { head } else { head + BODY };
+    let read = match mode.as_str() {
+        "unread" | "much-unread" => head,
+        _ => head + BODY,
+    };
     stream.read_exact(&mut vec![0; read])?;
+    if mode == "much-unread" {
+        all_there(&stream, MUCH)?;
+    }
     say(peer)?;
     match mode.as_str() {
         // For whoever kills it.
@@ -83,7 +103,7 @@ fn main() -> io::Result<()> {
         "abort" => std::process::abort(),
         "exit" => std::process::exit(3),
         // By a call, with the request's body unread.
-        "unread" => drop(stream),
+        "unread" | "much-unread" => drop(stream),
         // By a call, with an RST that nothing asked for.
         "reset" => {
             set_socket_linger(&stream, Some(Duration::ZERO))?;

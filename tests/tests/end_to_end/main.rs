@@ -23,5 +23,6 @@ mod logs;
 mod retries;
 mod tls;
 mod trace_files;
+mod two_hosts;
 mod unprivileged;
 mod unusual_nginx;

@@ -7,9 +7,6 @@ mod offset;
 mod pairs;
 mod traces;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 

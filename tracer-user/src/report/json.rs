@@ -76,6 +76,7 @@ impl<F: Formatter> Formatter for Visible<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::model::Report;
     use crate::report::text::samples;
 
     fn rendered(report: &Report, pretty: bool) -> String {
