@@ -202,10 +202,9 @@ fn a_megabyte_left_unread_on_another_host_is_named_from_two_traces() {
     assert_eq!(seen.accepted["exit"], Value::Null);
     assert_eq!(seen.accepted["unread_bytes"], MEGABYTE);
     assert!(seen.accepted["rst_sent_ns"].is_u64(), "{}", seen.accepted);
-    let incident = &seen.incident;
-    assert_eq!(incident["cause"], "request-too-large", "{incident:#}");
-    let evidence = incident["evidence"].to_string();
-    assert!(evidence.contains("1,048,576 bytes"), "{evidence}");
+    // No other request tells whether it was for its size.
+    let left = "left 1,048,576 bytes of nginx's unread";
+    seen.is("closed-without-answer", "likely", left);
 }
 
 /// What nginx's side asks for goes to another port there than the one that it knows.

@@ -75,12 +75,12 @@ pub fn join(nginx: &Nginx, backends: &[Backend]) -> Join {
         }
         join.report(nginx, backend, &pairs);
     }
-    join.unwatched = nginx
+    let not_joined = nginx
         .connections
         .iter()
         .filter(|ours| served.contains(&ours.remote) && !watched.contains(&ours.cookie))
-        .map(|ours| ours.cookie)
-        .collect();
+        .map(|ours| ours.cookie);
+    join.unwatched.extend(not_joined);
     join.timed.sort_by_key(|(ns, _)| std::cmp::Reverse(*ns));
     join
 }
@@ -129,33 +129,41 @@ impl Join {
         numbers: &HashMap<u32, u64>,
     ) {
         let mut processes: BTreeMap<(SocketAddr, u32), BackendProcess> = BTreeMap::new();
+        let alike = |pid: u32| numbers.get(&pid).is_some_and(|hosts| *hosts > 1);
+        let mut left_out = 0;
         for (ours, accepted) in &pairs.joined {
             // This host's own capture saw the other end.
             if nginx.followed.contains(&ours.cookie) {
                 continue;
             }
-            if let Some(close) = close(ours, accepted, backend, offset) {
+            let close = close(ours, accepted, backend, offset);
+            // Whether that process lived on could not be told from what became of the
+            // other one.
+            if accepted.exit.is_none() && accepted.pid.is_some_and(alike) {
+                left_out += u64::from(close.is_some());
+                self.unwatched.insert(ours.cookie);
+                continue;
+            }
+            if let Some(close) = close {
                 self.closes.insert(ours.cookie, close);
             }
             if let Some(process) = process(ours, accepted, offset) {
                 add(&mut processes, ours.remote, process);
             }
         }
-        let mut alike = 0;
         let held: BTreeSet<u32> = processes.keys().map(|(_, pid)| *pid).collect();
         for exit in backend.exits.iter().filter(|exit| held.contains(&exit.pid)) {
-            if numbers.get(&exit.pid) == Some(&1) {
+            if !alike(exit.pid) {
                 let (ns, _) = offset.convert(exit.ns);
                 let exit = BackendExit { ns, ..exit.clone() };
                 self.timed.push((ns, Record::BackendExit(exit)));
-            } else {
-                alike += 1;
             }
         }
-        if alike > 0 {
+        if left_out > 0 {
             self.notes.push(format!(
-                "{} on {} had the number of a process on another host: how it ended was left out",
-                counted(alike, "process", "processes"),
+                "{} by processes on {} whose numbers processes of another host have too: left out, \
+                 for the two cannot be told apart",
+                counted(left_out, "connection was closed", "connections were closed"),
                 host(backend)
             ));
         }

@@ -92,17 +92,22 @@ impl<'a> Same<'a> {
             return None;
         };
         let established = ours.established_ns?;
-        let sent = sent_first(accepted);
-        // A FIN comes from nobody else; an RST may.
+        let most_ns = difference(accepted.established_ns?, established)?;
+        // A FIN comes from nobody else; an RST may, and then what the backend's host sent
+        // contradicts the handshake.
         let least = match (ours.fin_received_ns, ours.rst_received_ns) {
             (Some(fin), rst) if rst.is_none_or(|rst| fin < rst) => {
-                sent.and_then(|sent| difference(sent, fin))
+                sent_first(accepted).and_then(|sent| difference(sent, fin))
             }
+            (None, Some(rst)) => accepted
+                .rst_sent_ns
+                .and_then(|sent| difference(sent, rst))
+                .filter(|least| *least <= most_ns),
             _ => None,
         };
         Some(Sample {
             at_ns: established,
-            most_ns: difference(accepted.established_ns?, established)?,
+            most_ns,
             least_ns: least,
             round_trip_ns: established.saturating_sub(ours.opened_ns),
         })

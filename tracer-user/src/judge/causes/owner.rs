@@ -72,12 +72,22 @@ pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
 /// The same, in a sentence.
 pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
     let close = case.peer_close().filter(|_| by_its_own_call(case))?;
+    let unread = match close.unread_bytes {
+        0 => String::new(),
+        bytes => format!(
+            "; it left {} of nginx's unread, so its host sent an RST",
+            counted(u64::from(bytes), "byte", "bytes")
+        ),
+    };
     Some(format!(
-        "process {} ({}){}, which held the other end, closed the connection by a call and lived on",
-        close.pid,
-        close.comm,
-        on_host(close)
+        "{}, which held the other end, closed the connection by a call and lived on{unread}",
+        short_name(close)
     ))
+}
+
+/// `process 4711 (gunicorn)`, and where it ran if that was another host.
+pub(super) fn short_name(close: &PeerClose) -> String {
+    format!("process {} ({}){}", close.pid, close.comm, on_host(close))
 }
 
 /// Where the process ran, if another capture saw it.

@@ -69,9 +69,10 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         evidence: sentences([
             how_it_ended(case),
             in_flight(case),
-            unread.map(|unread| {
+            unread.zip(case.peer_close()).map(|(unread, close)| {
                 format!(
-                    "the backend's process closed with {} of it unread",
+                    "{} closed with {} of it unread",
+                    owner::short_name(close),
                     counted(u64::from(unread), "byte", "bytes")
                 )
             }),
