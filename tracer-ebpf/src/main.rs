@@ -14,6 +14,7 @@ mod kernel;
 mod life;
 mod log_call;
 mod maps;
+mod mid_life;
 mod open_connections;
 mod owner;
 mod peers;

@@ -88,6 +88,9 @@ pub struct Capture {
     /// Form of the report
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// Attach nothing to nginx's binary: lines are matched to connections by their order
+    #[arg(long)]
+    pub no_uprobe: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
@@ -103,10 +106,11 @@ impl Capture {
     /// What does not fit, in a sentence.
     pub fn check(&self) -> Result<(), String> {
         let given = match self.role {
-            Role::Nginx => [("--port", !self.port.is_empty()), ("", false), ("", false)],
-            Role::Backend => [
+            Role::Nginx => vec![("--port", !self.port.is_empty())],
+            Role::Backend => vec![
                 ("--nginx", self.nginx.is_some()),
                 ("--error-log", !self.error_log.is_empty()),
+                ("--no-uprobe", self.no_uprobe),
                 ("--no-local-backends", self.no_local_backends),
             ],
         };

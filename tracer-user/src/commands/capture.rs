@@ -29,6 +29,7 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
         names: arguments.nginx_names(),
         nginx: arguments.nginx,
         no_local_backends: arguments.no_local_backends,
+        no_uprobe: arguments.no_uprobe,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;
