@@ -18,8 +18,8 @@ use tracer_user::judge::{self, Judge};
 use tracer_user::report::model::Report;
 use tracer_user::trace::reader::Trace;
 use tracer_user::trace::record::{
-    Accepted, AcceptedEnd, Anchor, BackendProcess, Capture, Connection, ConnectionEnd, PeerClose,
-    Record, Role,
+    Accepted, AcceptedEnd, Anchor, BackendExit, BackendProcess, Capture, Connection, ConnectionEnd,
+    Exit, PeerClose, Record, Role,
 };
 
 /// A recorded run at addresses that are no host's own.
@@ -98,6 +98,20 @@ fn accepted(
 
 /// One trace as two.
 fn apart(records: &[Record], ahead_ns: i64) -> (Vec<Record>, Backend) {
+    let (nginx, theirs) = taken_apart(records, ahead_ns);
+    (nginx, backend(theirs))
+}
+
+/// A trace of a backend's host.
+fn backend(records: Vec<Record>) -> Backend {
+    let mut backend = Backend::new("backend.trace".to_owned());
+    for record in records {
+        backend.push(record);
+    }
+    backend
+}
+
+fn taken_apart(records: &[Record], ahead_ns: i64) -> (Vec<Record>, Vec<Record>) {
     let closes: HashMap<u64, PeerClose> = records
         .iter()
         .filter_map(|record| match record {
@@ -121,12 +135,11 @@ fn apart(records: &[Record], ahead_ns: i64) -> (Vec<Record>, Backend) {
             .filter(|process| SocketAddr::new(process.address, process.port) == connection.remote);
         there.find(|process| (process.first_ns..=process.last_ns).contains(&closed))
     };
-    let mut backend = Backend::new("backend.trace".to_owned());
-    backend.push(Record::Capture(Box::new(Capture {
+    let mut backend = vec![Record::Capture(Box::new(Capture {
         role: Role::Backend,
         host: "app-1".to_owned(),
         ..Capture::default()
-    })));
+    }))];
     let mut nginx = Vec::new();
     for record in records {
         match record {
@@ -252,4 +265,136 @@ fn without_the_backends_trace_the_processes_are_not_named() {
     };
     assert_eq!(count(&alone), 0);
     assert!(count(&together(nginx, backend)) > 0);
+}
+
+/// The report, and that of nginx's trace by itself.
+fn both(nginx: Vec<Record>, theirs: Vec<Record>) -> (Report, Report) {
+    let alone = judge::judge(nginx.clone()).finish(Vec::new()).report;
+    (together(nginx, backend(theirs)), alone)
+}
+
+#[test]
+fn behind_a_translation_nothing_is_joined_and_that_is_said() {
+    let (nginx, mut theirs) = taken_apart(&recorded("killed"), 1_000_000);
+    for record in &mut theirs {
+        if let Record::Accepted(accepted) = record {
+            accepted.local.set_port(accepted.local.port() ^ 1);
+        }
+    }
+    let (report, alone) = both(nginx, theirs);
+    assert_eq!(verdicts(&report), verdicts(&alone));
+    assert_eq!(report.joined[0].connections, 0);
+    assert_eq!(report.joined[0].clock_offset_ms, None);
+    let notes = report.notes.join("\n");
+    assert!(notes.contains("share no address pair"), "{notes}");
+}
+
+#[test]
+fn equal_pairs_in_two_namespaces_are_left_out_and_counted() {
+    let (nginx, mut theirs) = taken_apart(&recorded("killed"), 1_000_000);
+    let twins: Vec<Record> = theirs
+        .iter()
+        .filter_map(|record| match record {
+            Record::Accepted(accepted) if accepted.exit.is_some() => {
+                let mut twin = accepted.clone();
+                twin.netns += 1;
+                twin.cookie += 1_000_000;
+                Some(Record::Accepted(twin))
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(!twins.is_empty());
+    let many = twins.len() as u64;
+    theirs.extend(twins);
+    let (report, _) = both(nginx, theirs);
+    assert_eq!(report.joined[0].ambiguous, many, "{:?}", report.joined);
+    assert!(report.joined[0].connections > 0);
+    let evidence = report.incidents.iter().flat_map(|one| &one.evidence);
+    assert_eq!(evidence.filter(|text| text.contains("SIGKILL")).count(), 0);
+    assert!(report.notes.iter().any(|note| note.contains("used again")));
+}
+
+#[test]
+fn loopback_addresses_of_two_hosts_are_not_the_same() {
+    let trace = fixture::trace(&fixture::folder().join("killed"));
+    let records: Vec<Record> = Trace::open(&trace).unwrap().map(Result::unwrap).collect();
+    let (nginx, theirs) = taken_apart(&records, 1_000_000);
+    let (report, alone) = both(nginx, theirs);
+    assert_eq!(verdicts(&report), verdicts(&alone));
+    assert_eq!(report.joined[0].connections, 0);
+    assert!(report.notes.iter().any(|note| note.contains("loopback")));
+}
+
+#[test]
+fn a_backend_that_was_not_watched_at_the_time_is_not_said_to_have_lived_on() {
+    // An RST that came from between, while the backend's socket was open.
+    let records = recorded("middlebox_reset");
+    let (nginx, theirs) = taken_apart(&records, 1_000_000);
+    let said = |report: &Report| {
+        let evidence = report.incidents.iter().flat_map(|one| &one.evidence);
+        let open = evidence.filter(|text| text.contains("own socket was still open"));
+        open.count()
+    };
+    let failed: HashSet<String> = {
+        let report = judge::judge(records.clone()).finish(Vec::new()).report;
+        let failed = report
+            .incidents
+            .iter()
+            .filter_map(|one| one.connection.as_ref());
+        failed.map(|connection| connection.local.clone()).collect()
+    };
+    let unwatched: Vec<Record> = theirs
+        .iter()
+        .filter(|record| match record {
+            Record::Accepted(accepted) => {
+                let remote =
+                    SocketAddr::new(accepted.remote.ip().to_canonical(), accepted.remote.port());
+                !failed.contains(&remote.to_string())
+            }
+            _ => true,
+        })
+        .cloned()
+        .collect();
+    assert!(unwatched.len() < theirs.len());
+    assert_eq!(said(&both(nginx, unwatched).0), 0);
+}
+
+#[test]
+fn processes_of_two_hosts_with_one_number_are_not_taken_for_one_another() {
+    let (mut nginx, theirs) = taken_apart(&recorded("closed"), 1_000_000);
+    let closed = theirs.iter().find_map(|record| match record {
+        Record::Accepted(accepted) if accepted.fin_received_ns.is_none() => {
+            Some((accepted.pid?, accepted.closed_ns? - 1_000_000))
+        }
+        _ => None,
+    });
+    let (pid, ns) = closed.unwrap();
+    let named = |report: &Report| {
+        let evidence = report.incidents.iter().flat_map(|one| &one.evidence);
+        evidence
+            .filter(|text| text.contains(&format!("process {pid} (")))
+            .count()
+    };
+    assert!(named(&both(nginx.clone(), theirs.clone()).0) > 0);
+    // On nginx's host a process of that number is killed at that moment.
+    let end = nginx
+        .iter()
+        .position(|record| matches!(record, Record::End(_)));
+    let killed = BackendExit {
+        ns: ns + 1_000_000,
+        pid,
+        parent_pid: 1,
+        comm: "other".to_owned(),
+        exit: Exit::Signal(9),
+    };
+    nginx.insert(end.unwrap(), Record::BackendExit(killed));
+    let (report, _) = both(nginx, theirs);
+    assert_eq!(named(&report), 0);
+    assert!(
+        report
+            .notes
+            .iter()
+            .any(|note| note.contains("cannot be told apart"))
+    );
 }

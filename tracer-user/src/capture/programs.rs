@@ -27,6 +27,15 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// second; a power of two.
 const RING_BYTES: u32 = 8 << 20;
 
+/// Maps that a capture on a backend's host looks into.
+const OF_BACKENDS: [&str; 6] = [
+    "ACCEPTED",
+    "RECORDS",
+    "BACKEND_PORTS",
+    "WATCHED_EXITS",
+    "LOSS",
+    "AYA_LOGS",
+];
 /// Port numbers.
 const PORTS: usize = 1 << 16;
 
@@ -208,6 +217,7 @@ impl Programs {
             this.attach_tracepoint(tracepoint, &btf)?;
         }
         this.load_open_connections(open, &btf);
+        this.drop_unused_maps(options.role);
         Ok(this)
     }
 
@@ -251,6 +261,22 @@ impl Programs {
         program.load(tracepoint, btf)?;
         program.attach()?;
         Ok(())
+    }
+
+    /// Lets go of the maps of the other role's programs, which are not loaded.
+    fn drop_unused_maps(&mut self, role: Role) {
+        let unused: Vec<String> = self
+            .ebpf
+            .maps()
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| match role {
+                Role::Nginx => name == "ACCEPTED",
+                Role::Backend => !name.starts_with('.') && !OF_BACKENDS.contains(&name.as_str()),
+            })
+            .collect();
+        for name in unused {
+            drop(self.ebpf.take_map(&name));
+        }
     }
 
     fn load_open_connections(&mut self, program: &str, btf: &Btf) {

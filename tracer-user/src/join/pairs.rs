@@ -93,15 +93,16 @@ impl<'a> Same<'a> {
         };
         let established = ours.established_ns?;
         let most_ns = difference(accepted.established_ns?, established)?;
-        // A FIN comes from nobody else; an RST may, and then what the backend's host sent
-        // contradicts the handshake.
+        // The close, for the kernel notes an RST after it has sent it. A FIN comes from
+        // nobody else; an RST may, and then the close contradicts the handshake.
+        let closed = sent_first(accepted);
         let least = match (ours.fin_received_ns, ours.rst_received_ns) {
             (Some(fin), rst) if rst.is_none_or(|rst| fin < rst) => {
-                sent_first(accepted).and_then(|sent| difference(sent, fin))
+                closed.and_then(|closed| difference(closed, fin))
             }
-            (None, Some(rst)) => accepted
-                .rst_sent_ns
-                .and_then(|sent| difference(sent, rst))
+            (None, Some(rst)) => closed
+                .filter(|_| accepted.rst_sent_ns.is_some())
+                .and_then(|closed| difference(closed, rst))
                 .filter(|least| *least <= most_ns),
             _ => None,
         };
