@@ -99,22 +99,29 @@ impl Capture {
     /// # Errors
     /// If it ends, or never says that it captures.
     pub fn start(master: u32, output: &Path, more: &[&str]) -> Result<Self> {
-        let master = master.to_string();
-        Self::of(&["--nginx", &master], output, more)
+        Self::start_of(&["--nginx", &master.to_string()], output, more)
     }
 
     /// Starts `capture --role backend --port PORT --output OUTPUT` likewise.
     ///
     /// # Errors
-    /// As above.
+    /// As [`Capture::start`].
     pub fn of_backend(port: u16, output: &Path) -> Result<Self> {
         let port = port.to_string();
-        Self::of(&["--role", "backend", "--port", &port], output, &[])
+        Self::start_of(&["--role", "backend", "--port", &port], output, &[])
     }
 
-    fn of(whose: &[&str], output: &Path, more: &[&str]) -> Result<Self> {
+    /// The same of every nginx whose binary has this name.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn start_named(name: &str, output: &Path, more: &[&str]) -> Result<Self> {
+        Self::start_of(&["--process-name", name], output, more)
+    }
+
+    fn start_of(which: &[&str], output: &Path, more: &[&str]) -> Result<Self> {
         let mut command = processes::bound_to_us(&binary()?);
-        command.args(["capture", "--duration", "600s"]).args(whose);
+        command.args(["capture", "--duration", "600s"]).args(which);
         command.arg("--output").arg(output).args(more);
         let mut running = Running::start(&mut command)?;
         running.await_line(CAPTURING)?;

@@ -19,6 +19,8 @@ pub enum Kind {
     BackendExit = 5,
     /// [`crate::accepted::Accepted`]
     Accepted = 6,
+    /// [`crate::written::Written`]
+    Written = 9,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             4 => Ok(Self::PeerClose),
             5 => Ok(Self::BackendExit),
             6 => Ok(Self::Accepted),
+            9 => Ok(Self::Written),
             other => Err(DecodeError::Kind(other)),
         }
     }

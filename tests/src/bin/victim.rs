@@ -1,6 +1,7 @@
 //! A backend that is a process of its own, takes one request and ends as its first
-//! argument says. The second, if there is one, says where it listens. It prints the
-//! address where it does, then that of the connection as soon as the request is there.
+//! argument says. The second says how long the request's body is, the third, if there is
+//! one, where it listens. It prints the address where it does, then that of the connection
+//! as soon as the request is there.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,13 +12,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size_force};
+use rustix::net::sockopt;
 
-/// Bytes of the request's body.
-const BODY: usize = 1024;
-/// The same in the mode that leaves much of it unread, and room for it in the kernel.
-const MUCH: usize = 1 << 20;
-const ROOM: usize = 8 << 20;
+/// Bytes that a request's head may have.
+const HEAD: usize = 65_536;
 
 fn say(what: impl std::fmt::Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
@@ -26,28 +24,20 @@ fn say(what: impl std::fmt::Display) -> io::Result<()> {
 }
 
 /// Length of the request's head, once it and the body have arrived.
-fn arrived(stream: &TcpStream) -> io::Result<usize> {
-    let mut buffer = [0; 65_536];
+fn arrived(stream: &TcpStream, body: usize) -> io::Result<usize> {
+    let mut buffer = vec![0; HEAD + body];
     loop {
         let length = stream.peek(&mut buffer)?;
         let head = buffer[..length]
             .windows(4)
             .position(|bytes| bytes == b"\r\n\r\n");
         if let Some(head) = head
-            && length >= head + 4 + BODY
+            && length >= head + 4 + body
         {
             return Ok(head + 4);
         }
         thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// Waits until so many bytes are there to be read.
-fn all_there(stream: &TcpStream, bytes: usize) -> io::Result<()> {
-    while rustix::io::ioctl_fionread(stream)? < bytes as u64 {
-        thread::sleep(Duration::from_millis(2));
-    }
-    Ok(())
 }
 
 fn wait() -> ! {
@@ -80,22 +70,18 @@ fn main() -> io::Result<()> {
         thread::sleep(Duration::from_millis(50));
         std::process::exit(4);
     }
+    let body = arguments.next().and_then(|bytes| bytes.parse().ok());
+    let body: usize = body.ok_or_else(|| io::Error::other("no length of the body"))?;
     let address = arguments.next();
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0"))?;
-    if mode == "much-unread" {
-        set_socket_recv_buffer_size_force(&listener, ROOM)?;
-    }
+    // All of it is to lie unread; accepted sockets inherit this. The kernel takes half of
+    // it for itself.
+    sockopt::set_socket_recv_buffer_size_force(&listener, 4 * (HEAD + body))?;
     say(listener.local_addr()?)?;
     let (mut stream, peer) = listener.accept()?;
-    let head = arrived(&stream)?;
-    let read = match mode.as_str() {
-        "unread" | "much-unread" => head,
-        _ => head + BODY,
-    };
+    let head = arrived(&stream, body)?;
+    let read = if mode == "unread" { head } else { head + body };
     stream.read_exact(&mut vec![0; read])?;
-    if mode == "much-unread" {
-        all_there(&stream, MUCH)?;
-    }
     say(peer)?;
     match mode.as_str() {
         // For whoever kills it.
@@ -103,10 +89,10 @@ fn main() -> io::Result<()> {
         "abort" => std::process::abort(),
         "exit" => std::process::exit(3),
         // By a call, with the request's body unread.
-        "unread" | "much-unread" => drop(stream),
+        "unread" => drop(stream),
         // By a call, with an RST that nothing asked for.
         "reset" => {
-            set_socket_linger(&stream, Some(Duration::ZERO))?;
+            sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
             drop(stream);
         }
         // By a call, and then by itself: from a thread beside others.

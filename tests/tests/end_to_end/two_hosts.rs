@@ -90,7 +90,7 @@ fn one_request(
     signal: Option<Signal>,
 ) -> Seen {
     let namespace = Namespace::create().unwrap();
-    let start = || Ok(Victim::start(mode, Some(namespace.ipv4())));
+    let start = || Ok(Victim::start(mode, body, Some(namespace.ipv4())));
     let mut victim = namespace.enter(start).unwrap();
     let backend = victim.address();
     let pid = victim.child.id();
@@ -198,12 +198,12 @@ fn a_lack_of_memory_on_another_host_is_named_from_two_traces() {
 #[test]
 fn a_megabyte_left_unread_on_another_host_is_named_from_two_traces() {
     let _alone = alone();
-    let seen = one_request("much-unread", MEGABYTE, None, None);
+    let seen = one_request("unread", MEGABYTE, None, None);
     assert_eq!(seen.accepted["exit"], Value::Null);
     assert_eq!(seen.accepted["unread_bytes"], MEGABYTE);
     assert!(seen.accepted["rst_sent_ns"].is_u64(), "{}", seen.accepted);
     // No other request tells whether it was for its size.
-    let left = "left 1,048,576 bytes of nginx's unread";
+    let left = "leaving 1,048,576 bytes of nginx's unread";
     seen.is("closed-without-answer", "likely", left);
 }
 
@@ -242,7 +242,7 @@ fn traces_from_both_sides_of_a_translation_are_not_joined() {
 #[test]
 fn a_backends_trace_by_itself_tells_how_its_connections_ended() {
     let _alone = alone();
-    let mut victim = Victim::start("unread", None);
+    let mut victim = Victim::start("unread", 1024, None);
     let backend = victim.address();
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace");

@@ -231,6 +231,9 @@ pub struct ProxyLocation {
     pub location: String,
     /// Argument of `proxy_pass` (or fastcgi_pass and so on) as written.
     pub pass: String,
+    /// Whose directive that is: `proxy`, `fastcgi`, `grpc`; absent in older traces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub module: String,
     /// Directive settings in force there by inheritance, as written, e.g.
     /// `proxy_read_timeout` to `5s`, `proxy_next_upstream` to `error timeout`.
     pub settings: BTreeMap<String, String>,
@@ -472,6 +475,10 @@ pub struct Line {
     /// The line was not UTF-8: `text` holds each byte as the code point of its number.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub latin1: bool,
+    /// The process that wrote it, on the host, where the kernel saw it being written:
+    /// for logs that are no files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
 }
 
 /// A worker process that started or ended during the capture.

@@ -72,15 +72,18 @@ pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
 /// The same, in a sentence.
 pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
     let close = case.peer_close().filter(|_| by_its_own_call(case))?;
-    let unread = match close.unread_bytes {
-        0 => String::new(),
-        bytes => format!(
-            "; it left {} of nginx's unread, so its host sent an RST",
-            counted(u64::from(bytes), "byte", "bytes")
-        ),
+    let unread = u64::from(close.unread_bytes);
+    let leaving = if unread > 0 {
+        format!(
+            ", leaving {} of nginx's unread,",
+            counted(unread, "byte", "bytes")
+        )
+    } else {
+        String::new()
     };
     Some(format!(
-        "{}, which held the other end, closed the connection by a call and lived on{unread}",
+        "{}, which held the other end, closed the connection by a call{leaving} and \
+         lived on",
         short_name(close)
     ))
 }

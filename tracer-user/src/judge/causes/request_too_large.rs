@@ -71,10 +71,13 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         evidence: sentences([
             how_it_ended(case),
             in_flight(case),
-            unread.zip(case.peer_close()).map(|(unread, close)| {
+            unread.map(|unread| {
+                let process = case.peer_close().map_or_else(
+                    || "the backend's process".to_owned(),
+                    |close| format!("{}, which held the other end,", owner::short_name(close)),
+                );
                 format!(
-                    "{} closed with {} of it unread",
-                    owner::short_name(close),
+                    "{process} closed with {} of it unread",
                     counted(u64::from(unread), "byte", "bytes")
                 )
             }),

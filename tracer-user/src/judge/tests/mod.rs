@@ -305,6 +305,7 @@ impl Said {
                 upstream = self.upstream,
             ),
             latin1: false,
+            pid: None,
         })
     }
 }
@@ -414,6 +415,7 @@ pub(super) fn judged_with(settings: &[(&str, &str)], records: Vec<Record>) -> Ju
         server_name: "app".to_owned(),
         location: "/".to_owned(),
         pass: "http://app".to_owned(),
+        module: "proxy".to_owned(),
         settings: place.into_iter().map(own).collect(),
     });
     let mut all = beginning_with(nginx);
