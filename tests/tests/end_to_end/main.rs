@@ -28,5 +28,6 @@ mod retries;
 mod tls;
 mod tls_counts;
 mod trace_files;
+mod two_hosts;
 mod unprivileged;
 mod unusual_nginx;

@@ -12,7 +12,7 @@ mod backends;
 mod bursts;
 mod case;
 mod causes;
-mod clock;
+pub(crate) mod clock;
 mod doubts;
 mod duplicates;
 mod end;
@@ -45,7 +45,7 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -125,8 +125,11 @@ pub struct Judge {
     /// Connections that ended, or were open at the end, with a request unanswered: when
     /// it began.
     unanswered: Recent<u64>,
-    /// The backends' own side, where it is on this host.
+    /// The backends' own side, where it is on this host, or another capture on its host
+    /// tells of it.
     peers: Peers,
+    /// Connections whose backends' side nobody watched, though that of others was.
+    unwatched: HashSet<u64>,
     queues: Queues,
     histories: BTreeMap<SocketAddr, History>,
     /// Backends of connections whose other end's record may still come.
@@ -134,6 +137,16 @@ pub struct Judge {
 }
 
 impl Judge {
+    /// A judge of a trace that is joined with others: the backends' sides of these
+    /// connections were not watched, whatever is known of others'.
+    #[must_use]
+    pub fn joined(unwatched: HashSet<u64>) -> Self {
+        Self {
+            unwatched,
+            ..Self::default()
+        }
+    }
+
     /// Takes one record, in the trace's order.
     pub fn push(&mut self, record: &Record) {
         self.order += 1;
@@ -191,7 +204,8 @@ impl Judge {
             Record::BackendExit(exit) => self.backend_exit(exit),
             Record::BackendProcess(process) => self.backend_process(process),
             Record::Listener(listener) => self.queues.full_one(listener),
-            Record::Trace(_) | Record::Unknown => {}
+            // Of a trace of another kind: `crate::join` makes of them what counts here.
+            Record::Accepted(_) | Record::Trace(_) | Record::Unknown => {}
         }
     }
 

@@ -149,6 +149,7 @@ mod tests {
                 attached,
                 reason: None,
             }],
+            ..Capture::default()
         }
     }
 

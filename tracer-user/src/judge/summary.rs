@@ -73,6 +73,7 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         summary: summary(judge, &incidents),
         upstreams: upstreams(judge, &incidents),
         advice: advice(&incidents, &verdicts),
+        joined: Vec::new(),
         notes,
         incidents,
     };

@@ -165,6 +165,7 @@ fn the_backends_process_and_its_end_are_told() {
         unread_bytes,
         received_bytes: 174,
         accepted,
+        host: None,
     };
     let told = |peer: PeerClose| {
         let events = events_of(&stale(), None, None, Some(&peer));

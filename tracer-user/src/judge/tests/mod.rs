@@ -86,7 +86,7 @@ pub(super) fn beginning_with(nginx: Nginx) -> Vec<Record> {
             start_ns: START,
             duration_ns: 60 * S,
             nginx: vec![nginx],
-            hooks: Vec::new(),
+            ..Capture::default()
         })),
         Record::Anchor(Anchor {
             monotonic_ns: START,
@@ -329,6 +329,7 @@ pub(super) fn peer_close(cookie: u64, ms: u64, exit: Option<Exit>) -> Record {
         unread_bytes: 0,
         received_bytes: 80,
         accepted: true,
+        host: None,
     }))
 }
 
