@@ -124,4 +124,18 @@ layout! {
     ARGUMENT_2 = "pt_regs".(ARGUMENT_MEMBERS[1]);
     /// See [`ARGUMENT_1`].
     ARGUMENT_3 = "pt_regs".(ARGUMENT_MEMBERS[2]);
+    /// TCP state.
+    STATE = "sock_common"."skc_state";
+    /// Next sequence number to send.
+    SND_NXT = "tcp_sock"."snd_nxt";
+    /// Bytes sent, those sent again included.
+    BYTES_SENT = "tcp_sock"."bytes_sent";
+    /// Bytes sent again.
+    BYTES_RETRANSMITTED = "tcp_sock"."bytes_retrans";
+    /// Bytes that the peer has acknowledged.
+    BYTES_ACKED = "tcp_sock"."bytes_acked";
+    /// The tick in which the last data came.
+    LAST_ARRIVAL = "inet_connection_sock"."icsk_ack"."lrcvtime";
+    /// The tick in which data was last sent.
+    LAST_DEPARTURE = "tcp_sock"."lsndtime";
 }

@@ -14,7 +14,7 @@ use tracer_ebpf::upstream::UpstreamKey;
 use tracer_ebpf::{histogram, loss};
 
 use crate::handshake::{self, Part};
-use crate::kernel::Socket;
+use crate::kernel::{self, Socket};
 use crate::threads::{self, now};
 use crate::{maps, owner, peers};
 
@@ -34,7 +34,9 @@ const MSG_PEEK: i32 = 2;
 const NS_PER_US: u64 = 1000;
 
 /// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
-/// cookie if it is an upstream connection's.
+/// cookie if it is an upstream connection's. Two programs bring each change here, one
+/// after the other on one processor; the second finds all done. No two changes in a row
+/// leave the same state, so the state last left tells.
 #[inline(always)]
 pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
     if from == CLOSE && to == SYN_SENT {
@@ -44,7 +46,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
         peers::state_changed(socket, from, to);
         return None;
     };
-    if connection.sent != 0 {
+    if connection.sent != 0 || connection.last_state == from as u8 {
         return None;
     }
     let cookie = connection.cookie;
@@ -52,12 +54,14 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
     match to {
         ESTABLISHED => established(socket, connection),
         CLOSE_WAIT => {
+            note_arrival(socket, connection);
             connection.fin_received_ns = now();
             connection.unacked_at_fin = socket.unacked();
             // The FIN itself has taken a sequence number by now.
             peer_ended(socket, connection, socket.unread().saturating_sub(1));
         }
         FIN_WAIT1 | LAST_ACK => {
+            note_arrival(socket, connection);
             connection.unread_at_close = unread(socket, connection);
             connection.unacked_at_close = socket.unacked();
             connection.closed_ns = now();
@@ -69,6 +73,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
             // the connection up: close() in SYN_SENT or with unread bytes, or a
             // connect() that failed in itself. The socket is destroyed right after.
             if connection.socket_error == 0 && connection.rst_received_ns == 0 {
+                note_arrival(socket, connection);
                 connection.unread_at_close = unread(socket, connection);
                 connection.unacked_at_close = socket.unacked();
                 connection.closed_ns = now();
@@ -84,6 +89,9 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
 fn begin(socket: Socket) -> Option<u64> {
     let owner = owner::current()?;
     let family = socket.tcp_family()?;
+    if maps::connection(socket).is_some_and(|connection| connection.sent == 0) {
+        return None;
+    }
     let Some(connection) = maps::new_connection(socket) else {
         maps::lost(loss::SOCKET_STORAGE);
         return None;
@@ -165,6 +173,19 @@ fn peer_ended(socket: Socket, connection: &mut Connection, unread: u32) {
     connection.awaiting_at_end = u8::from((sent || sending) && unread == 0);
 }
 
+/// A busy nginx reads data long after it came: the kernel's own note of that, at the end.
+/// What came and was not read is none of what nginx read last.
+#[inline(always)]
+fn note_arrival(socket: Socket, connection: &mut Connection) {
+    if connection.last_received_ns == 0 || connection.last_arrival_ns != 0 {
+        return;
+    }
+    let arrived = socket.last_arrival_ns();
+    if arrived != 0 && arrived + 2 * kernel::tick_ns() < connection.last_received_ns {
+        connection.last_arrival_ns = arrived;
+    }
+}
+
 #[inline(always)]
 fn unread(socket: Socket, connection: &Connection) -> u32 {
     if connection.established_ns == 0 {
@@ -188,6 +209,7 @@ pub(crate) fn reset_received(socket: Socket) {
     if connection.sent != 0 || connection.rst_received_ns != 0 {
         return;
     }
+    note_arrival(socket, connection);
     connection.unacked_at_rst = socket.unacked();
     if connection.fin_received_ns == 0 {
         peer_ended(socket, connection, socket.unread());
@@ -274,7 +296,10 @@ pub(crate) fn sent(socket: Socket, result: i32) {
             match handshake::part(connection.cookie) {
                 Part::Flight => return flight_sent(connection, result.unsigned_abs(), now),
                 Part::Farewell => return farewell_sent(connection, result.unsigned_abs()),
-                Part::Request(done_ns) if connection.exchanges == 0 => {
+                Part::Request(done_ns) if connection.handshake_ns == 0 => {
+                    // What had been sent when it was taken over was the handshake's.
+                    connection.exchanges = 0;
+                    connection.last_call = CALL_NONE;
                     connection.handshake_ns = done_ns;
                 }
                 _ => {}
@@ -292,10 +317,11 @@ pub(crate) fn sent(socket: Socket, result: i32) {
     }
 }
 
-/// Is there anything to ask for? Not on a plain connection after its first send.
+/// Is there anything to ask for? Not on a plain connection after its first send, if that
+/// was seen.
 #[inline(always)]
 fn may_be_flight(connection: &Connection) -> bool {
-    connection.exchanges == 0 || connection.handshake_ns != 0
+    connection.exchanges == 0 || connection.handshake_ns != 0 || connection.first_seen_mid_life != 0
 }
 
 /// A flight of a TLS handshake is no request, but a step of the thread all the same.

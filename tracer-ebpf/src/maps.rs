@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf, SkStorage};
-use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use tracer_ebpf::backend::{BackendExit, BackendKey, BackendProcess, PROCESSES};
 use tracer_ebpf::connection::Connection;
@@ -78,13 +78,24 @@ const NO_EXIST: u64 = 1;
 
 #[inline(always)]
 fn storage<T>(map: *const SkStorage<T>, socket: Socket, flags: u64) -> Option<&'static mut T> {
+    storage_of(map, socket, core::ptr::null_mut(), flags)
+}
+
+/// `initial`: null or a map's value, which a storage that is made begins with.
+#[inline(always)]
+fn storage_of<T>(
+    map: *const SkStorage<T>,
+    socket: Socket,
+    initial: *mut T,
+    flags: u64,
+) -> Option<&'static mut T> {
     if socket.0.is_null() {
         return None;
     }
     let map = map.cast_mut().cast::<c_void>();
     // SAFETY: the map is a socket storage of T and the pointer is the
     // tracepoint's socket argument, checked for null as the verifier requires.
-    let found = unsafe { bpf_sk_storage_get(map, socket.0, core::ptr::null_mut(), flags) };
+    let found = unsafe { bpf_sk_storage_get(map, socket.0, initial.cast(), flags) };
     // SAFETY: null or a value of this map, which lives as long as the socket; the
     // kernel keeps the socket alive for the program's run.
     unsafe { found.cast::<T>().as_mut() }
@@ -100,6 +111,25 @@ pub(crate) fn connection(socket: Socket) -> Option<&'static mut Connection> {
 #[inline(always)]
 pub(crate) fn new_connection(socket: Socket) -> Option<&'static mut Connection> {
     storage(&raw const CONNECTIONS, socket, CREATE)
+}
+
+/// A record for a socket that has been an upstream connection for some time: there at
+/// once and whole. One that is there already stays.
+#[inline(always)]
+pub(crate) fn take_over(
+    socket: Socket,
+    record: &mut Connection,
+) -> Option<&'static mut Connection> {
+    storage_of(&raw const CONNECTIONS, socket, record, CREATE)
+}
+
+/// The socket has no record any more.
+#[inline(always)]
+pub(crate) fn drop_connection(socket: Socket) {
+    let map = (&raw const CONNECTIONS).cast_mut().cast::<c_void>();
+    // SAFETY: the map is a socket storage and the pointer one that the verifier knows to
+    // be a socket. Nothing to do if there is none.
+    unsafe { bpf_sk_storage_delete(map, socket.0) };
 }
 
 /// The record of a backend's side; none for any other socket.

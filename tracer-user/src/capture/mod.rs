@@ -11,11 +11,15 @@ pub mod counters;
 mod diagnostics;
 pub mod host;
 mod listeners;
+mod mid_life;
+mod missed_runs;
 mod open_connections;
 pub mod programs;
 mod progress;
 mod session;
 mod tracepoints;
+mod uprobes;
+mod write_calls;
 mod written;
 
 use std::path::PathBuf;
@@ -29,7 +33,7 @@ use self::progress::Progress;
 use self::session::{Session, Signals};
 use crate::judge::Judge;
 use crate::report::words::counted;
-use crate::trace::record::{Capture, ErrorLog, Hook, Record};
+use crate::trace::record::{Capture, ErrorLog, Record};
 use crate::trace::writer::Writer;
 
 /// What to capture.
@@ -47,6 +51,8 @@ pub struct Request {
     pub names: Vec<String>,
     /// Only the instance that this process belongs to.
     pub nginx: Option<u32>,
+    /// Attach nothing to nginx's binary.
+    pub no_uprobe: bool,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
     /// Show the kernel programs' own diagnostics.
@@ -111,9 +117,10 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
         diagnostics: request.diagnostics,
     })?;
-    let sees_log_calls = attach_to_binaries(host, &mut programs)?;
+    let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
+    programs.take_over();
     let followed = host.follow(&request.error_logs)?;
-    attach_to_write_calls(host, &mut programs)?;
+    write_calls::attach(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
@@ -159,69 +166,6 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         progress,
         judge,
     })
-}
-
-/// The uprobes, once a binary. Tells for each instance whether its log calls are seen.
-fn attach_to_binaries(host: &Host, programs: &mut Programs) -> Result<Vec<bool>> {
-    let mut attached = std::collections::HashMap::new();
-    let mut seen = Vec::new();
-    for watched in &host.watched {
-        let identity = watched.binary_identity()?;
-        if let Some(known) = attached.get(&identity) {
-            seen.push(*known);
-            continue;
-        }
-        let result = programs.attach_log_call(&watched.instance.exe);
-        let reason = result.err().map(|error| {
-            let why = if watched.binary.exports_log_function {
-                format!("{error:#}")
-            } else {
-                format!("the binary exports no {}", programs::LOG_FUNCTION)
-            };
-            format!("{why}; without it lines cannot be tied to their connections")
-        });
-        attached.insert(identity, reason.is_none());
-        seen.push(reason.is_none());
-        programs.hooks.push(Hook {
-            name: format!("{} in {}", programs::LOG_FUNCTION, watched.instance.binary),
-            attached: reason.is_none(),
-            reason,
-        });
-        let reason = programs
-            .attach_handshake(&watched.instance.exe)
-            .err()
-            .map(|error| {
-                format!("{error:#}; without it TLS handshakes with upstreams count as requests")
-            });
-        programs.hooks.push(Hook {
-            name: format!(
-                "{} in {}",
-                programs::HANDSHAKE_FUNCTION,
-                watched.instance.binary
-            ),
-            attached: reason.is_none(),
-            reason,
-        });
-    }
-    Ok(seen)
-}
-
-/// The program on nginx's write calls, if there is a log that is no file.
-fn attach_to_write_calls(host: &Host, programs: &mut Programs) -> Result<()> {
-    let inodes = host.written.inodes();
-    if inodes.is_empty() {
-        programs.without_write_calls();
-        return Ok(());
-    }
-    let names = host.written.names();
-    match programs.attach_write_calls(&inodes, &names) {
-        Err(error) if !host.follows_files() => Err(error.context(format!(
-            "cannot see what is written to {}, and no error log is a file; give one with              --error-log PATH",
-            names.join(", ")
-        ))),
-        // Named among the hooks that are not attached.
-        _ => Ok(()),
-    }
 }
 
 fn kernel() -> String {

@@ -14,8 +14,8 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
-use super::open_connections;
 use super::tracepoints::{TRACEPOINTS, Tracepoint};
+use super::{clock, mid_life, missed_runs, open_connections};
 use crate::trace::record::Hook;
 
 #[cfg(programs_embedded)]
@@ -28,11 +28,6 @@ const RING_BYTES: u32 = 8 << 20;
 const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
 const HANDSHAKE_RETURN: &str = "whoclosed_tls_r";
-const WRITE_CALL: &str = "whoclosed_write";
-/// Maps of that program alone.
-const WRITE_CALL_MAPS: [&str; 2] = ["WRITTEN_LOGS", "BUFFER"];
-/// The tracepoint of all system calls.
-const SYSTEM_CALLS: &str = "sys_enter";
 const OPEN_CONNECTIONS: &str = "whoclosed_open";
 /// nginx's function behind every line of its logs.
 pub const LOG_FUNCTION: &str = "ngx_log_error_core";
@@ -117,7 +112,7 @@ fn telling_line(log: &str) -> &str {
         .unwrap_or("the verifier said nothing")
 }
 
-fn why(error: &ProgramError) -> String {
+pub(super) fn why(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,
@@ -170,6 +165,7 @@ impl Programs {
         values[settings::EXECVEAT] = u32::try_from(libc::SYS_execveat)?;
         values[settings::WRITE] = u32::try_from(libc::SYS_write)?;
         values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
+        values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &layout;
 
@@ -221,7 +217,7 @@ impl Programs {
             );
         }
         self.hooks.push(Hook {
-            name: wanted.tracepoint.to_owned(),
+            name: wanted.hook(),
             attached: reason.is_none(),
             reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
         });
@@ -262,40 +258,25 @@ impl Programs {
         });
     }
 
-    /// No log needs [`Self::attach_write_calls`]: gives back what it would have used.
-    pub fn without_write_calls(&mut self) {
-        for name in WRITE_CALL_MAPS {
-            drop(self.ebpf.take_map(name));
-        }
+    /// Lets another module load what only it knows of.
+    pub(super) fn with<T>(&mut self, act: impl FnOnce(&mut Ebpf) -> T) -> T {
+        act(&mut self.ebpf)
     }
 
-    /// Attaches to the calls that write to error logs with these inode numbers
-    /// ([`tracer_ebpf::written`]). Every system call of the host pays for it.
-    ///
-    /// # Errors
-    /// If the kernel refuses, or there are too many.
-    pub fn attach_write_calls(&mut self, inodes: &[u64], names: &[&str]) -> Result<()> {
-        let attached = self.try_write_calls(inodes);
-        self.hooks.push(Hook {
-            name: format!("{SYSTEM_CALLS} for {}", names.join(", ")),
-            attached: attached.is_ok(),
-            reason: attached.as_ref().err().map(|error| {
-                format!("{error:#}; without it the lines of these logs cannot be seen")
-            }),
+    /// Makes records for the connections that are open already. To be called when
+    /// everything is attached.
+    pub fn take_over(&mut self) {
+        let reason = mid_life::take_over(&mut self.ebpf).err().map(|error| {
+            format!(
+                "{error:#}; without it connections that were open before the capture are not \
+                 known"
+            )
         });
-        attached
-    }
-
-    fn try_write_calls(&mut self, inodes: &[u64]) -> Result<()> {
-        let mut logs: HashMap<_, u64, u32> =
-            HashMap::try_from(map(&mut self.ebpf, "WRITTEN_LOGS")?)?;
-        for inode in inodes {
-            logs.insert(inode, 1, 0)
-                .context("too many error logs that are no files")?;
-        }
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
-        self.try_tracepoint(WRITE_CALL, SYSTEM_CALLS, &btf)
-            .map_err(|error| anyhow!(why(&error)))
+        self.hooks.push(Hook {
+            name: "task_file (iterator)".to_owned(),
+            attached: reason.is_none(),
+            reason,
+        });
     }
 
     /// Attaches the uprobe to nginx's log function in a binary; all processes that
@@ -417,13 +398,11 @@ impl Programs {
             let total: u64 = counters.get(&index, 0)?.iter().sum();
             totals.push((name.to_owned(), total));
         }
-        for (name, program) in self.ebpf.programs() {
-            if let Ok(fd) = program.fd()
-                && let Some(missed) = missed_runs(fd)
-            {
-                totals.push((format!("missed_runs:{name}"), missed));
-            }
-        }
+        totals.extend(
+            missed_runs::by_program(&self.ebpf)
+                .into_iter()
+                .map(|(name, missed)| (format!("missed_runs:{name}"), missed)),
+        );
         let mut new = Vec::new();
         for (name, total) in totals {
             let told = self.losses_told.entry(name.clone()).or_default();
@@ -467,18 +446,6 @@ fn explain_load(error: anyhow::Error) -> anyhow::Error {
     } else {
         error.context("cannot load the kernel programs")
     }
-}
-
-/// Runs of a program that the kernel skipped because the program was already
-/// running on that processor (`recursion_misses`, kernel/bpf/syscall.c; 5.12 and later).
-fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
-    let fd = program.as_fd().as_raw_fd();
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-    value.trim().parse().ok()
 }
 
 #[cfg(test)]

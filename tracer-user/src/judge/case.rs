@@ -4,9 +4,13 @@
 use std::rc::Rc;
 
 use super::backends::StillOpen;
-use super::end::{ended_before_request, idle_age_ns, no_answer_below, peer_end_ns};
+use super::end::{
+    ended_before_request, idle_age_ns, last_activity_ns, no_answer_below, peer_end_ns,
+    silence_before_ns,
+};
 use super::history::History;
 use super::line::UpstreamLine;
+use super::mid_life;
 use super::queues::FullQueue;
 use super::socket::Socket;
 use super::upstreams::Figures;
@@ -117,10 +121,7 @@ pub(super) struct Case<'a> {
 
 impl<'a> Case<'a> {
     pub(super) fn connection(&self) -> Option<&'a Rc<Connection>> {
-        match self.socket {
-            Socket::Found(connection) => Some(connection),
-            _ => None,
-        }
+        self.socket.connection()
     }
 
     pub(super) const fn peer_close(&self) -> Option<&'a PeerClose> {
@@ -132,10 +133,19 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn matched(&self) -> Match {
-        if self.connection().is_some() {
-            Match::Exact
-        } else {
-            Match::None
+        match self.socket {
+            Socket::Found(_) => Match::Exact,
+            Socket::Aligned(aligned) if aligned.ordered => Match::Ordered,
+            Socket::Aligned(_) => Match::Window,
+            Socket::NoneByNature(_) | Socket::Missing(_) => Match::None,
+        }
+    }
+
+    /// Connections that the line may be about, where it was not seen being written.
+    pub(super) fn candidates(&self) -> Option<u32> {
+        match self.socket {
+            Socket::Aligned(aligned) => Some(aligned.candidates),
+            _ => None,
         }
     }
 
@@ -247,8 +257,8 @@ impl<'a> Case<'a> {
     pub(super) fn idle_age_ns(&self) -> Option<u64> {
         let connection = self.connection()?;
         idle_age_ns(connection).or_else(|| {
-            let quiet = connection.last_received_ns.max(connection.last_sent_ns)?;
-            self.sent_nothing()
+            let quiet = last_activity_ns(connection)?;
+            (self.sent_nothing() && !mid_life::ended_before(connection))
                 .then_some(peer_end_ns(connection)?.saturating_sub(quiet))
         })
     }
@@ -257,6 +267,23 @@ impl<'a> Case<'a> {
     pub(super) fn requests(&self) -> Option<u32> {
         let connection = self.connection()?;
         (self.counts_requests() && !connection.first_seen_mid_life).then_some(connection.exchanges)
+    }
+
+    /// Requests sent at least, where the number is not known because the connection is
+    /// older than the capture. Over TLS the exchanges before it may be flights.
+    pub(super) fn requests_at_least(&self) -> Option<u32> {
+        let connection = self.connection()?;
+        (connection.first_seen_mid_life && self.counts_requests()).then_some(connection.exchanges)
+    }
+
+    /// Did as many requests come before the one that failed? None if that cannot be told:
+    /// of a connection older than the capture only the least number is known.
+    pub(super) fn served_exactly(&self, requests: u32) -> Option<bool> {
+        let before = self.requests_before()?;
+        if self.connection()?.first_seen_mid_life {
+            return (before > requests).then_some(false);
+        }
+        Some(before == requests)
     }
 
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.
@@ -296,10 +323,10 @@ impl<'a> Case<'a> {
     pub(super) fn idle_ns(&self) -> Option<u64> {
         let connection = self.connection()?;
         if self.sent_nothing() {
-            let quiet = connection.last_received_ns.max(connection.last_sent_ns)?;
+            let quiet = last_activity_ns(connection)?;
             return Some(self.end_ns()?.saturating_sub(quiet));
         }
-        connection.idle_before_ns
+        silence_before_ns(connection)
     }
 }
 

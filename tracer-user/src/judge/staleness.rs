@@ -2,7 +2,8 @@
 
 use super::case::{Case, ms};
 use super::end::{
-    ended_before_request, ended_by_reset, in_flight_at_end_ns, peer_end_ns, unacked_at_end,
+    ended_before_request, ended_by_reset, in_flight_at_end_ns, peer_end_ns, silence_before_ns,
+    unacked_at_end,
 };
 
 /// An RST that comes this soon after the request is the backend's kernel speaking, not
@@ -115,7 +116,7 @@ impl Case<'_> {
         !self.counts_requests()
             && self
                 .connection()
-                .and_then(|connection| connection.idle_before_ns)
+                .and_then(|connection| silence_before_ns(connection))
                 .is_some_and(|idle| idle >= LONG_NS)
     }
 }

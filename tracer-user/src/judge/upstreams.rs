@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::case::Constants;
 use super::end::{self, Ending, closed_after_exchanges};
+use super::mid_life;
 use super::silences::Silences;
 use crate::report::model::{Closes, InferredLimit, InferredSize, InferredTimeout, Percentiles};
 use crate::trace::record::{Connection, Histogram, Upstream};
@@ -91,6 +92,9 @@ impl Figures {
         if let Some(silence) = end::reset_instead_of_acknowledged(connection) {
             let (least, most) = self.reset_after.unwrap_or((silence, silence));
             self.reset_after = Some((least.min(silence), most.max(silence)));
+        }
+        if mid_life::request_began_before(connection) {
+            return;
         }
         if end::answered_whole_request(connection) {
             let bucket = bucket_of(connection.request_bytes);

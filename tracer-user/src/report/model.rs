@@ -281,6 +281,9 @@ pub struct Incident {
     /// How the line was tied to the connection.
     #[serde(rename = "match")]
     pub matched: Match,
+    /// Connections that it may be, if the line was not seen being written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<u32>,
     /// nginx tried again; null if not established.
     pub retried: Option<bool>,
     /// The client got an answer from a backend; null if not established.
@@ -337,10 +340,14 @@ pub struct ConnectionSummary {
     pub remote: String,
     /// Worker on the host.
     pub worker_pid: u32,
-    /// From connect() to the end as nginx saw it.
+    /// From connect() to the end as nginx saw it; if the connection is older than the
+    /// capture, from the capture's beginning.
     pub age_ms: f64,
     /// Requests sent on it, the failed one included; null if not known (TLS, mid-life).
     pub requests: Option<u32>,
+    /// If the connection is older than the capture: so many at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_at_least: Option<u32>,
     /// It had served a request before; null if not known.
     pub reused: Option<bool>,
     /// Silence before the last request if one was in flight, else before the close.

@@ -175,6 +175,7 @@ fn connection() -> ConnectionSummary {
         worker_pid: 812,
         age_ms: 1003.4,
         requests: Some(2),
+        requests_at_least: None,
         reused: Some(true),
         idle_ms: Some(1000.2),
         in_flight_ms: Some(0.213),
@@ -290,6 +291,7 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
         } else {
             Confidence::Certain
         },
+        candidates: None,
         matched: if connection.is_some() {
             Match::Exact
         } else {

@@ -277,6 +277,9 @@ pub struct Connection {
     /// nginx last received a byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_received_ns: Option<u64>,
+    /// The last data arrived, if nginx read it more than two of the kernel's ticks later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_arrival_ns: Option<u64>,
     /// First byte of the last exchange's request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_started_ns: Option<u64>,
@@ -366,7 +369,8 @@ pub struct Connection {
     /// The kernel's reason number for an RST sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rst_sent_reason: Option<u32>,
-    /// It was open before the capture began.
+    /// It was open before the capture began: `opened_ns` and `established_ns` say when the
+    /// capture took it over, and its exchanges before count as one if there was any.
     pub first_seen_mid_life: bool,
 }
 

@@ -34,6 +34,7 @@ mod worker_timeout;
 
 use super::case::{Case, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
+use super::mid_life;
 use super::staleness::Stale;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Means, Side};
@@ -157,6 +158,13 @@ fn how_it_ended(case: &Case<'_>) -> Option<String> {
 fn in_flight(case: &Case<'_>) -> Option<String> {
     let connection = case.connection()?;
     let ns = case.in_flight_ns()?;
+    if mid_life::request_began_before(connection) {
+        return Some(format!(
+            "the request began before the capture and had been in flight for at least {}; how \
+             large it was is not known",
+            words(ns)
+        ));
+    }
     Some(format!(
         "the request ({}) had been in flight for {}, {} come back",
         counted(connection.request_bytes, "byte", "bytes"),
@@ -180,9 +188,10 @@ fn reuse(case: &Case<'_>) -> Option<String> {
         }
         None => "whether the connection had been used before the capture is not known".to_owned(),
         Some(true) if !case.counts_requests() => "the connection had been used before".to_owned(),
-        Some(true) if case.requests().is_none() => {
-            format!("the connection was kept alive: {sent} sent on it since the capture began")
-        }
+        Some(true) if case.requests().is_none() => format!(
+            "the connection was kept alive: it was open before the capture began, and at least \
+             {sent} sent on it"
+        ),
         Some(true) => format!("the connection was kept alive: {sent} sent on it"),
         Some(false) if case.sent_nothing() => {
             "the connection was new, no request had been sent on it".to_owned()
@@ -223,6 +232,9 @@ fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
             "no request was in flight then; nginx found the end when it was about to send the \
              next one"
                 .to_owned()
+        }
+        Stale::Idle if mid_life::ended_before(connection) => {
+            "that was before the capture began, and nginx sent the request later".to_owned()
         }
         Stale::Idle => {
             let started = connection.request_started_ns?;

@@ -5,6 +5,7 @@
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, owner, sentences};
 use crate::judge::end::{no_answer_below, peer_end_ns, unacked_at_end};
+use crate::judge::mid_life;
 use crate::judge::upstreams::GivenUp;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, InferredSize};
@@ -32,6 +33,7 @@ pub(in crate::judge) fn given_up(case: &Case<'_>) -> Option<GivenUp> {
         || case.sent_nothing()
         || case.was_stale().is_some()
         || connection.request_bytes == 0
+        || mid_life::request_began_before(connection)
     {
         return None;
     }

@@ -21,7 +21,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let timeout = case.constants.idle_timeout;
     // At a limit on requests, that may be why.
     let limit = case.constants.request_limit;
-    let at_limit = limit.is_some_and(|limit| case.requests_before() == Some(limit.requests));
+    let at_limit = limit.is_some_and(|limit| case.served_exactly(limit.requests) != Some(false));
     let confidence = if at_limit {
         surety(case, stale).max(Confidence::Likely)
     } else {

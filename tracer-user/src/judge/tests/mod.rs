@@ -112,6 +112,7 @@ pub(super) fn connection(cookie: u64, opened_ms: u64) -> Connection {
         established_ns: Some(at(opened_ms)),
         last_sent_ns: None,
         last_received_ns: None,
+        last_arrival_ns: None,
         request_started_ns: None,
         first_byte_ns: None,
         fin_received_ns: None,
