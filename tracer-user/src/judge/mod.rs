@@ -35,6 +35,7 @@ mod settings;
 mod shutdown;
 mod silences;
 mod socket;
+mod spoken;
 mod staleness;
 mod summary;
 mod unseen;
@@ -60,6 +61,7 @@ use self::queues::Queues;
 use self::recent::Recent;
 use self::remote::Remote;
 use self::shutdown::Shutdowns;
+use self::spoken::Spoken;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
 use crate::nginx::message::MessageKind;
@@ -344,6 +346,11 @@ impl Judge {
             {
                 figures.failed(connection);
             }
+            if let Some(peer) = entry.line.peer
+                && let Some(figures) = self.upstreams.get_mut(&peer)
+            {
+                figures.heard(entry.line.spoken());
+            }
             if let Some(connection) = entry.connection() {
                 let (cookie, opened_ns) = (connection.cookie, connection.opened_ns);
                 entry.peer_close = self.peers.close_of(connection).cloned().map(Box::new);
@@ -367,6 +374,9 @@ impl Judge {
             .collect();
         for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
+                if let Some(capture) = &self.capture {
+                    figures.heard(Spoken::to(capture, peer));
+                }
                 figures.look_again();
             }
             self.settle_history(peer);
@@ -397,7 +407,10 @@ impl Judge {
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
         self.note_sizes();
-        for figures in self.upstreams.values_mut() {
+        for (address, figures) in &mut self.upstreams {
+            if let Some(capture) = &self.capture {
+                figures.heard(Spoken::to(capture, *address));
+            }
             figures.settle();
         }
         let addresses: Vec<Remote> = self.histories.keys().copied().collect();

@@ -112,7 +112,7 @@ impl Case<'_> {
 
     /// A new TLS connection gets its request right after the handshake: one that had
     /// been silent for long had been kept alive, most likely.
-    fn reused_by_silence(&self) -> bool {
+    pub(super) fn reused_by_silence(&self) -> bool {
         !self.counts_requests()
             && self
                 .connection()

@@ -445,9 +445,11 @@ pub struct UpstreamSummary {
     pub name: Option<String>,
     /// connect() calls.
     pub connections: u64,
-    /// Requests sent.
-    pub requests: u64,
-    /// Share of requests that went over a connection used before; null without requests.
+    /// Requests sent; null where they cannot be told from TLS handshakes or from what
+    /// HTTP/2 sends between requests.
+    pub requests: Option<u64>,
+    /// Share of requests that went over a connection used before; null without requests,
+    /// or where these are not known.
     pub reused_ratio: Option<f64>,
     /// Incidents.
     pub incidents: u64,
@@ -463,7 +465,7 @@ pub struct UpstreamSummary {
     pub size_threshold: Option<InferredSize>,
     /// connect() to established.
     pub connect_ms: Option<Percentiles>,
-    /// Request's first byte to response's first byte.
+    /// Request's first byte to response's first byte; null where requests are not known.
     pub first_byte_ms: Option<Percentiles>,
 }
 

@@ -140,7 +140,7 @@ fn upstream(address: &str, incidents: u64) -> UpstreamSummary {
         address: address.into(),
         name: Some("app".into()),
         connections: 1234,
-        requests: 45_678,
+        requests: Some(45_678),
         reused_ratio: Some(0.973),
         incidents,
         closes: Closes {

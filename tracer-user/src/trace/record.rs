@@ -200,6 +200,9 @@ pub struct ProxyLocation {
     pub location: String,
     /// Argument of `proxy_pass` (or fastcgi_pass and so on) as written.
     pub pass: String,
+    /// Whose directive that is: `proxy`, `fastcgi`, `grpc`; absent in older traces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub module: String,
     /// Directive settings in force there by inheritance, as written, e.g.
     /// `proxy_read_timeout` to `5s`, `proxy_next_upstream` to `error timeout`.
     pub settings: BTreeMap<String, String>,

@@ -12,6 +12,7 @@ mod client_abort;
 mod closed_without_answer;
 mod connect_refused;
 mod connect_timeout;
+mod http2;
 mod nginx_resources;
 mod nginx_shutdown;
 mod no_live_upstreams;
@@ -74,6 +75,7 @@ const CAUSES: &[Decide] = &[
     nginx_shutdown::decide,
     nginx_resources::decide,
     protocol_mismatch::decide,
+    http2::decide,
     response_rejected::decide,
     backend_restart::by_refusal,
     connect_refused::decide,
@@ -181,6 +183,10 @@ fn reuse(case: &Case<'_>) -> Option<String> {
         "requests were",
     );
     Some(match case.reused() {
+        None if case.http2() => "over HTTP/2, settings, pings and their acknowledgements count \
+                                 like requests: whether the connection had been used before is \
+                                 not known"
+            .to_owned(),
         None if !case.counts_requests() => {
             "over TLS, flights of the handshake count like requests: whether the connection had \
              been used before is not known"

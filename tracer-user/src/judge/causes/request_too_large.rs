@@ -72,8 +72,17 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             how_it_ended(case),
             in_flight(case),
             unread.map(|unread| {
+                let process = case.peer_close().map_or_else(
+                    || "the backend's process".to_owned(),
+                    |close| {
+                        format!(
+                            "process {} ({}), which held the other end,",
+                            close.pid, close.comm
+                        )
+                    },
+                );
                 format!(
-                    "the backend's process closed with {} of it unread",
+                    "{process} closed with {} of it unread",
                     counted(u64::from(unread), "byte", "bytes")
                 )
             }),

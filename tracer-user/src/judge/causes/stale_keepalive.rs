@@ -77,7 +77,11 @@ pub(super) fn by_late_reading(case: &Case<'_>) -> Option<Verdict> {
 }
 
 /// How long the connection had been idle, beside what the backend allows.
-fn idle_age(case: &Case<'_>, stale: Stale, timeout: Option<InferredTimeout>) -> Option<String> {
+pub(super) fn idle_age(
+    case: &Case<'_>,
+    stale: Stale,
+    timeout: Option<InferredTimeout>,
+) -> Option<String> {
     let (ns, when) = match stale {
         Stale::Idle => (case.idle_age_ns()?, "at that moment"),
         Stale::Crossed | Stale::LeftUnread | Stale::AnsweredByReset => {
@@ -118,7 +122,11 @@ fn shorter(ms: f64) -> String {
     }
 }
 
-fn remedy(settings: &Settings, upstream: &str, timeout: InferredTimeout) -> Option<Remedy> {
+pub(super) fn remedy(
+    settings: &Settings,
+    upstream: &str,
+    timeout: InferredTimeout,
+) -> Option<Remedy> {
     let keeps = settings.keepalive_timeout_ms;
     #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
     if keeps.is_some_and(|keeps| (keeps as f64) < timeout.ms) {

@@ -414,6 +414,7 @@ pub(super) fn judged_with(settings: &[(&str, &str)], records: Vec<Record>) -> Ju
         server_name: "app".to_owned(),
         location: "/".to_owned(),
         pass: "http://app".to_owned(),
+        module: "proxy".to_owned(),
         settings: place.into_iter().map(own).collect(),
     });
     let mut all = beginning_with(nginx);
