@@ -30,10 +30,13 @@ impl Judge {
             .unwrap_or_default()
     }
 
-    fn constants_of(&self, line: &UpstreamLine) -> Constants {
-        line.peer
-            .and_then(|peer| self.upstreams.get(&peer))
+    fn constants_of(&self, entry: &Entry) -> Constants {
+        self.figures_of(entry)
             .map_or_else(Constants::default, Figures::settled)
+    }
+
+    fn figures_of(&self, entry: &Entry) -> Option<&Figures> {
+        self.upstreams.get(&self.remote_of(entry)?)
     }
 
     /// The queue of the backend's listening socket, if it was full meanwhile.
@@ -66,8 +69,8 @@ impl Judge {
     /// Notes what the backend gave up of a request, if this entry shows it.
     pub(super) fn note_size(&mut self, entry: &Entry) {
         let request = causes::given_up(&self.case_of(entry, &Settings::default()));
-        if let (Some(peer), Some(request)) = (entry.line.peer, request)
-            && let Some(figures) = self.upstreams.get_mut(&peer)
+        if let (Some(remote), Some(request)) = (self.remote_of(entry), request)
+            && let Some(figures) = self.upstreams.get_mut(&remote)
         {
             figures.gave_up(request);
         }
@@ -91,12 +94,12 @@ impl Judge {
             sighting: entry.sighting.as_ref(),
             socket: &entry.socket,
             settings,
-            constants: self.constants_of(&entry.line),
+            constants: self.constants_of(entry),
             peer_close: entry.cause_of_end(),
             backend_exit: self.exit_of(entry),
             peer_open: self.peer_open(entry),
             full: self.full_queue(entry),
-            figures: entry.line.peer.and_then(|peer| self.upstreams.get(&peer)),
+            figures: self.figures_of(entry),
             history: self.history_of(entry),
         }
     }
@@ -139,11 +142,13 @@ impl Judge {
             },
             |sighting| self.clock.rfc3339(sighting.ns),
         );
+        let whose = self.remote_of(entry).map(|remote| self.whose(remote));
+        let whose = whose.unwrap_or_default();
         let incident = Incident {
             id,
             time,
             line: entry.line.summary.clone(),
-            upstream: entry.line.upstream.clone(),
+            upstream: entry.line.upstream.clone() + &whose,
             side,
             means,
             phase,

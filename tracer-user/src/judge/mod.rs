@@ -29,6 +29,7 @@ mod no_live;
 mod peers;
 mod queues;
 mod recent;
+mod remote;
 mod samples;
 mod settings;
 mod shutdown;
@@ -46,7 +47,6 @@ mod workers;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 pub use self::entry::Details;
@@ -59,6 +59,7 @@ use self::logs::Logs;
 use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
+use self::remote::Remote;
 use self::shutdown::Shutdowns;
 use self::spoken::Spoken;
 use self::upstreams::Figures;
@@ -109,7 +110,9 @@ pub struct Judge {
     entry_of: HashMap<u64, usize>,
     /// Entries before this one have been given out by [`Judge::fresh`].
     told: usize,
-    upstreams: BTreeMap<SocketAddr, Figures>,
+    upstreams: BTreeMap<Remote, Figures>,
+    /// Network namespace of a worker.
+    networks: HashMap<u32, u32>,
     other_lines: u64,
     unread_lines: u64,
     duplicates: u64,
@@ -131,9 +134,9 @@ pub struct Judge {
     /// Connections whose backends' side nobody watched, though that of others was.
     unwatched: HashSet<u64>,
     queues: Queues,
-    histories: BTreeMap<SocketAddr, History>,
+    histories: BTreeMap<Remote, History>,
     /// Backends of connections whose other end's record may still come.
-    remotes: Recent<SocketAddr>,
+    remotes: Recent<Remote>,
 }
 
 impl Judge {
@@ -187,9 +190,8 @@ impl Judge {
                 self.forget_the_gone();
             }
             Record::Upstream(counters) => {
-                let address = SocketAddr::new(counters.address, counters.port);
                 self.upstreams
-                    .entry(address)
+                    .entry(Remote::counted(counters))
                     .or_default()
                     .counters(counters);
             }
@@ -224,7 +226,8 @@ impl Judge {
 
     fn connection(&mut self, connection: &Connection) {
         self.last_ns = self.last_ns.max(connection.ended_ns);
-        let figures = self.upstreams.entry(connection.remote).or_default();
+        self.networks.insert(connection.pid, connection.netns);
+        let figures = self.upstreams.entry(Remote::of(connection)).or_default();
         figures.connection(connection);
         self.remember(connection);
         if connection.first_byte_ns.is_none() {
@@ -353,7 +356,7 @@ impl Judge {
                 continue;
             }
             if let Some(connection) = entry.connection()
-                && let Some(figures) = self.upstreams.get_mut(&connection.remote)
+                && let Some(figures) = self.upstreams.get_mut(&Remote::of(connection))
             {
                 figures.failed(connection);
             }
@@ -379,8 +382,10 @@ impl Judge {
     /// can be said by now. Their numbers are provisional.
     pub fn fresh(&mut self) -> Vec<Incident> {
         let fresh = self.entries.get(self.told..).unwrap_or_default();
-        let peers: BTreeSet<SocketAddr> =
-            fresh.iter().filter_map(|entry| entry.line.peer).collect();
+        let peers: BTreeSet<Remote> = fresh
+            .iter()
+            .filter_map(|entry| self.remote_of(entry))
+            .collect();
         for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
                 if let Some(capture) = &self.capture {
@@ -422,7 +427,7 @@ impl Judge {
             }
             figures.settle();
         }
-        let addresses: Vec<SocketAddr> = self.histories.keys().copied().collect();
+        let addresses: Vec<Remote> = self.histories.keys().copied().collect();
         for address in addresses {
             self.settle_history(address);
         }
@@ -432,12 +437,15 @@ impl Judge {
 
     fn name_upstreams(&mut self) {
         let Some(capture) = &self.capture else { return };
-        for (address, figures) in &mut self.upstreams {
+        for (remote, figures) in &mut self.upstreams {
             figures.name = capture
                 .nginx
                 .iter()
+                .filter(|nginx| nginx.netns.is_none_or(|netns| netns == remote.netns))
                 .filter_map(|nginx| nginx.configuration.as_ref())
-                .find_map(|configuration| settings::block_of(configuration, Some(*address), ""))
+                .find_map(|configuration| {
+                    settings::block_of(configuration, Some(remote.address), "")
+                })
                 .map(|block| block.name.clone());
         }
     }

@@ -159,6 +159,9 @@ pub struct Nginx {
     pub log_calls_seen: bool,
     /// Time zone that nginx stamps its lines in.
     pub time_zone: TimeZone,
+    /// Inode number of its network namespace, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
 }
 
 /// A worker process.
