@@ -16,6 +16,7 @@ pub mod attached;
 pub mod backend;
 pub mod behaviour;
 pub mod clock;
+pub mod container;
 pub mod draw;
 pub mod experiment;
 pub mod fastcgi;

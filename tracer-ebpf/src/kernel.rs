@@ -432,19 +432,45 @@ pub(crate) fn exit() -> Exit {
 /// be a socket's; 0 if nobody has asked for that cookie yet.
 #[inline(always)]
 pub(crate) fn cookie_of(descriptor: i32) -> u64 {
+    let file = file_of(descriptor);
+    let socket: *const c_void = read(file, layout::FILE_PRIVATE);
+    let sock: *const c_void = read(socket, layout::SOCK);
+    read(sock, layout::COOKIE)
+}
+
+/// Inode number of what the current task has under this descriptor, as fstat() tells it;
+/// 0 if it has nothing there.
+#[inline(always)]
+pub(crate) fn inode_of(descriptor: i32) -> u64 {
+    let inode: *const c_void = read(file_of(descriptor), layout::FILE_INODE);
+    read(inode, layout::INODE_NUMBER)
+}
+
+/// The first three arguments of a system call, from the registers at its entry.
+#[inline(always)]
+pub(crate) fn arguments(registers: *const c_void) -> [u64; 3] {
+    let is_array = offset(layout::ARGUMENT_1) == offset(layout::ARGUMENT_2);
+    let step = if is_array { size_of::<u64>() } else { 0 };
+    [
+        read(registers, layout::ARGUMENT_1),
+        read(registers.wrapping_byte_add(step), layout::ARGUMENT_2),
+        read(registers.wrapping_byte_add(2 * step), layout::ARGUMENT_3),
+    ]
+}
+
+/// Null if there is none; a read from there gives zero.
+#[inline(always)]
+fn file_of(descriptor: i32) -> *const c_void {
     let files: *const c_void = read(current_task(), layout::FILES);
     let table: *const c_void = read(files, layout::FILE_TABLE);
     let size: u32 = read(table, layout::FILE_TABLE_SIZE);
     // A negative descriptor is larger than any table.
     if descriptor as u32 >= size {
-        return 0;
+        return core::ptr::null();
     }
     let list: *const c_void = read(table, layout::FILE_TABLE_FILES);
     let entry = list.wrapping_byte_add(descriptor as usize * size_of::<*const c_void>());
-    let file: *const c_void = read_at(entry);
-    let socket: *const c_void = read(file, layout::FILE_PRIVATE);
-    let sock: *const c_void = read(socket, layout::SOCK);
-    read(sock, layout::COOKIE)
+    read_at(entry)
 }
 
 /// Process id of the current task's parent.

@@ -11,7 +11,7 @@ use tracer_ebpf::continuation::Continuation;
 use tracer_ebpf::peer::{Expected, PeerClose, PeerKey};
 use tracer_ebpf::settings::THREADS;
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
-use tracer_ebpf::{logged::Logged, loss};
+use tracer_ebpf::{logged::Logged, loss, written::Written};
 
 use crate::kernel::Socket;
 
@@ -273,6 +273,19 @@ pub(crate) fn send_peer_close(record: &PeerClose) {
 #[inline(always)]
 pub(crate) fn send_backend_exit(record: &BackendExit) {
     output(record, loss::BACKEND_EXIT_RECORDS);
+}
+
+/// Sends a line that nginx wrote, with `kept` bytes of its text after the record.
+#[inline(always)]
+pub(crate) fn send_written(record: &Written, kept: u64) {
+    let map = (&raw const RECORDS).cast_mut().cast::<c_void>();
+    let data = core::ptr::from_ref(record).cast_mut().cast::<c_void>();
+    // SAFETY: the map is a ring buffer; the record is the front of a map value that has
+    // at least so many bytes of text after it.
+    let result = unsafe { bpf_ringbuf_output(map, data, Written::SIZE as u64 + kept, NO_WAKEUP) };
+    if result < 0 {
+        lost(loss::WRITTEN_RECORDS);
+    }
 }
 
 /// The counters of a slot on this processor.

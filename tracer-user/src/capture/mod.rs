@@ -19,6 +19,8 @@ mod progress;
 mod session;
 mod tracepoints;
 mod uprobes;
+mod write_calls;
+mod written;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -118,6 +120,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
     programs.take_over();
     let followed = host.follow(&request.error_logs)?;
+    write_calls::attach(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {

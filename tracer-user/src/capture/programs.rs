@@ -163,6 +163,8 @@ impl Programs {
         values[settings::LOG_HAS_FILE_NAME] = u32::from(options.log_has_file_name);
         values[settings::EXECVE] = u32::try_from(libc::SYS_execve)?;
         values[settings::EXECVEAT] = u32::try_from(libc::SYS_execveat)?;
+        values[settings::WRITE] = u32::try_from(libc::SYS_write)?;
+        values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
         values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &layout;
@@ -254,6 +256,11 @@ impl Programs {
             attached: reason.is_none(),
             reason,
         });
+    }
+
+    /// Lets another module load what only it knows of.
+    pub(super) fn with<T>(&mut self, act: impl FnOnce(&mut Ebpf) -> T) -> T {
+        act(&mut self.ebpf)
     }
 
     /// Makes records for the connections that are open already. To be called when

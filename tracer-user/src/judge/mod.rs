@@ -274,8 +274,9 @@ impl Judge {
     fn line(&mut self, record: &crate::trace::record::Line) {
         self.last_ns = self.last_ns.max(record.read_ns);
         let pid_of = |inner: u32, pids: &HashMap<(u32, u32), u32>| {
-            pids.get(&(record.master_pid, inner))
-                .copied()
+            record
+                .pid
+                .or_else(|| pids.get(&(record.master_pid, inner)).copied())
                 .unwrap_or(inner)
         };
         let log = self.logs.entry(record.master_pid).or_default();

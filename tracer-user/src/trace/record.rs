@@ -441,6 +441,10 @@ pub struct Line {
     /// The line was not UTF-8: `text` holds each byte as the code point of its number.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub latin1: bool,
+    /// The process that wrote it, on the host, where the kernel saw it being written:
+    /// for logs that are no files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
 }
 
 /// A worker process that started or ended during the capture.

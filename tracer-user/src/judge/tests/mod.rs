@@ -305,6 +305,7 @@ impl Said {
                 upstream = self.upstream,
             ),
             latin1: false,
+            pid: None,
         })
     }
 }
