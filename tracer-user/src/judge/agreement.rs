@@ -228,9 +228,9 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
         "connecting to upstream" => !established,
         "SSL handshaking to upstream" => established && connection.handshake_ns.is_none(),
         "sending request to upstream" | "reading response header from upstream" => {
-            asked && (line.tls || !answered || !in_body(line) && unfinished(connection))
+            asked && (line.has_own_bytes() || !answered || !in_body(line) && unfinished(connection))
         }
-        "reading upstream" | "sending to client" => answered,
+        "reading upstream" | "sending to client" => answered || asked && line.has_own_bytes(),
         _ => established,
     };
     if !waits {

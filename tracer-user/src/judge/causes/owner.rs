@@ -8,7 +8,7 @@ use crate::judge::work::may_be_a_supervisors;
 use crate::nginx::message::MessageKind;
 use crate::report::model::Confidence;
 use crate::report::words::{counted, signal_name};
-use crate::trace::record::{Exit, PeerClose};
+use crate::trace::record::{BackendExit, Exit, PeerClose};
 
 /// A process that ends this soon after a close meant to end then.
 const SOON_NS: u64 = 1_000_000_000;
@@ -54,7 +54,7 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
     }
     let ended = case
         .backend_exit()
-        .filter(|_| !is_a_servers_child(case, close))?;
+        .filter(|exit| !is_another_programs(exit, close) && !is_a_servers_child(case, close))?;
     Some(Owner {
         close,
         exit: ended.exit,
@@ -65,7 +65,9 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
 
 /// Did a process of this host close, and live on?
 pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
-    let by_call = case.peer_close().is_some_and(|close| close.exit.is_none());
+    let by_call = case
+        .peer_close()
+        .is_some_and(|close| close.exit.is_none() && !is_a_servers_child(case, close));
     by_call && case.backend_exit().is_none()
 }
 
@@ -106,6 +108,12 @@ fn on_host(close: &PeerClose) -> String {
 fn is_a_servers_child(case: &Case<'_>, close: &PeerClose) -> bool {
     let history = case.history;
     close.parent_pid > 1 && history.is_some_and(|history| history.serves(close.parent_pid))
+}
+
+/// Did the process run another program between its close and its end? What it closed then
+/// were copies of its parent's connections, and its end is that program's.
+fn is_another_programs(exit: &BackendExit, close: &PeerClose) -> bool {
+    exit.comm != close.comm
 }
 
 impl Owner<'_> {
