@@ -54,10 +54,12 @@ use self::entry::Entry;
 use self::history::History;
 use self::line::AnyLine;
 use self::logs::Logs;
+use self::moments::Moments;
 use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
 use self::shutdown::Shutdowns;
+use self::socket::Socket;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
 use crate::nginx::message::MessageKind;
@@ -115,6 +117,10 @@ pub struct Judge {
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.
     losses: BTreeMap<u64, u64>,
+    /// The same of sightings of lines: they bear on workers of which one is missing.
+    lost_sightings: BTreeMap<u64, u64>,
+    /// Lines of each worker that were not seen being written.
+    unseen: HashMap<u32, Moments>,
     end: Option<End>,
     last_ns: u64,
     order: u64,
@@ -179,7 +185,9 @@ impl Judge {
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
-                if could_change_verdicts(&loss.what) {
+                if is_of_sightings(&loss.what) {
+                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
+                } else if could_change_verdicts(&loss.what) {
                     *self.losses.entry(loss.ns).or_default() += loss.count;
                 }
             }
@@ -346,6 +354,9 @@ impl Judge {
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
             }
+            if entry.sighting.is_none() && !matches!(entry.socket, Socket::NoneByNature(_)) {
+                self.unseen.entry(pid).or_default().add(entry.ns());
+            }
             self.remember_failure(&entry);
             self.note_size(&entry);
             self.entries.push(entry);
@@ -421,6 +432,11 @@ fn is_failure(entry: &Entry) -> bool {
         || entry
             .connection()
             .is_some_and(|connection| end::is_tls_alert(connection))
+}
+
+/// Lines whose sightings are lost are found by their order, or not at all.
+fn is_of_sightings(lost: &str) -> bool {
+    matches!(lost, "logged_records" | "missed_runs:whoclosed_line")
 }
 
 /// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less
