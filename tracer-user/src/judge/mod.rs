@@ -56,11 +56,13 @@ use self::entry::Entry;
 use self::history::History;
 use self::line::AnyLine;
 use self::logs::Logs;
+use self::moments::Moments;
 use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
 use self::remote::Remote;
 use self::shutdown::Shutdowns;
+use self::socket::Socket;
 use self::spoken::Spoken;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
@@ -121,6 +123,10 @@ pub struct Judge {
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.
     losses: BTreeMap<u64, u64>,
+    /// The same of sightings of lines: they bear on workers of which one is missing.
+    lost_sightings: BTreeMap<u64, u64>,
+    /// Lines of each worker that were not seen being written.
+    unseen: HashMap<u32, Moments>,
     end: Option<End>,
     last_ns: u64,
     order: u64,
@@ -197,7 +203,9 @@ impl Judge {
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
-                if could_change_verdicts(&loss.what) {
+                if is_of_sightings(&loss.what) {
+                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
+                } else if could_change_verdicts(&loss.what) {
                     *self.losses.entry(loss.ns).or_default() += loss.count;
                 }
             }
@@ -360,8 +368,8 @@ impl Judge {
             {
                 figures.failed(connection);
             }
-            if let Some(peer) = entry.line.peer
-                && let Some(figures) = self.upstreams.get_mut(&peer)
+            if let Some(remote) = self.remote_of(&entry)
+                && let Some(figures) = self.upstreams.get_mut(&remote)
             {
                 figures.heard(entry.line.spoken());
             }
@@ -371,6 +379,9 @@ impl Judge {
                 entry.peer_remembered = self.peers.remember_since(opened_ns);
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
+            }
+            if entry.sighting.is_none() && !matches!(entry.socket, Socket::NoneByNature(_)) {
+                self.unseen.entry(pid).or_default().add(entry.ns());
             }
             self.remember_failure(&entry);
             self.note_size(&entry);
@@ -389,7 +400,7 @@ impl Judge {
         for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
                 if let Some(capture) = &self.capture {
-                    figures.heard(Spoken::to(capture, peer));
+                    figures.heard(Spoken::to(capture, peer.address));
                 }
                 figures.look_again();
             }
@@ -421,9 +432,9 @@ impl Judge {
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
         self.note_sizes();
-        for (address, figures) in &mut self.upstreams {
+        for (remote, figures) in &mut self.upstreams {
             if let Some(capture) = &self.capture {
-                figures.heard(Spoken::to(capture, *address));
+                figures.heard(Spoken::to(capture, remote.address));
             }
             figures.settle();
         }
@@ -458,6 +469,11 @@ fn is_failure(entry: &Entry) -> bool {
         || entry
             .connection()
             .is_some_and(|connection| end::is_tls_alert(connection))
+}
+
+/// Lines whose sightings are lost are found by their order, or not at all.
+fn is_of_sightings(lost: &str) -> bool {
+    matches!(lost, "logged_records" | "missed_runs:whoclosed_line")
 }
 
 /// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less

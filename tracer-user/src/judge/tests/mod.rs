@@ -14,6 +14,7 @@ mod restarts;
 mod sizes;
 mod stale;
 mod tls;
+mod unseen;
 mod workers;
 
 use std::net::SocketAddr;
