@@ -61,6 +61,11 @@ pub(super) fn stamp_seconds(stamp: civil::DateTime, zone: &TimeZone) -> Option<i
     Some(zoned.timestamp().as_second())
 }
 
+/// A stamp in UTC as seconds since 1970.
+pub(super) fn utc_seconds(stamp: civil::DateTime) -> Option<i64> {
+    stamp_seconds(stamp, &TimeZone::UTC)
+}
+
 /// A stamp's second as RFC 3339 in UTC with nanoseconds.
 pub(super) fn rfc3339_second(second: i64) -> String {
     second

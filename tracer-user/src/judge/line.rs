@@ -4,7 +4,8 @@
 use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
-use crate::nginx::line::{self, UpstreamPeer};
+use super::clock;
+use crate::nginx::line::{self, LogLine, UpstreamPeer};
 use crate::nginx::message::{self, MessageKind};
 use crate::report::model::LineSummary;
 use crate::trace::record::Line;
@@ -56,18 +57,21 @@ pub(super) enum AnyLine {
 
 /// Takes a line apart; none if it is not a line of nginx's.
 pub(super) fn read(record: &Line) -> Option<AnyLine> {
-    let parsed = line::parse(&record.text)?;
+    line::read(&record.text, |parsed| take_over(record, parsed))
+}
+
+fn take_over(record: &Line, parsed: &LogLine<'_>) -> AnyLine {
     let key = Key {
         level: parsed.level.number(),
         errno: parsed.errno.unwrap_or(0),
         connection: parsed.connection.unwrap_or(0),
     };
-    let Some(kind) = message::classify(&parsed) else {
-        return Some(AnyLine::Other {
+    let Some(kind) = message::classify(parsed) else {
+        return AnyLine::Other {
             pid: parsed.pid,
             key,
             hash: hash(&record.text),
-        });
+        };
     };
     let address = parsed.upstream_address();
     let mut peer = None;
@@ -86,11 +90,14 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
         None => {}
     }
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    Some(AnyLine::Upstream(Box::new(UpstreamLine {
+    AnyLine::Upstream(Box::new(UpstreamLine {
         kind,
         key,
         stamp: parsed.stamp,
-        stamp_s: None,
+        stamp_s: parsed
+            .utc
+            .then(|| clock::utc_seconds(parsed.stamp))
+            .flatten(),
         master_pid: record.master_pid,
         read_ns: record.read_ns,
         peer,
@@ -117,7 +124,7 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
             upstream: owned(parsed.upstream),
             host: owned(parsed.host),
         },
-    })))
+    }))
 }
 
 fn module(scheme: &str) -> &'static str {

@@ -268,7 +268,9 @@ impl Judge {
             }
             Some(AnyLine::Upstream(mut line)) => {
                 let pid = pid_of(line.summary.pid, &self.pids);
-                if let Some(zone) = self.zones.get(&record.master_pid) {
+                if line.stamp_s.is_none()
+                    && let Some(zone) = self.zones.get(&record.master_pid)
+                {
                     line.stamp_s = clock::stamp_seconds(line.stamp, zone);
                 }
                 if !line.kind.is_incident() {
