@@ -20,6 +20,7 @@ mod limits;
 mod listeners;
 mod local_backends;
 mod logs;
+mod modules;
 mod retries;
 mod tls;
 mod trace_files;
