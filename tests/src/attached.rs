@@ -51,9 +51,13 @@ const TLS: &[Hook] = &[
 ];
 
 /// All that a capture of one nginx attaches.
-pub const PROGRAMS: [Program; 12] = [
+pub const PROGRAMS: [Program; 13] = [
     at(
         &["whoclosed_state"],
+        &[Hook::Tracepoint("inet_sock_set_state")],
+    ),
+    at(
+        &["whoclosed_twin"],
         &[Hook::Tracepoint("inet_sock_set_state")],
     ),
     at(&["whoclosed_gone"], &[Hook::Tracepoint("tcp_destroy_sock")]),

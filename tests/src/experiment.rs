@@ -32,6 +32,10 @@ pub struct Setting {
     pub round: u32,
     /// Good requests beside, 500 a second and more.
     pub traffic: bool,
+    /// The capture attaches nothing to nginx's binary.
+    pub no_uprobe: bool,
+    /// Worker processes of nginx, unless a scenario needs a number of its own.
+    pub workers: Option<u16>,
     /// Folder for what the run leaves.
     pub save: Option<PathBuf>,
     /// Folder for the fixture of a single scenario.
@@ -49,6 +53,9 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
         log_level: Some("info"),
         ..Configuration::new(Vec::new())
     };
+    if let Some(workers) = setting.workers {
+        configuration.workers = workers;
+    }
     let mut parts = Vec::new();
     for scenario in scenarios {
         if scenario.alone && (scenarios.len() > 1 || setting.traffic) {
@@ -75,7 +82,12 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let witness = Witness::start()?;
-    let capture = Capture::start(nginx.master_pid(), &trace, &[])?;
+    let more: &[&str] = if setting.no_uprobe {
+        &["--no-uprobe"]
+    } else {
+        &[]
+    };
+    let capture = Capture::start(nginx.master_pid(), &trace, more)?;
     let mut recorded = Recorded::default();
     let clients = match &good {
         Some(_) => Some(traffic::Clients::start(nginx.address())?),

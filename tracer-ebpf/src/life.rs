@@ -34,7 +34,9 @@ const MSG_PEEK: i32 = 2;
 const NS_PER_US: u64 = 1000;
 
 /// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
-/// cookie if it is an upstream connection's.
+/// cookie if it is an upstream connection's. Two programs bring each change here, one
+/// after the other on one processor; the second finds all done. No two changes in a row
+/// leave the same state, so the state last left tells.
 #[inline(always)]
 pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
     if from == CLOSE && to == SYN_SENT {
@@ -44,7 +46,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
         peers::state_changed(socket, from, to);
         return None;
     };
-    if connection.sent != 0 {
+    if connection.sent != 0 || connection.last_state == from as u8 {
         return None;
     }
     let cookie = connection.cookie;
@@ -84,6 +86,9 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
 fn begin(socket: Socket) -> Option<u64> {
     let owner = owner::current()?;
     let family = socket.tcp_family()?;
+    if maps::connection(socket).is_some_and(|connection| connection.sent == 0) {
+        return None;
+    }
     let Some(connection) = maps::new_connection(socket) else {
         maps::lost(loss::SOCKET_STORAGE);
         return None;

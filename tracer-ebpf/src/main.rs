@@ -55,6 +55,18 @@ fn whoclosed_state(context: BtfTracePointContext) -> i32 {
     0
 }
 
+// The same again. The kernel skips a program that runs already on the processor: a
+// softirq that changes a state while whoclosed_state is at work on another socket finds
+// it busy, but never both. Whichever comes second finds the change noted.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn whoclosed_twin(context: BtfTracePointContext) -> i32 {
+    let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
+    if let Some(cookie) = life::state_changed(socket(&context), from, to) {
+        debug!(&context, "connection {}: state {} to {}", cookie, from, to);
+    }
+    0
+}
+
 // tp_btf/sock_send_length
 // proto: struct sock *sk, int ret, int flags; since 6.3
 #[btf_tracepoint(function = "sock_send_length")]

@@ -78,7 +78,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
 #[inline(always)]
 fn attach(socket: Socket) {
     let backend_port = socket.local_port();
-    if !maps::is_backend_port(backend_port) {
+    if !maps::is_backend_port(backend_port) || maps::peer(socket).is_some() {
         return;
     }
     let Some(family) = socket.tcp_family() else {

@@ -68,6 +68,9 @@ pub struct Capture {
     /// Form of the report
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// Attach nothing to nginx's binary: lines are matched to connections by their order
+    #[arg(long)]
+    pub no_uprobe: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,

@@ -1,6 +1,8 @@
 //! One connection of a backend: read, do as told, close; each act is recorded first.
 
 mod handshake;
+mod reading;
+mod waiting;
 
 use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
@@ -292,101 +294,6 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Answers what is no request, as servers do, and goes.
-    fn not_http(&mut self) -> Ending {
-        // nginx may have gone: it is told as far as it hears.
-        let _ = self.transport.write_all(
-            b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        );
-        Ending::close(Means::Fin, Why::NotHttp)
-    }
-
-    /// The behaviour that the head asks for; an ordinary answer where `once` is over.
-    fn behaviour(&self, head: &Head, target: &str) -> anyhow::Result<Behaviour> {
-        let behaviour = match head.header(HEADER) {
-            Some(text) => text.parse()?,
-            None => self.shared.habits.behaviour,
-        };
-        if behaviour.once && !lock(&self.shared.seen).insert(target.to_owned()) {
-            return Ok(Behaviour::ANSWER);
-        }
-        Ok(behaviour)
-    }
-
-    /// Reads a head and not a byte more, so that a body can be left unread.
-    fn read_head(&mut self) -> std::io::Result<Head> {
-        if self.fastcgi {
-            return fastcgi::read_head(|buffer| self.fill(buffer));
-        }
-        let invalid = |error: anyhow::Error| std::io::Error::new(ErrorKind::InvalidData, error);
-        let mut bytes = Vec::new();
-        let mut buffer = [0; 4096];
-        loop {
-            self.await_bytes()?;
-            let Some(peeked) = self.transport.peek(&mut buffer)? else {
-                continue;
-            };
-            if peeked == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            if bytes.is_empty() && !buffer[0].is_ascii_alphabetic() {
-                self.transport.consume(peeked)?;
-                return Err(invalid(anyhow::anyhow!("no method begins so")));
-            }
-            let before = bytes.len();
-            bytes.extend_from_slice(&buffer[..peeked]);
-            let length = head_length(&bytes).map_err(invalid)?;
-            let take = length.unwrap_or(bytes.len()) - before;
-            self.transport.consume(take)?;
-            if let Some(length) = length {
-                return Head::parse(&bytes[..length]).map_err(invalid);
-            }
-        }
-    }
-
-    /// Reads so many bytes as there is room for.
-    fn fill(&self, mut buffer: &mut [u8]) -> std::io::Result<()> {
-        while !buffer.is_empty() {
-            self.await_bytes()?;
-            match self.transport.stream().read(buffer)? {
-                0 => return Err(ErrorKind::UnexpectedEof.into()),
-                read => buffer = &mut buffer[read..],
-            }
-        }
-        Ok(())
-    }
-
-    /// A body's end comes in a record of its own, even that of an empty one.
-    fn read_stdin(&self) -> std::io::Result<()> {
-        while let Some(read) = Record::read(|buffer| self.fill(buffer))?.body()? {
-            self.record_request(|request| request.body_bytes += read);
-        }
-        Ok(())
-    }
-
-    fn read_body(&mut self, length: usize) -> Result<(), Ending> {
-        let gone = |error: &std::io::Error| Ending::peer(error, Why::PeerInFlight);
-        if self.fastcgi {
-            return self.read_stdin().map_err(|error| gone(&error));
-        }
-        let mut left = length;
-        let mut buffer = [0; 64 * 1024];
-        while left > 0 {
-            let room = left.min(buffer.len());
-            let read = self
-                .await_bytes()
-                .and_then(|()| self.transport.read(&mut buffer[..room]))
-                .map_err(|error| gone(&error))?;
-            let Some(read) = read else { continue };
-            if read == 0 {
-                return Err(gone(&ErrorKind::UnexpectedEof.into()));
-            }
-            left -= read;
-            self.record_request(|request| request.body_bytes += read);
-        }
-        Ok(())
-    }
-
     /// Writes a whole answer, at once; an answer that the peer did not take has no end.
     pub(super) fn answer(&mut self, bytes: &[u8]) -> Result<(), Ending> {
         self.begun();
@@ -435,110 +342,6 @@ impl Server<'_> {
         self.transport
             .write_all(bytes)
             .map_err(|error| Ending::peer(&error, Why::PeerInFlight))
-    }
-
-    /// Neither reads nor writes until nginx goes.
-    pub(super) fn until_peer_leaves(&self) -> Ending {
-        match self.wait(PollFlags::RDHUP, None) {
-            Woken::Ready => self.peer_left(),
-            Woken::Deadline | Woken::Stopped => Ending::close(Means::Fin, Why::Stopped),
-        }
-    }
-
-    /// The same where nginx's FIN cannot come, because it waits behind bytes for which
-    /// there is no room here: then the kernel's table tells that nginx closed its end.
-    pub(super) fn until_peer_closes(&self) -> Ending {
-        const LOOK_EVERY: Duration = Duration::from_millis(20);
-        let stream = self.transport.stream();
-        let ends = stream.peer_addr().and_then(|remote| {
-            let local = stream.local_addr()?;
-            Ok([(remote, local)])
-        });
-        let Ok(ends) = ends else {
-            return Ending::peer(&ErrorKind::ConnectionReset.into(), Why::PeerInFlight);
-        };
-        loop {
-            match self.wait(PollFlags::RDHUP, Some(Instant::now() + LOOK_EVERY)) {
-                Woken::Ready => return self.peer_left(),
-                Woken::Stopped => return Ending::close(Means::Fin, Why::Stopped),
-                Woken::Deadline => {}
-            }
-            let found = sockets::find(&ends).unwrap_or_default();
-            let peer = found.first().copied().flatten();
-            if peer.is_some_and(|socket| socket.state != State::ESTABLISHED) {
-                return Ending::peer(&ErrorKind::UnexpectedEof.into(), Why::PeerInFlight);
-            }
-        }
-    }
-
-    /// How nginx left, once a wait said that it did.
-    pub(super) fn peer_left(&self) -> Ending {
-        let how = match self.transport.stream().peek(&mut [0]) {
-            Ok(_) => Ended::PeerClosed,
-            Err(_) => Ended::PeerReset,
-        };
-        Ending {
-            how,
-            why: Why::PeerInFlight,
-        }
-    }
-
-    pub(super) fn await_bytes(&self) -> std::io::Result<()> {
-        match self.wait(PollFlags::IN, Some(Instant::now() + PATIENCE)) {
-            Woken::Ready => Ok(()),
-            Woken::Deadline => Err(ErrorKind::TimedOut.into()),
-            Woken::Stopped => Err(ErrorKind::Interrupted.into()),
-        }
-    }
-
-    /// Waits without a look at the socket.
-    fn work_until(&self, deadline: Instant) -> Woken {
-        loop {
-            let left = timespec(deadline.saturating_duration_since(Instant::now()));
-            let mut sources = [PollFd::new(&self.shared.stopped, PollFlags::IN)];
-            match poll(&mut sources, Some(&left)) {
-                Ok(0) => return Woken::Deadline,
-                Err(rustix::io::Errno::INTR) => {}
-                _ => return Woken::Stopped,
-            }
-        }
-    }
-
-    /// Waits for `events` on the socket, the deadline (ppoll: to the timer's own
-    /// precision, not to a millisecond) or the backend's end.
-    pub(super) fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Woken {
-        self.wait_beside(events, deadline, None)
-    }
-
-    /// The same, or until `other` becomes readable.
-    fn wait_beside(
-        &self,
-        events: PollFlags,
-        deadline: Option<Instant>,
-        other: Option<&UnixStream>,
-    ) -> Woken {
-        if events == PollFlags::IN && self.transport.has_bytes() {
-            return Woken::Ready;
-        }
-        loop {
-            let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
-            let stopped = &self.shared.stopped;
-            let mut sources = [
-                PollFd::new(self.transport.stream(), events),
-                PollFd::new(stopped, PollFlags::IN),
-                PollFd::new(other.unwrap_or(stopped), PollFlags::IN),
-            ];
-            match poll(&mut sources, left.as_ref()) {
-                Ok(0) => return Woken::Deadline,
-                Ok(_) if !sources[0].revents().is_empty() => return Woken::Ready,
-                Ok(_) => return Woken::Stopped,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    eprintln!("backend: poll() failed: {error}");
-                    return Woken::Stopped;
-                }
-            }
-        }
     }
 
     pub(super) fn record(&self, change: impl FnOnce(&mut Connection)) {

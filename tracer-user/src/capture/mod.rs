@@ -11,11 +11,13 @@ pub mod counters;
 mod diagnostics;
 pub mod host;
 mod listeners;
+mod missed_runs;
 mod open_connections;
 pub mod programs;
 mod progress;
 mod session;
 mod tracepoints;
+mod uprobes;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use self::progress::Progress;
 use self::session::{Session, Signals};
 use crate::judge::Judge;
 use crate::report::words::counted;
-use crate::trace::record::{Capture, ErrorLog, Hook, Record};
+use crate::trace::record::{Capture, ErrorLog, Record};
 use crate::trace::writer::Writer;
 
 /// What to capture.
@@ -46,6 +48,8 @@ pub struct Request {
     pub names: Vec<String>,
     /// Only the instance that this process belongs to.
     pub nginx: Option<u32>,
+    /// Attach nothing to nginx's binary.
+    pub no_uprobe: bool,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
     /// Show the kernel programs' own diagnostics.
@@ -110,7 +114,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
         diagnostics: request.diagnostics,
     })?;
-    let sees_log_calls = attach_to_binaries(host, &mut programs)?;
+    let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
     let followed = host.follow(&request.error_logs)?;
     let start_ns = clock::monotonic_ns();
 
@@ -157,51 +161,6 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         progress,
         judge,
     })
-}
-
-/// The uprobes, once a binary. Tells for each instance whether its log calls are seen.
-fn attach_to_binaries(host: &Host, programs: &mut Programs) -> Result<Vec<bool>> {
-    let mut attached = std::collections::HashMap::new();
-    let mut seen = Vec::new();
-    for watched in &host.watched {
-        let identity = watched.binary_identity()?;
-        if let Some(known) = attached.get(&identity) {
-            seen.push(*known);
-            continue;
-        }
-        let result = programs.attach_log_call(&watched.instance.exe);
-        let reason = result.err().map(|error| {
-            let why = if watched.binary.exports_log_function {
-                format!("{error:#}")
-            } else {
-                format!("the binary exports no {}", programs::LOG_FUNCTION)
-            };
-            format!("{why}; without it lines cannot be tied to their connections")
-        });
-        attached.insert(identity, reason.is_none());
-        seen.push(reason.is_none());
-        programs.hooks.push(Hook {
-            name: format!("{} in {}", programs::LOG_FUNCTION, watched.instance.binary),
-            attached: reason.is_none(),
-            reason,
-        });
-        let reason = programs
-            .attach_handshake(&watched.instance.exe)
-            .err()
-            .map(|error| {
-                format!("{error:#}; without it TLS handshakes with upstreams count as requests")
-            });
-        programs.hooks.push(Hook {
-            name: format!(
-                "{} in {}",
-                programs::HANDSHAKE_FUNCTION,
-                watched.instance.binary
-            ),
-            attached: reason.is_none(),
-            reason,
-        });
-    }
-    Ok(seen)
 }
 
 fn kernel() -> String {

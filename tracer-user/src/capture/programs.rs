@@ -14,8 +14,8 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
-use super::open_connections;
 use super::tracepoints::{TRACEPOINTS, Tracepoint};
+use super::{missed_runs, open_connections};
 use crate::trace::record::Hook;
 
 #[cfg(programs_embedded)]
@@ -214,7 +214,7 @@ impl Programs {
             );
         }
         self.hooks.push(Hook {
-            name: wanted.tracepoint.to_owned(),
+            name: wanted.hook(),
             attached: reason.is_none(),
             reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
         });
@@ -374,13 +374,11 @@ impl Programs {
             let total: u64 = counters.get(&index, 0)?.iter().sum();
             totals.push((name.to_owned(), total));
         }
-        for (name, program) in self.ebpf.programs() {
-            if let Ok(fd) = program.fd()
-                && let Some(missed) = missed_runs(fd)
-            {
-                totals.push((format!("missed_runs:{name}"), missed));
-            }
-        }
+        totals.extend(
+            missed_runs::by_program(&self.ebpf)
+                .into_iter()
+                .map(|(name, missed)| (format!("missed_runs:{name}"), missed)),
+        );
         let mut new = Vec::new();
         for (name, total) in totals {
             let told = self.losses_told.entry(name.clone()).or_default();
@@ -424,18 +422,6 @@ fn explain_load(error: anyhow::Error) -> anyhow::Error {
     } else {
         error.context("cannot load the kernel programs")
     }
-}
-
-/// Runs of a program that the kernel skipped because the program was already
-/// running on that processor (`recursion_misses`, kernel/bpf/syscall.c; 5.12 and later).
-fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
-    let fd = program.as_fd().as_raw_fd();
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-    value.trim().parse().ok()
 }
 
 #[cfg(test)]

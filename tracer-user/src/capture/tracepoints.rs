@@ -10,13 +10,36 @@ pub(super) struct Tracepoint {
     pub(super) instead: Option<&'static str>,
 }
 
+impl Tracepoint {
+    /// Name of the hook in traces and messages.
+    pub(super) fn hook(&self) -> String {
+        if self.program == STATE_TWIN {
+            format!("{} (second program)", self.tracepoint)
+        } else {
+            self.tracepoint.to_owned()
+        }
+    }
+}
+
+/// Sees each change of a TCP socket's state.
+pub(super) const STATE: &str = "whoclosed_state";
+/// So does this, for the changes at which the kernel skips the first.
+pub(super) const STATE_TWIN: &str = "whoclosed_twin";
+
 /// All of them.
 pub(super) const TRACEPOINTS: &[Tracepoint] = &[
     Tracepoint {
-        program: "whoclosed_state",
+        program: STATE,
         tracepoint: "inet_sock_set_state",
         required: true,
         without: "no connection can be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: STATE_TWIN,
+        tracepoint: "inet_sock_set_state",
+        required: false,
+        without: "a change of state that comes in the middle of another is lost",
         instead: None,
     },
     Tracepoint {

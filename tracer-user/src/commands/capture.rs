@@ -18,6 +18,7 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
         error_logs: arguments.error_log.clone(),
         names: arguments.process_name.clone(),
         nginx: arguments.nginx,
+        no_uprobe: arguments.no_uprobe,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;

@@ -117,10 +117,7 @@ pub(super) struct Case<'a> {
 
 impl<'a> Case<'a> {
     pub(super) fn connection(&self) -> Option<&'a Rc<Connection>> {
-        match self.socket {
-            Socket::Found(connection) => Some(connection),
-            _ => None,
-        }
+        self.socket.connection()
     }
 
     pub(super) const fn peer_close(&self) -> Option<&'a PeerClose> {
@@ -132,10 +129,19 @@ impl<'a> Case<'a> {
     }
 
     pub(super) fn matched(&self) -> Match {
-        if self.connection().is_some() {
-            Match::Exact
-        } else {
-            Match::None
+        match self.socket {
+            Socket::Found(_) => Match::Exact,
+            Socket::Aligned(aligned) if aligned.ordered => Match::Ordered,
+            Socket::Aligned(_) => Match::Window,
+            Socket::NoneByNature(_) | Socket::Missing(_) => Match::None,
+        }
+    }
+
+    /// Connections that the line may be about, where it was not seen being written.
+    pub(super) fn candidates(&self) -> Option<u32> {
+        match self.socket {
+            Socket::Aligned(aligned) => Some(aligned.candidates),
+            _ => None,
         }
     }
 

@@ -38,7 +38,7 @@ impl Judge {
                 .collect();
             for chain in chains {
                 let unseen = |index: &usize| self.entries.get(*index).is_some_and(is_unseen);
-                if chain.iter().any(unseen) {
+                if chain.iter().any(unseen) && !chain.iter().all(unseen) {
                     for index in chain {
                         self.doubt(index);
                     }
@@ -49,18 +49,19 @@ impl Judge {
 
     fn doubt(&mut self, index: usize) {
         if let Some(entry) = self.entries.get_mut(index)
-            && entry.sighting.take().is_some()
-            && matches!(entry.socket, Socket::Found(_))
+            && (entry.sighting.take().is_some() || is_unseen(entry))
+            && entry.connection().is_some()
         {
             entry.socket = Socket::Missing(
                 "of several lines alike not all were seen being written, so which of their \
                  connections is its own is not known",
             );
             entry.peer_close = None;
+            entry.continuation = None;
         }
     }
 }
 
 fn is_unseen(entry: &Entry) -> bool {
-    entry.sighting.is_none() && matches!(entry.socket, Socket::Missing(_))
+    entry.sighting.is_none() && matches!(entry.socket, Socket::Missing(_) | Socket::Aligned(_))
 }

@@ -25,10 +25,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(super) fn connection(&self) -> Option<&Rc<Connection>> {
-        match &self.socket {
-            Socket::Found(connection) => Some(connection),
-            _ => None,
-        }
+        self.socket.connection()
     }
 
     /// The end of the backend's side, if it can have caused the end that nginx saw.
@@ -38,10 +35,14 @@ impl Entry {
         caused_by(connection, close).then_some(close)
     }
 
-    /// When, on the monotonic clock: exact if the line was seen being written.
+    /// When, on the monotonic clock: exact if the line was seen being written, and just
+    /// after it if its connection is known.
     pub(super) fn ns(&self) -> u64 {
+        let closed = || self.connection().map(|connection| connection.ended_ns);
         self.sighting
-            .map_or(self.line.read_ns, |sighting| sighting.ns)
+            .map(|sighting| sighting.ns)
+            .or_else(closed)
+            .map_or(self.line.read_ns, |ns| ns.min(self.line.read_ns))
     }
 }
 

@@ -5,7 +5,7 @@ use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
 use super::line::UpstreamLine;
 use super::queues::FullQueue;
-use super::socket::Socket;
+use super::socket::{Aligned, Socket};
 use super::upstreams::Figures;
 use super::{Entry, Judge, clock, end, settings};
 use crate::nginx::message::SocketEvidence;
@@ -110,6 +110,9 @@ impl Judge {
         if verdict.cause != Cause::Unexplained {
             verdict.evidence.extend(without_connection(&case));
         }
+        if let Socket::Aligned(aligned) = &entry.socket {
+            weaken(&mut verdict, aligned);
+        }
         let lost = self.lost_around(entry.ns());
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {
@@ -147,6 +150,7 @@ impl Judge {
             cause: verdict.cause,
             confidence: verdict.confidence,
             matched: case.matched(),
+            candidates: case.candidates(),
             retried: None,
             served: None,
             request_group: id,
@@ -160,13 +164,39 @@ impl Judge {
     }
 }
 
+/// A verdict is no surer than the connection that it rests on.
+fn weaken(verdict: &mut Verdict, aligned: &Aligned) {
+    let most = match aligned {
+        Aligned { ordered: false, .. } => Confidence::Possible,
+        Aligned { forced: false, .. } => Confidence::Likely,
+        _ => Confidence::Certain,
+    };
+    // The surest comes first.
+    verdict.confidence = verdict.confidence.max(most);
+    verdict.evidence.push(match aligned {
+        Aligned { forced: true, .. } => "the line was not seen being written; of the \
+            connections that its worker closed then this one alone shows what it reports"
+            .to_owned(),
+        Aligned { ordered: true, .. } => "the line was not seen being written; the order of \
+            its worker's lines and closes leaves this connection alone"
+            .to_owned(),
+        Aligned { candidates: 1, .. } => "the line was not seen being written; this \
+            connection may be another line's"
+            .to_owned(),
+        Aligned { candidates, .. } => format!(
+            "the line was not seen being written; this is one of {candidates} connections that \
+             it may be about"
+        ),
+    });
+}
+
 /// Why the verdict rests on the line alone, if a connection would have told more.
 fn without_connection(case: &Case<'_>) -> Option<String> {
     if case.line.kind.socket() == SocketEvidence::NoSocket {
         return None;
     }
     match case.socket {
-        Socket::Found(_) => None,
+        Socket::Found(_) | Socket::Aligned(_) => None,
         Socket::NoneByNature(why) => Some(format!("there is no connection to look at: {why}")),
         Socket::Missing(why) => Some(format!("its connection is not known: {why}")),
     }

@@ -22,6 +22,8 @@ pub(super) struct UpstreamLine {
     /// For the match with the uprobe's sighting.
     pub(super) key: Key,
     pub(super) read_ns: u64,
+    /// When its log had been read before, without it.
+    pub(super) since_ns: Option<u64>,
     /// The peer's address, if the line names one over TCP.
     pub(super) peer: Option<SocketAddr>,
     /// The peer is a unix socket.
@@ -100,6 +102,7 @@ fn take_over(record: &Line, parsed: &LogLine<'_>) -> AnyLine {
             .flatten(),
         master_pid: record.master_pid,
         read_ns: record.read_ns,
+        since_ns: None,
         peer,
         unix,
         tls: address.as_ref().is_some_and(|address| address.is_tls()),

@@ -5,6 +5,8 @@
 //! Records are taken one by one ([`Judge::push`]) and kept only as long as a line may
 //! need them: what stays are the incidents and each upstream's figures.
 
+mod agreement;
+mod alignment;
 mod attempts;
 mod backends;
 mod bursts;
@@ -20,6 +22,7 @@ mod fitting;
 mod history;
 mod incident;
 mod line;
+mod logs;
 mod moments;
 mod no_live;
 mod peers;
@@ -32,6 +35,7 @@ mod silences;
 mod socket;
 mod staleness;
 mod summary;
+mod unseen;
 mod upstreams;
 mod work;
 mod workers;
@@ -49,6 +53,7 @@ use self::clock::Clock;
 use self::entry::Entry;
 use self::history::History;
 use self::line::AnyLine;
+use self::logs::Logs;
 use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
@@ -89,6 +94,8 @@ pub struct Judge {
     zones: HashMap<u32, jiff::tz::TimeZone>,
     /// Host pid of a worker by its master and the pid in its lines.
     pids: HashMap<(u32, u32), u32>,
+    /// Each master's logs.
+    logs: HashMap<u32, Logs>,
     workers: HashMap<u32, Worker>,
     /// Workers that have gone, and when.
     gone: VecDeque<(u64, u32)>,
@@ -132,6 +139,8 @@ impl Judge {
             Record::Anchor(anchor) => {
                 self.clock.add(*anchor);
                 self.last_ns = self.last_ns.max(anchor.monotonic_ns);
+                let pids: Vec<u32> = self.workers.keys().copied().collect();
+                pids.into_iter().for_each(|pid| self.look(pid));
             }
             Record::Connection(connection) => self.connection(connection),
             Record::Logged(logged) => {
@@ -143,8 +152,7 @@ impl Judge {
                 let start_ns = self.capture.as_ref().map_or(0, |capture| capture.start_ns);
                 let worker = self.workers.entry(logged.pid).or_default();
                 worker.logged(*logged, wall_s, start_ns <= logged.ns);
-                let settled = worker.take_settled();
-                self.keep(logged.pid, settled);
+                self.look(logged.pid);
                 self.forget_the_gone();
             }
             Record::Continuation(continuation) => self.continuation(*continuation),
@@ -214,8 +222,16 @@ impl Judge {
         }
         let worker = self.workers.entry(connection.pid).or_default();
         worker.closed(&Rc::new(connection.clone()));
-        let settled = worker.take_settled();
-        self.keep(connection.pid, settled);
+        self.look(connection.pid);
+    }
+
+    /// Takes what has been settled of a worker by now.
+    fn look(&mut self, pid: u32) {
+        if let Some(worker) = self.workers.get_mut(&pid) {
+            worker.look(self.last_ns, &self.clock);
+            let settled = worker.take_settled();
+            self.keep(pid, settled);
+        }
     }
 
     fn continuation(&mut self, continuation: Continuation) {
@@ -245,7 +261,7 @@ impl Judge {
 
     fn forget(&mut self, pid: u32) {
         if let Some(mut worker) = self.workers.remove(&pid) {
-            let settled = worker.finish(self.end.as_ref().map(|end| end.ns));
+            let settled = worker.finish(self.end.as_ref().map(|end| end.ns), &self.clock);
             self.duplicates += worker.duplicates;
             self.sightings_dropped += worker.sightings_dropped;
             self.keep(pid, settled);
@@ -259,6 +275,8 @@ impl Judge {
                 .copied()
                 .unwrap_or(inner)
         };
+        let log = self.logs.entry(record.master_pid).or_default();
+        let since_ns = log.read_before(&record.file, record.read_ns);
         match line::read(record) {
             None => self.unread_lines += 1,
             Some(AnyLine::Other { pid, key, hash }) => {
@@ -273,6 +291,7 @@ impl Judge {
                 {
                     line.stamp_s = clock::stamp_seconds(line.stamp, zone);
                 }
+                line.since_ns = since_ns;
                 if !line.kind.is_incident() {
                     self.other_lines += 1;
                     let worker = self.workers.entry(pid).or_default();
@@ -282,8 +301,7 @@ impl Judge {
                 let seen = self.log_calls_seen(record.master_pid);
                 let worker = self.workers.entry(pid).or_default();
                 worker.line(*line, self.order, seen);
-                let settled = worker.take_settled();
-                self.keep(pid, settled);
+                self.look(pid);
             }
         }
     }

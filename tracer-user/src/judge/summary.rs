@@ -241,8 +241,8 @@ fn remarks(judge: &Judge) -> Vec<String> {
         let name = nginx.version.as_deref().unwrap_or(&nginx.binary);
         if !nginx.log_calls_seen {
             notes.push(format!(
-                "lines of {name} (master {}) were not seen being written, so they cannot be tied \
-                 to their connections",
+                "lines of {name} (master {}) were not seen being written: they are matched to \
+                 connections by the order of each worker's lines and closes",
                 nginx.master_pid
             ));
         }

@@ -23,6 +23,8 @@ const TOGETHER_NS: u64 = 20_000_000;
 /// Supervisors look after their workers once a second.
 const SUPERVISOR_NS: u64 = 1_100_000_000;
 
+const SIGKILL: u32 = 9;
+
 /// A worker process whose end ended the connection.
 #[derive(Clone, Copy, Debug)]
 struct WorkerEnd {
@@ -162,13 +164,37 @@ impl Work {
         self.timeout
     }
 
-    /// Did the limit end this connection?
-    pub(super) fn limited(&self, connection: &Connection) -> Option<InferredTimeout> {
+    /// Did the limit end this connection, whose other end `peer` tells?
+    pub(super) fn limited(
+        &self,
+        connection: &Connection,
+        peer: Option<&PeerClose>,
+    ) -> Option<InferredTimeout> {
         let timeout = self.timeout?;
         let age = ms(in_flight_at_end_ns(connection)?);
-        let band = timeout.spread_ms.max(timeout.ms * SHARE);
-        ((age - timeout.ms).abs() <= band).then_some(timeout)
+        let late = peer.is_some_and(|peer| self.killed_at_a_later_look(&timeout, peer));
+        let until = timeout.ms + band(&timeout) + if late { ms(SUPERVISOR_NS) } else { 0.0 };
+        (timeout.ms - band(&timeout)..=until)
+            .contains(&age)
+            .then_some(timeout)
     }
+
+    /// A supervisor asks a worker to end first (gunicorn by SIGABRT); one that has not
+    /// ended by its next look it kills.
+    fn killed_at_a_later_look(&self, timeout: &InferredTimeout, peer: &PeerClose) -> bool {
+        let ended_in_time = |close: &Close| {
+            (ms(close.in_flight_ns) - timeout.ms).abs() <= band(timeout)
+                && close
+                    .worker
+                    .is_some_and(|worker| worker.parent_pid == peer.parent_pid)
+        };
+        peer.exit == Some(Exit::Signal(SIGKILL)) && self.closes.iter().any(ended_in_time)
+    }
+}
+
+/// How far from the limit a close may lie, in milliseconds.
+fn band(timeout: &InferredTimeout) -> f64 {
+    timeout.spread_ms.max(timeout.ms * SHARE)
 }
 
 /// The time at which most of these closes agree.

@@ -12,10 +12,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::clock::Clock;
 use super::duplicates::Duplicates;
 use super::fitting::{AT_ONCE, PASSES_ON_NS, fitting, no_socket};
 use super::line::{Key, UpstreamLine};
 use super::socket::Socket;
+use super::unseen::Unseen;
 use crate::nginx::message::MessageKind;
 use crate::trace::record::{Connection, Logged};
 
@@ -84,6 +86,8 @@ pub(super) struct Worker {
     sightings: VecDeque<Sighting>,
     /// Lines whose sighting has not come.
     lines: VecDeque<(UpstreamLine, u64)>,
+    /// Lines that have no sighting, and closes for them.
+    unseen: Unseen,
     seen: Duplicates,
     settled: Vec<Settled>,
     /// A sighting has its line, or what it waited for, since the last look: without it
@@ -154,7 +158,7 @@ impl Worker {
     fn retry_lines(&mut self) {
         for (line, order) in std::mem::take(&mut self.lines) {
             if line.read_ns.saturating_add(LINE_WAITS_NS) < self.last_ns {
-                self.settled.push(unseen(line, order));
+                self.unseen(line, order);
             } else {
                 self.claim(line, order);
             }
@@ -173,6 +177,7 @@ impl Worker {
                 self.changed |= sighting.line.is_some();
             }
         }
+        self.unseen.closed(connection);
         self.recent.push_back(Rc::clone(connection));
         if self.recent.len() > RECENT {
             self.recent.pop_front();
@@ -227,8 +232,32 @@ impl Worker {
             self.claim(line, order);
             self.settle();
         } else {
-            self.settled.push(unseen(line, order));
+            self.unseen(line, order);
         }
+    }
+
+    /// No sighting of this line comes any more.
+    fn unseen(&mut self, line: UpstreamLine, order: u64) {
+        match no_socket(&line) {
+            Some(why) => self.settled.push(Settled {
+                line,
+                sighting: None,
+                socket: Socket::NoneByNature(why),
+                order,
+            }),
+            None => self.unseen.line(line, order),
+        }
+    }
+
+    /// Time has gone on: what waited for others by its side may wait no longer.
+    pub(super) fn look(&mut self, now_ns: u64, clock: &Clock) {
+        self.last_ns = self.last_ns.max(now_ns);
+        if !self.lines.is_empty() {
+            self.retry_lines();
+            self.settle();
+        }
+        let settled = self.unseen.settle(now_ns, clock);
+        self.settled.extend(settled);
     }
 
     fn claim(&mut self, line: UpstreamLine, order: u64) {
@@ -275,12 +304,17 @@ impl Worker {
     }
 
     pub(super) fn take_settled(&mut self) -> Vec<Settled> {
+        for settled in &self.settled {
+            if let Socket::Found(connection) = &settled.socket {
+                self.unseen.taken(connection.cookie);
+            }
+        }
         std::mem::take(&mut self.settled)
     }
 
     /// The trace is over: nothing more will come. What was seen being written after
     /// `end_ns` may not have been read any more.
-    pub(super) fn finish(&mut self, end_ns: Option<u64>) -> Vec<Settled> {
+    pub(super) fn finish(&mut self, end_ns: Option<u64>, clock: &Clock) -> Vec<Settled> {
         let sightings = std::mem::take(&mut self.sightings);
         let lost = sightings.iter().filter(|sighting| {
             is_lost_line(sighting) && end_ns.is_none_or(|end| sighting.logged.ns <= end)
@@ -291,9 +325,11 @@ impl Worker {
             .filter_map(|sighting| settle(sighting, &self.recent));
         self.settled.extend(settled);
         for (line, order) in std::mem::take(&mut self.lines) {
-            self.settled.push(unseen(line, order));
+            self.unseen(line, order);
         }
-        self.take_settled()
+        let mut settled = self.take_settled();
+        settled.extend(self.unseen.finish(clock));
+        settled
     }
 }
 
@@ -304,19 +340,6 @@ fn is_lost_line(sighting: &Sighting) -> bool {
         && sighting.line.is_none()
         && logged.level <= LEVEL_ERROR
         && logged.connection != 0
-}
-
-fn unseen(line: UpstreamLine, order: u64) -> Settled {
-    let socket = no_socket(&line).map_or(
-        Socket::Missing("the line was not seen being written"),
-        Socket::NoneByNature,
-    );
-    Settled {
-        line,
-        sighting: None,
-        socket,
-        order,
-    }
 }
 
 /// The connection whose bytes the line is about: of those that fit it the one whose first

@@ -281,6 +281,9 @@ pub struct Incident {
     /// How the line was tied to the connection.
     #[serde(rename = "match")]
     pub matched: Match,
+    /// Connections that it may be, if the line was not seen being written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<u32>,
     /// nginx tried again; null if not established.
     pub retried: Option<bool>,
     /// The client got an answer from a backend; null if not established.

@@ -290,6 +290,7 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
         } else {
             Confidence::Certain
         },
+        candidates: None,
         matched: if connection.is_some() {
             Match::Exact
         } else {

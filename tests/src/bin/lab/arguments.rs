@@ -35,6 +35,12 @@ pub(crate) struct Arguments {
     /// Binary of the nginx to run; may be repeated [default: WHOCLOSED_NGINX]
     #[arg(long, value_name = "FILE")]
     nginx: Vec<PathBuf>,
+    /// Captures attach nothing to nginx's binary: lines are matched by their order
+    #[arg(long, conflicts_with_all = ["real", "fixtures"])]
+    pub(crate) no_uprobe: bool,
+    /// Worker processes of nginx, where a scenario does not need a number of its own
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<u16>,
     /// Keep what each run left, its trace and what really happened, below this folder
     #[arg(long, value_name = "FOLDER")]
     pub(crate) save: Option<PathBuf>,

@@ -29,6 +29,8 @@ pub(crate) fn all(arguments: &Arguments, nginx: &Path, version: &str) -> Result<
                 seed,
                 round,
                 traffic,
+                no_uprobe: arguments.no_uprobe,
+                workers: arguments.workers,
                 save: save.map(|folder| folder.join(format!("{version}-{seed}-{name}-{round}"))),
                 fixtures: arguments.fixtures.clone(),
             }

@@ -1,6 +1,7 @@
 //! `backend-crashed`: the backend's process died of its own fault. Requires: the
 //! connection's other end was closed by the end of its process, by SIGSEGV, SIGABRT,
-//! SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS.
+//! SIGBUS, SIGILL, SIGFPE, SIGTRAP or SIGSYS. SIGABRT makes it likely only where this
+//! upstream's workers are known to be ended after a time: supervisors send it too.
 
 use super::{Case, Remedy, Verdict, owner};
 use crate::report::model::Cause;
@@ -17,7 +18,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let signal = owner::signal(number);
     Some(Verdict {
         cause: Cause::BackendCrashed,
-        confidence: owner.confidence(),
+        confidence: owner.confidence_of_a_signal(case),
         evidence: owner.evidence(case),
         advice: Some(Remedy {
             text: format!(

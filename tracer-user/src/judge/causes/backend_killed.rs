@@ -5,7 +5,7 @@
 //! time: the signal may have been its.
 
 use super::{Case, Remedy, Verdict, owner};
-use crate::report::model::{Cause, Confidence};
+use crate::report::model::Cause;
 use crate::trace::record::Exit;
 
 const SIGKILL: u32 = 9;
@@ -31,20 +31,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     };
     Some(Verdict {
         cause: Cause::BackendKilled,
-        confidence: match owner.confidence() {
-            Confidence::Certain if supervised(case) => Confidence::Likely,
-            confidence => confidence,
-        },
+        confidence: owner.confidence_of_a_signal(case),
         evidence: owner.evidence(case),
         advice: Some(Remedy {
             text: format!("{what_to_do}{}", owner::retries(case)),
             because: format!("{}'s process was killed by {signal}", case.line.upstream),
         }),
     })
-}
-
-/// Does this upstream end requests after a time of its own?
-fn supervised(case: &Case<'_>) -> bool {
-    case.history
-        .is_some_and(|history| history.work().timeout().is_some())
 }

@@ -4,6 +4,7 @@
 use super::{Case, how_it_ended, in_flight, reuse, sentences};
 use crate::judge::case::words;
 use crate::judge::end::peer_end_ns;
+use crate::judge::work::may_be_a_supervisors;
 use crate::nginx::message::MessageKind;
 use crate::report::model::Confidence;
 use crate::report::words::{counted, signal_name};
@@ -93,6 +94,18 @@ impl Owner<'_> {
             None => Confidence::Certain,
             Some(before) if before <= SOON_NS => Confidence::Likely,
             Some(_) => Confidence::Possible,
+        }
+    }
+
+    /// The same of a signal, which may have been that of a supervisor who ends this
+    /// upstream's workers after a time, if such a time is inferred.
+    pub(super) fn confidence_of_a_signal(&self, case: &Case<'_>) -> Confidence {
+        let limited = case
+            .history
+            .is_some_and(|history| history.work().timeout().is_some());
+        match self.confidence() {
+            Confidence::Certain if limited && may_be_a_supervisors(self.exit) => Confidence::Likely,
+            confidence => confidence,
         }
     }
 

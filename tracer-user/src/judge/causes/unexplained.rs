@@ -8,7 +8,7 @@ use crate::report::words::counted;
 
 pub(super) fn decide(case: &Case<'_>) -> Verdict {
     let missing = match case.socket {
-        Socket::Found(_) => None,
+        Socket::Found(_) | Socket::Aligned(_) => None,
         Socket::NoneByNature(why) => Some(format!("there is no connection to look at: {why}")),
         Socket::Missing(why) => Some(format!("the connection of this line is not known: {why}")),
     };

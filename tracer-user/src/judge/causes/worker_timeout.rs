@@ -1,7 +1,8 @@
 //! `worker-timeout`: the backend, or its supervisor, gives every request the same time.
 //! Requires: at least three connections of this upstream that the backend ended with a
-//! request in flight after equal times (see [`crate::judge::work`]), this one among them;
-//! and no request that succeeded and took longer. It is an inference, so never certain.
+//! request in flight after equal times (see [`crate::judge::work`]), this one among them,
+//! or killed by the same supervisor within a second more; and no request that succeeded
+//! and took longer. It is an inference, so never certain.
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, owner, sentences};
 use crate::judge::case::words;
@@ -19,7 +20,10 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     if owner.is_some_and(|owner| !may_be_a_supervisors(owner.exit)) {
         return None;
     }
-    let limit = case.history?.work().limited(connection)?;
+    let limit = case
+        .history?
+        .work()
+        .limited(connection, case.peer_close())?;
     let observed = format!(
         "{} ended {} with a request in flight after {} (spread {})",
         case.line.upstream,

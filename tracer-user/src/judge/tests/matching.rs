@@ -153,7 +153,7 @@ fn a_step_of_the_wall_clock_parts_no_line_from_its_sighting() {
 }
 
 #[test]
-fn without_the_uprobe_lines_are_told_at_once() {
+fn without_the_uprobe_lines_are_told_while_the_capture_runs() {
     let mut judge = Judge::default();
     let blind = Nginx {
         log_calls_seen: false,
@@ -162,8 +162,19 @@ fn without_the_uprobe_lines_are_told_at_once() {
     for record in beginning_with(blind) {
         judge.push(&record);
     }
+    judge.push(&ended(waiting(1, 5000)));
     judge.push(&timeout(5000, 7).line());
-    assert_eq!(judge.fresh().len(), 1);
+    assert!(judge.fresh().is_empty());
+    judge.push(&Record::Anchor(Anchor {
+        monotonic_ns: at(8000),
+        realtime_ns: i64::try_from((WALL_S + 8) * S).unwrap(),
+    }));
+    let fresh = judge.fresh();
+    assert_eq!(fresh.len(), 1);
+    assert_eq!(
+        (fresh[0].matched, fresh[0].candidates),
+        (Match::Ordered, Some(1))
+    );
 }
 
 #[test]

@@ -159,6 +159,34 @@ fn a_supervisor_looks_once_a_second_so_its_workers_times_agree_less() {
 }
 
 #[test]
+fn a_worker_that_did_not_end_when_asked_is_killed_at_its_supervisors_next_look() {
+    let told = |ms, exit, parent_pid| {
+        let mut records = ended_workers(&[2050, 2500, 2990], Exit::Code(1));
+        let mut late = ended_workers(&[0, 0, 0, ms], exit).split_off(12);
+        for record in &mut late {
+            if let Record::PeerClose(close) = record {
+                close.parent_pid = parent_pid;
+            }
+        }
+        records.extend(late);
+        judged(records).report.incidents.pop().unwrap()
+    };
+    let killed = Exit::Signal(9);
+    let incident = told(4100, killed, 4700);
+    assert_verdict(&incident, Cause::WorkerTimeout, Confidence::Likely);
+    // Later, another's worker, or no SIGKILL: whose signal it was is not known.
+    for (ms, parent_pid) in [(5200, 4700), (4100, 4699)] {
+        let incident = told(ms, killed, parent_pid);
+        assert_verdict(&incident, Cause::BackendKilled, Confidence::Likely);
+    }
+    let aborted = told(4100, Exit::Signal(6), 4700);
+    assert_verdict(&aborted, Cause::BackendCrashed, Confidence::Likely);
+    // No supervisor sends this.
+    let crashed = told(4100, Exit::Signal(11), 4700);
+    assert_verdict(&crashed, Cause::BackendCrashed, Confidence::Certain);
+}
+
+#[test]
 fn crashes_at_unequal_times_and_memory_that_ran_out_are_no_limit() {
     let found = causes(ended_workers(&[900, 2500, 5200], Exit::Signal(9)));
     assert_eq!(found, [Cause::BackendKilled; 3]);

@@ -1,0 +1,68 @@
+//! Runs of programs that the kernel skipped, because the program was already running on
+//! that processor.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+
+use super::tracepoints::{STATE, STATE_TWIN};
+
+/// How many of each program's runs cost something, by its name.
+pub(super) fn by_program(ebpf: &Ebpf) -> BTreeMap<String, u64> {
+    let missed = ebpf
+        .programs()
+        .filter_map(|(name, program)| Some((name.to_owned(), missed_runs(program.fd().ok()?)?)))
+        .collect();
+    that_count(missed)
+}
+
+/// A change of state is lost if both of its programs missed it, so at most as many are
+/// as the one that missed fewer did.
+fn that_count(mut missed: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    if let Some(by_twin) = missed.remove(STATE_TWIN)
+        && let Some(by_state) = missed.get_mut(STATE)
+    {
+        *by_state = by_twin.min(*by_state);
+    }
+    missed
+}
+
+/// `recursion_misses` of a program (kernel/bpf/syscall.c; 5.12 and later).
+fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    let fd = program.as_fd().as_raw_fd();
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    value.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(missed: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        that_count(
+            missed
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_change_of_state_is_lost_where_both_programs_missed_it() {
+        assert_eq!(counted(&[(STATE, 7), (STATE_TWIN, 0)])[STATE], 0);
+        assert_eq!(counted(&[(STATE, 2), (STATE_TWIN, 5)])[STATE], 2);
+        let others = counted(&[(STATE, 7), (STATE_TWIN, 3), ("whoclosed_recv", 4)]);
+        assert_eq!(others[STATE], 3);
+        assert_eq!(others["whoclosed_recv"], 4);
+        assert_eq!(others.len(), 2);
+    }
+
+    #[test]
+    fn without_the_second_program_what_the_first_missed_is_lost() {
+        assert_eq!(counted(&[(STATE, 7)])[STATE], 7);
+    }
+}
