@@ -1,37 +1,61 @@
-//! The fuzzers' corpus through what the fuzz targets check (`tests/fuzz`), so that what
-//! they once found stays found.
+//! The fuzzer's corpus through what its target checks (`tests/fuzz`), and from there to the
+//! report's text: what it once found stays found, and nothing of it reaches a terminal.
 
-#[path = "../../tests/fuzz/fuzz_targets/checks.rs"]
-mod checks;
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test panics where something is not as it must be"
+)]
 
 use std::fs;
 use std::path::Path;
 
-/// The files of a target's corpus.
-fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/fuzz/corpus")
-        .join(target);
+use tracer_user::judge::judge;
+use tracer_user::nginx;
+use tracer_user::report::text::{TextOptions, render};
+use tracer_user::trace::record::{Line, Record};
+
+#[path = "../../tests/fuzz/fuzz_targets/checks.rs"]
+mod checks;
+
+fn corpus() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/log_line");
     let files: Vec<_> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| fs::read(entry.unwrap().path()).unwrap())
         .collect();
-    assert!(files.len() > 20, "{target}: {} files", files.len());
+    assert!(files.len() > 50, "{} files", files.len());
     files
 }
 
 #[test]
 fn every_line_that_the_fuzzer_kept_is_read_in_order() {
-    corpus("log_line")
-        .iter()
-        .for_each(|bytes| checks::line(bytes));
+    for bytes in corpus() {
+        checks::line(&bytes);
+    }
 }
 
 #[test]
 fn nothing_that_the_fuzzer_kept_reaches_a_terminal_raw() {
-    for target in ["log_line", "log_terminal"] {
-        corpus(target)
-            .iter()
-            .for_each(|bytes| checks::terminal(bytes));
+    let mut judge = judge([]);
+    for (number, bytes) in (0_u64..).zip(corpus()) {
+        let (text, latin1) = checks::text_of(&bytes);
+        judge.push(&Record::Line(Line {
+            file: "/var/log/nginx/error.log".to_owned(),
+            offset: number,
+            master_pid: 1,
+            read_ns: number * 1_000_000_000,
+            text,
+            latin1,
+        }));
     }
+    let report = judge.finish(Vec::new()).report;
+    assert!(report.incidents.len() > 10, "{}", report.incidents.len());
+    let mut shown = String::new();
+    let options = TextOptions {
+        colour: false,
+        width: 80,
+    };
+    render(&report, &options, &mut shown).unwrap();
+    let acted_on = |character: char| character.is_control() && character != '\n';
+    assert!(!shown.contains(acted_on), "{shown:?}");
 }

@@ -14,6 +14,7 @@ mod bad_input;
 mod bench;
 mod causes;
 mod connections;
+mod forged;
 mod interrupted;
 mod laboratory;
 mod limits;

@@ -187,7 +187,7 @@ fn session(socket: &std::path::Path) {
     let mut client = UnixStream::connect(socket).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     // nginx may have closed it by then.
-    let _ = client.write_all(b"hello");
+    let _ = client.write_all(b"hello there");
     let _ = client.read_to_end(&mut Vec::new());
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::backends::StillOpen;
 use super::end::{ended_before_request, idle_age_ns, no_answer_below, peer_end_ns};
 use super::history::History;
-use super::line::UpstreamLine;
+use super::line::{STREAM, UpstreamLine};
 use super::queues::FullQueue;
 use super::socket::Socket;
 use super::upstreams::Figures;
@@ -267,7 +267,7 @@ impl<'a> Case<'a> {
 
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.
     pub(super) fn directive(&self, name: &str) -> String {
-        format!("{}_{name}", self.line.module)
+        directive(self.line.module, name)
     }
 
     /// When the attempt ended as nginx saw it.
@@ -318,6 +318,16 @@ pub(super) fn alert_number(message: &str) -> Option<u32> {
     let (_, rest) = message.rsplit_once("SSL alert number ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
+}
+
+/// The directive of a module: `fastcgi_read_timeout`. Stream has one timeout for both
+/// directions.
+pub(super) fn directive(module: &str, name: &str) -> String {
+    match (module, name) {
+        (STREAM, "read_timeout" | "send_timeout") => "proxy_timeout".to_owned(),
+        (STREAM, name) => format!("proxy_{name}"),
+        (module, name) => format!("{module}_{name}"),
+    }
 }
 
 /// Milliseconds with three decimals, as the report gives them.

@@ -5,10 +5,14 @@ use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
 use super::clock;
+use super::hidden::LIMITING;
 use crate::nginx::line::{self, LogLine, UpstreamPeer};
 use crate::nginx::message::{self, MessageKind};
 use crate::report::model::LineSummary;
 use crate::trace::record::Line;
+
+/// The module of what is no HTTP, whose directives begin with `proxy` as well.
+pub(super) const STREAM: &str = "stream";
 
 /// An upstream line.
 #[derive(Clone, Debug)]
@@ -30,7 +34,8 @@ pub(super) struct UpstreamLine {
     pub(super) unix: bool,
     /// The upstream is spoken to over TLS.
     pub(super) tls: bool,
-    /// What the directives of the module that speaks to it begin with: `proxy`.
+    /// What the directives of the module that speaks to it begin with: `proxy`; or
+    /// [`STREAM`].
     pub(super) module: &'static str,
     /// The line is about a subrequest.
     pub(super) subrequest: bool,
@@ -38,6 +43,14 @@ pub(super) struct UpstreamLine {
     pub(super) hash: u64,
     /// What the report calls the upstream.
     pub(super) upstream: String,
+}
+
+impl UpstreamLine {
+    /// Is it about a stream session that had its upstream already?
+    pub(super) fn is_under_way(&self) -> bool {
+        let action = self.summary.action.as_deref().unwrap_or_default();
+        self.module == STREAM && action.starts_with("proxying")
+    }
 }
 
 /// What a sighting and its line have in common.
@@ -51,6 +64,8 @@ pub(super) struct Key {
 /// Any line.
 #[derive(Clone, Debug)]
 pub(super) enum AnyLine {
+    /// nginx drops lines from here on.
+    Limiting,
     /// About an upstream.
     Upstream(Box<UpstreamLine>),
     /// About something else; it only takes its sighting away.
@@ -68,6 +83,9 @@ fn take_over(record: &Line, parsed: &LogLine<'_>) -> AnyLine {
         errno: parsed.errno.unwrap_or(0),
         connection: parsed.connection.unwrap_or(0),
     };
+    if parsed.message == LIMITING {
+        return AnyLine::Limiting;
+    }
     let Some(kind) = message::classify(parsed) else {
         return AnyLine::Other {
             pid: parsed.pid,
@@ -137,6 +155,8 @@ fn module(scheme: &str) -> &'static str {
         "scgi" => "scgi",
         "grpc" | "grpcs" => "grpc",
         "memcached" => "memcached",
+        // Only the stream module prints none.
+        "" => STREAM,
         _ => "proxy",
     }
 }

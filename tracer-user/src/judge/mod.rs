@@ -19,6 +19,7 @@ mod end;
 mod ended_by;
 mod entry;
 mod fitting;
+mod hidden;
 mod history;
 mod incident;
 mod line;
@@ -109,6 +110,8 @@ pub struct Judge {
     upstreams: BTreeMap<SocketAddr, Figures>,
     other_lines: u64,
     unread_lines: u64,
+    /// Times that nginx said that it drops lines.
+    limitings: u64,
     duplicates: u64,
     sightings_dropped: u64,
     /// What was lost in all, by kind.
@@ -284,6 +287,7 @@ impl Judge {
                 let worker = self.workers.entry(pid).or_default();
                 worker.other_line(key, hash, &record.file, record.read_ns);
             }
+            Some(AnyLine::Limiting) => self.limitings += 1,
             Some(AnyLine::Upstream(mut line)) => {
                 let pid = pid_of(line.summary.pid, &self.pids);
                 if line.stamp_s.is_none()

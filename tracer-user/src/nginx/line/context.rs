@@ -233,7 +233,7 @@ fn split_subrequest<'a>(
     // The subrequest of a slice or of an update has its request's own path.
     let path = decoded_path(request?);
     let after = value.strip_prefix(path.as_str())?.strip_prefix('"')?;
-    begins_field(after, &AFTER_SUBREQUEST).then(|| (&value[..path.len()], Some(after)))
+    after_quote(after, &AFTER_SUBREQUEST).map(|after| (&value[..path.len()], after))
 }
 
 /// The path of a request line as nginx decodes it, as far as `%XX` go.
@@ -254,22 +254,22 @@ fn decoded_path(request: &str) -> String {
 }
 
 /// Splits at the first quote that one of `followers` or the record's end follows; the
-/// second part is `None` if there is none, i.e. the value was cut.
+/// second part is `None` if the line was cut, in the value or in what follows it.
 fn split_quoted<'a>(value: &'a str, followers: &[&str]) -> (&'a str, Option<&'a str>) {
     for quote in memchr_iter(b'"', value.as_bytes()) {
-        let after = &value[quote + 1..];
-        if begins_field(after, followers) {
-            return (&value[..quote], Some(after));
+        if let Some(after) = after_quote(&value[quote + 1..], followers) {
+            return (&value[..quote], after);
         }
     }
     (value, None)
 }
 
-/// Does one of `followers` stand here, or the record's end, or so much of a follower as
-/// nginx left of a line that it cut?
-fn begins_field(text: &str, followers: &[&str]) -> bool {
-    text.is_empty()
-        || followers
-            .iter()
-            .any(|field| text.starts_with(field) || field.starts_with(text))
+/// Is `text`, behind a quote, the record's end, one of `followers`, or so much of one as
+/// nginx left of a line that it cut? Of the last nothing is given back.
+fn after_quote<'a>(text: &'a str, followers: &[&str]) -> Option<Option<&'a str>> {
+    if text.is_empty() || followers.iter().any(|field| text.starts_with(field)) {
+        return Some(Some(text));
+    }
+    let begun = followers.iter().any(|field| field.starts_with(text));
+    begun.then_some(None)
 }

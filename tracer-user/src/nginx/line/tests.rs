@@ -4,6 +4,7 @@
 use super::*;
 
 mod angie;
+mod cases;
 mod forged;
 mod printed;
 mod properties;

@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::printed::{Case, DIALECTS, Dialect, Of, Printed, cases};
+use super::cases::{Case, cases};
+use super::printed::{DIALECTS, Dialect, Of, Printed};
 use super::*;
 use crate::nginx::message::classify;
 
