@@ -22,6 +22,7 @@ mod listeners;
 mod local_backends;
 mod logs;
 mod modules;
+mod repeated_hour;
 mod retries;
 mod tls;
 mod trace_files;

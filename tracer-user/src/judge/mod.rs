@@ -293,7 +293,9 @@ impl Judge {
                 if line.stamp_s.is_none()
                     && let Some(zone) = self.zones.get(&record.master_pid)
                 {
-                    line.stamp_s = clock::stamp_seconds(line.stamp, zone);
+                    let read_ns = self.clock.realtime_ns(record.read_ns);
+                    let read_s = read_ns.map(|ns| ns.div_euclid(1_000_000_000));
+                    line.stamp_s = clock::stamp_seconds(line.stamp, zone, read_s);
                 }
                 line.since_ns = since_ns;
                 if !line.kind.is_incident() {
