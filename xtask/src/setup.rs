@@ -114,6 +114,7 @@ pub(crate) fn test() -> Result<ForTest> {
         Some(program) => program,
         None => nginx::install()?,
     };
+    nginx::stream_module()?;
     let (toolchain, linker) = toolchain_and_linker()?;
     Ok(ForTest {
         build: ForBuild {

@@ -19,6 +19,7 @@ mod end;
 mod ended_by;
 mod entry;
 mod fitting;
+mod hidden;
 mod history;
 mod incident;
 mod line;
@@ -117,6 +118,8 @@ pub struct Judge {
     networks: HashMap<u32, u32>,
     other_lines: u64,
     unread_lines: u64,
+    /// Times that nginx said that it drops lines.
+    limitings: u64,
     duplicates: u64,
     sightings_dropped: u64,
     /// What was lost in all, by kind.
@@ -313,10 +316,15 @@ impl Judge {
                 let worker = self.workers.entry(pid).or_default();
                 worker.other_line(key, hash, &record.file, record.read_ns);
             }
+            Some(AnyLine::Limiting) => self.limitings += 1,
             Some(AnyLine::Upstream(mut line)) => {
                 let pid = pid_of(line.summary.pid, &self.pids);
-                if let Some(zone) = self.zones.get(&record.master_pid) {
-                    line.stamp_s = clock::stamp_seconds(line.stamp, zone);
+                if line.stamp_s.is_none()
+                    && let Some(zone) = self.zones.get(&record.master_pid)
+                {
+                    let read_ns = self.clock.realtime_ns(record.read_ns);
+                    let read_s = read_ns.map(|ns| ns.div_euclid(1_000_000_000));
+                    line.stamp_s = clock::stamp_seconds(line.stamp, zone, read_s);
                 }
                 line.since_ns = since_ns;
                 if !line.kind.is_incident() {
