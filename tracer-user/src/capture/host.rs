@@ -125,6 +125,7 @@ impl Watched {
             configuration: self.in_force.configuration.clone(),
             configuration_problem: (!problems.is_empty()).then(|| problems.join("; ")),
             log_calls_seen,
+            netns: network_namespace(self.instance.master_pid),
             time_zone: time_zone::find(&self.instance, self.in_force.time_zone.as_deref()),
         }
     }
@@ -354,6 +355,12 @@ impl Host {
 
 fn not_there_yet(path: &str) -> String {
     format!("the error log {path} does not exist; it is read once nginx creates it")
+}
+
+/// Inode number of a process's network namespace.
+fn network_namespace(pid: u32) -> Option<u32> {
+    let metadata = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
+    u32::try_from(metadata.ino()).ok()
 }
 
 /// The logs without which lines would be missed: those that no file stands beside, or if

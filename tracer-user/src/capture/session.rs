@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_ebpf::Kind;
+use tracer_ebpf::accepted::Accepted as WireAccepted;
 use tracer_ebpf::backend::BackendExit as WireBackendExit;
 use tracer_ebpf::connection::Connection as WireConnection;
 use tracer_ebpf::continuation::Continuation as WireContinuation;
@@ -34,17 +35,17 @@ use crate::trace::writer::Writer;
 
 /// How often the ring buffer and the logs are looked at: the ring holds far more than
 /// comes in this time, and a verdict is shown this soon.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Logs are looked at every so many ticks.
 const TICKS_A_LOG_POLL: u32 = 2;
 /// Both clocks, counters, losses, workers and the trace's frame: every so many ticks.
-const TICKS_A_SECOND: u32 = 20;
+pub(super) const TICKS_A_SECOND: u32 = 20;
 /// A burst that was not read at the end is read in so many polls at most.
 const MOST_LAST_POLLS: u32 = 256;
 /// Logs are looked at no sooner after what happened in their directories.
 const EVENT_PAUSE: Duration = Duration::from_millis(5);
 /// After the bell a line and its socket may still end.
-const DRAIN: Duration = Duration::from_millis(1000);
+pub(super) const DRAIN: Duration = Duration::from_millis(1000);
 
 /// The signals that end a capture early.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -135,6 +136,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(mut host: Host, prepared: Prepared, writer: Writer) -> Result<Self> {
         let Prepared {
+            no_local_backends,
             mut programs,
             progress,
             judge,
@@ -146,7 +148,11 @@ impl Session {
             .iter()
             .map(|watched| watched.instance.master_pid)
             .collect();
-        let listeners = Listeners::open(&masters, &mut host.warnings);
+        let listeners = if no_local_backends {
+            Listeners::default()
+        } else {
+            Listeners::open(&masters, &mut host.warnings)
+        };
         Ok(Self {
             host,
             programs,
@@ -459,7 +465,8 @@ impl Session {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Record> {
+/// The record of these bytes from the ring buffer, if they are one.
+pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
     Some(match Kind::of(bytes).ok()? {
         Kind::Connection => {
             let wire = WireConnection::decode(bytes).ok()?;
@@ -480,5 +487,9 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         }
         // Becomes a line only with what is known of its log.
         Kind::Written => return None,
+        Kind::Accepted => {
+            let wire = WireAccepted::decode(bytes).ok()?;
+            Record::Accepted(Box::new(convert::accepted(&wire, 0)))
+        }
     })
 }

@@ -5,10 +5,10 @@
 
 use std::net::SocketAddr;
 
+use super::Judge;
 use super::causes::stale_keepalive_remedy;
 use super::settings;
 use super::upstreams::Figures;
-use super::{Judge, end};
 use crate::report::model::{Advice, Incident, Means};
 use crate::report::words::counted;
 use crate::trace::record::{Configuration, Nginx};
@@ -20,9 +20,10 @@ const ENOUGH: u64 = 20;
 pub(super) fn advise(judge: &Judge, incidents: &[Incident], advice: &mut Vec<Advice>) {
     let mut found = Vec::new();
     for (address, figures) in &judge.upstreams {
-        for (nginx, configuration) in configurations(judge) {
+        let here = |nginx: &Nginx| nginx.netns.is_none_or(|netns| netns == address.netns);
+        for (nginx, configuration) in configurations(judge).filter(|(nginx, _)| here(nginx)) {
             let about = About {
-                address: *address,
+                address: address.address,
                 figures,
                 nginx,
                 configuration,
@@ -177,44 +178,4 @@ fn not_passed_on(judge: &Judge, incidents: &[Incident]) -> Vec<Advice> {
         }
     }
     found
-}
-
-/// Requests that nginx gave up without a line, where the level of its logs hides the
-/// usual reason.
-pub(super) fn hidden_by_level(judge: &Judge) -> Option<String> {
-    let logs: Vec<&str> = judge
-        .capture
-        .iter()
-        .flat_map(|capture| &capture.nginx)
-        .flat_map(|nginx| &nginx.error_logs)
-        .map(|log| log.level.as_deref())
-        .collect::<Option<_>>()?;
-    let shown = |level: &&str| ["info", "debug"].contains(level);
-    if logs.is_empty() || logs.iter().any(shown) {
-        return None;
-    }
-    let given_up: u64 = judge
-        .upstreams
-        .values()
-        .map(|figures| figures.closes().nginx_in_flight)
-        .sum();
-    let told = judge
-        .entries
-        .iter()
-        .filter_map(|entry| entry.connection())
-        .filter(|connection| end::ending(connection) == end::Ending::NginxInFlight)
-        .count() as u64;
-    let untold = given_up.saturating_sub(told);
-    if untold == 0 {
-        return None;
-    }
-    let mut levels = logs;
-    levels.sort_unstable();
-    levels.dedup();
-    Some(format!(
-        "nginx closed {} to backends before an answer came, and no error line says why: \
-         clients that leave are logged at `info`, which the level of the logs here ({}) hides",
-        counted(untold, "connection", "connections"),
-        levels.join(", ")
-    ))
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::report::model::Advice;
-use crate::trace::record::{ErrorLog, Upstream};
+use crate::trace::record::Upstream;
 
 const KEEPS: [(&str, &str); 2] = [
     ("proxy_http_version", "1.1"),
@@ -129,28 +129,4 @@ fn a_request_that_next_upstream_gave_up_is_found() {
     assert!(only.text.contains("add `timeout` to"), "{only:?}");
     assert!(only.because.contains("has 2 servers"), "{only:?}");
     assert_eq!(failed("error timeout"), []);
-}
-
-#[test]
-fn clients_that_the_level_hides_are_told_of_once() {
-    let notes = |level: Option<&str>| {
-        let mut nginx = nginx();
-        nginx.error_logs = vec![ErrorLog {
-            path: "/var/log/nginx/error.log".to_owned(),
-            level: level.map(str::to_owned),
-        }];
-        let mut records = beginning_with(nginx);
-        records.extend((1..4).map(|n| ended(connection(n, 10).request(10).closed(500))));
-        let notes = judge(records).finish(Vec::new()).report.notes;
-        notes
-            .into_iter()
-            .filter(|note| note.contains("`info`"))
-            .collect::<Vec<_>>()
-    };
-    let told = notes(Some("error"));
-    assert_eq!(told.len(), 1);
-    assert!(told[0].contains("closed 3 connections"), "{told:?}");
-    assert!(told[0].contains("(error)"), "{told:?}");
-    assert!(notes(Some("info")).is_empty());
-    assert!(notes(None).is_empty(), "the level is not known");
 }
