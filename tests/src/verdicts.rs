@@ -87,6 +87,9 @@ pub struct Line {
     pub message: String,
     /// The request line.
     pub request: Option<String>,
+    /// The upstream as nginx wrote it.
+    #[serde(default)]
+    pub upstream: Option<String>,
     /// The log that it stands in.
     pub file: String,
     /// Byte in that file.

@@ -165,6 +165,7 @@ fn the_backends_process_and_its_end_are_told() {
         unread_bytes,
         received_bytes: 174,
         accepted,
+        host: None,
     };
     let told = |peer: PeerClose| {
         let events = events_of(&stale(), None, None, Some(&peer));
@@ -229,6 +230,5 @@ fn a_request_older_than_the_capture_has_no_size() {
     connection.idle_before_ns = None;
     let told = told(&connection);
     assert!(told.contains(&"last byte sent".to_owned()), "{told:?}");
-    let sized = |what: &String| what.contains("in all") || what.contains("request");
-    assert!(!told.iter().any(sized), "{told:?}");
+    assert!(!told.iter().any(|what| what.contains("in all")), "{told:?}");
 }
