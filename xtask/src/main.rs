@@ -7,6 +7,7 @@ mod apt;
 mod build;
 mod compiler;
 mod demo;
+mod fuzz;
 mod lab;
 mod linker;
 mod nginx;
@@ -48,6 +49,8 @@ enum Verb {
     Demo(demo::Options),
     /// Build, then cause failures on purpose and score every verdict; needs root
     Lab(lab::Options),
+    /// Look for lines of the error log that break its grammar, with cargo-fuzz
+    Fuzz(fuzz::Options),
     /// Check what clippy cannot: headers, lints, comments, README transcripts
     Tidy,
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::verb(&options),
         Verb::Demo(options) => demo::verb(&options),
         Verb::Lab(options) => lab::verb(&options),
+        Verb::Fuzz(options) => fuzz::verb(&options),
         Verb::Tidy => tidy::verb(),
     };
     let Err(error) = outcome else {

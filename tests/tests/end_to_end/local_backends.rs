@@ -2,7 +2,7 @@
 //! side of a connection, how, what it left unread, and how the process itself ended.
 
 mod named;
-mod victim;
+pub(crate) mod victim;
 
 use std::fs;
 use std::path::Path;

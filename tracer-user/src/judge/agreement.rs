@@ -228,7 +228,9 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
         "connecting to upstream" => !established,
         "SSL handshaking to upstream" => established && connection.handshake_ns.is_none(),
         "sending request to upstream" | "reading response header from upstream" => {
-            asked && (line.has_own_bytes() || !answered || !in_body(line) && unfinished(connection))
+            // Part of a header looks like a whole answer, after which nginx keeps the
+            // connection for a while and closes it without a line.
+            asked && (line.has_own_bytes() || !answered)
         }
         "reading upstream" | "sending to client" => answered || asked && line.has_own_bytes(),
         _ => established,
@@ -252,13 +254,6 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
         ns: connection.ended_ns,
         weight,
     })
-}
-
-/// Part of a header had come: few bytes, and the close long after them.
-fn unfinished(connection: &Connection) -> bool {
-    connection
-        .last_received_ns
-        .is_some_and(|ns| connection.ended_ns.saturating_sub(ns) >= NO_TIMER_NS)
 }
 
 /// nginx read something that it refused, and closed.

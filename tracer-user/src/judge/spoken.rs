@@ -150,6 +150,7 @@ mod tests {
                 attached,
                 reason: None,
             }],
+            ..Capture::default()
         }
     }
 

@@ -219,15 +219,21 @@ fn upstream_prefix(message: &str, line: &LogLine<'_>) -> Option<MessageKind> {
     })
 }
 
+/// The client left; whole messages, for a client writes the path into others, such as
+/// `open() "/srv/..." failed`.
+const CLIENT_CLOSED: [&str; 3] = [
+    "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too",
+    "kevent() reported that client prematurely closed connection, so upstream connection is closed too",
+    "client prematurely closed connection, so upstream connection is closed too",
+];
+
 /// Messages that nginx uses for other sockets as well.
 fn shared_text(line: &LogLine<'_>) -> Option<MessageKind> {
     let message = line.message;
-    if message.contains("client prematurely closed connection, so upstream connection is closed") {
+    if CLIENT_CLOSED.contains(&message) {
         return Some(MessageKind::ClientClosed);
     }
-    if line.client.is_some()
-        && (message.contains(" could not be resolved (") || is_bad_upstream_url(line))
-    {
+    if line.client.is_some() && (is_unresolved(message) || is_bad_upstream_url(line)) {
         return Some(MessageKind::NotResolved);
     }
     if !concerns_upstream(line) {
@@ -279,7 +285,7 @@ fn shared_prefix(line: &LogLine<'_>) -> Option<MessageKind> {
         (goes_on || message.ends_with(" failed"))
             .then_some(kind)
             .filter(|_| is_upstream_socket(line))
-    } else if message.contains(" worker_connections are not enough") {
+    } else if is_out_of_connections(message) {
         Some(if message.ends_with("reusing connections") {
             MessageKind::Oddity
         } else {
@@ -290,6 +296,22 @@ fn shared_prefix(line: &LogLine<'_>) -> Option<MessageKind> {
             .starts_with("the new socket has number ")
             .then_some(MessageKind::Resources)
     }
+}
+
+/// `256 worker_connections are not enough`, also with `, reusing connections`.
+fn is_out_of_connections(message: &str) -> bool {
+    message
+        .trim_start_matches(|byte: char| byte.is_ascii_digit())
+        .starts_with(" worker_connections are not enough")
+}
+
+/// `app.example could not be resolved (3: Host not found)`. A name holds no quote; what
+/// does is another message with a path in it.
+fn is_unresolved(message: &str) -> bool {
+    message
+        .strip_suffix(')')
+        .and_then(|message| message.split_once(" could not be resolved ("))
+        .is_some_and(|(name, _)| !name.contains('"'))
 }
 
 /// Was the worker about to do something with an upstream? A TLS handshake with the

@@ -84,10 +84,21 @@ pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
         String::new()
     };
     Some(format!(
-        "process {} ({}), which held the other end, closed the connection by a call{leaving} and \
+        "{}, which held the other end, closed the connection by a call{leaving} and \
          lived on",
-        close.pid, close.comm
+        short_name(close)
     ))
+}
+
+/// `process 4711 (gunicorn)`, and where it ran if that was another host.
+pub(super) fn short_name(close: &PeerClose) -> String {
+    format!("process {} ({}){}", close.pid, close.comm, on_host(close))
+}
+
+/// Where the process ran, if another capture saw it.
+fn on_host(close: &PeerClose) -> String {
+    let host = close.host.as_deref();
+    host.map_or_else(String::new, |host| format!(" on {host}"))
 }
 
 /// Is this the child of a process that serves the backend's connections itself? Between
@@ -135,7 +146,8 @@ impl Owner<'_> {
             comm,
             ..
         } = self.close;
-        format!("process {pid} ({comm}, child of {parent_pid})")
+        let on = on_host(self.close);
+        format!("process {pid} ({comm}, child of {parent_pid}){on}")
     }
 
     /// `was killed by SIGKILL (9)`.
