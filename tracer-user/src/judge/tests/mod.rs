@@ -3,6 +3,7 @@
 
 mod attempts;
 mod causes;
+mod http2;
 mod matching;
 mod mid_life;
 mod owners;
