@@ -4,6 +4,7 @@
 use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
+use super::spoken::Spoken;
 use crate::nginx::line::{self, UpstreamPeer};
 use crate::nginx::message::{self, MessageKind};
 use crate::report::model::LineSummary;
@@ -37,6 +38,16 @@ pub(super) struct UpstreamLine {
     pub(super) hash: u64,
     /// What the report calls the upstream.
     pub(super) upstream: String,
+}
+
+impl UpstreamLine {
+    /// What nginx speaks to the upstream, as far as the line says.
+    pub(super) fn spoken(&self) -> Spoken {
+        Spoken {
+            tls: self.tls,
+            http2: self.module == "grpc",
+        }
+    }
 }
 
 /// What a sighting and its line have in common.

@@ -36,7 +36,7 @@ fn is_server(server: &str, peer: SocketAddr) -> bool {
 }
 
 /// Does a place pass requests to this block or address?
-fn passes_to(location: &ProxyLocation, block: Option<&str>, upstream: &str) -> bool {
+pub(super) fn passes_to(location: &ProxyLocation, block: Option<&str>, upstream: &str) -> bool {
     let pass = location.pass.as_str();
     let rest = pass.split_once("://").map_or(pass, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
@@ -88,6 +88,7 @@ pub(super) fn settings_for(
         buffer_size: agreed("buffer_size"),
         next_upstream: agreed("next_upstream"),
         request_buffering: agreed("request_buffering"),
+        http_version: agreed("http_version"),
         ssl_name: agreed("ssl_name"),
         ssl_server_name: agreed("ssl_server_name"),
         ssl_protocols: agreed("ssl_protocols"),

@@ -113,6 +113,7 @@ pub(super) fn connection(cookie: u64, opened_ms: u64) -> Connection {
         established_ns: Some(at(opened_ms)),
         last_sent_ns: None,
         last_received_ns: None,
+        last_arrival_ns: None,
         request_started_ns: None,
         first_byte_ns: None,
         fin_received_ns: None,
@@ -305,6 +306,7 @@ impl Said {
                 upstream = self.upstream,
             ),
             latin1: false,
+            pid: None,
         })
     }
 }
@@ -413,6 +415,7 @@ pub(super) fn judged_with(settings: &[(&str, &str)], records: Vec<Record>) -> Ju
         server_name: "app".to_owned(),
         location: "/".to_owned(),
         pass: "http://app".to_owned(),
+        module: "proxy".to_owned(),
         settings: place.into_iter().map(own).collect(),
     });
     let mut all = beginning_with(nginx);
