@@ -117,9 +117,11 @@ pub fn chunks(mut bytes: &[u8]) -> Result<Chunks> {
             usize::from_str_radix(size, 16).with_context(|| format!("chunk size {size:?}"))?;
         let rest = &bytes[line_end + 2..];
         if size == 0 {
+            // An empty trailer, or one with fields.
+            let ends = rest.windows(4).any(|window| window == b"\r\n\r\n");
             return Ok(Chunks {
                 payload,
-                complete: rest.starts_with(b"\r\n"),
+                complete: rest.starts_with(b"\r\n") || ends,
             });
         }
         payload += size.min(rest.len());

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 pub use configuration::{Configuration, Upstream};
 
 use crate::clock::{PATIENCE, wait_for};
+use crate::container;
 use crate::processes::{self, Stopped};
 
 /// How often another port is tried if somebody took the chosen one.
@@ -99,11 +100,28 @@ impl Nginx {
         Self::start_binary(&binary()?, configuration)
     }
 
+    /// The same with its stderr a pipe; what comes out is kept in `logs/stderr`.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_piped(configuration: &Configuration) -> Result<Self> {
+        Self::start_at(&binary()?, configuration, Place::HostPiped)
+    }
+
     /// The same with a binary of the caller's.
     ///
     /// # Errors
     /// As [`Nginx::start`].
     pub fn start_binary(binary: &Path, configuration: &Configuration) -> Result<Self> {
+        Self::start_at(binary, configuration, Place::Host)
+    }
+
+    /// The same at a place, with the calling thread in that place's network.
+    pub(crate) fn start_at(
+        binary: &Path,
+        configuration: &Configuration,
+        place: Place,
+    ) -> Result<Self> {
         let prefix = tempfile::Builder::new()
             .prefix("whoclosed-lab-")
             .tempdir()?;
@@ -119,17 +137,29 @@ impl Nginx {
                 configuration.text(address),
             )?;
             let said = prefix.path().join("logs/stderr");
-            let child = processes::bound_to_us(binary)
-                .arg("-p")
-                .arg(prefix.path())
-                .args(["-e", "logs/error.log", "-c", "nginx.conf"])
+            let mut command = if place == Place::Container {
+                container::command(binary, prefix.path())?
+            } else {
+                let mut command = processes::bound_to_us(binary);
+                command.arg("-p").arg(prefix.path());
+                command.args(["-e", "logs/error.log", "-c", "nginx.conf"]);
+                command
+            };
+            let file = File::create(&said)?;
+            command
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(File::create(&said)?)
                 // Ctrl-C at a terminal is for whoever started the lab, who then ends nginx.
-                .process_group(0)
-                .spawn()
-                .with_context(|| format!("cannot run {}", binary.display()))?;
+                .process_group(0);
+            let mut child = match place {
+                Place::Host => command.stderr(file.try_clone()?).spawn(),
+                Place::HostPiped => command.stderr(Stdio::piped()).spawn(),
+                Place::Container => Ok(container::spawn(command.stderr(Stdio::piped()))?),
+            }
+            .with_context(|| format!("cannot run {}", binary.display()))?;
+            if let Some(pipe) = child.stderr.take() {
+                keep(pipe, file)?;
+            }
             let mut master = Master(child);
             let workers = usize::from(configuration.workers);
             if master.serves(address, workers, &said)? {
@@ -170,6 +200,12 @@ impl Nginx {
         self.prefix.path().join("logs/error.log")
     }
 
+    /// What it said on stderr.
+    #[must_use]
+    pub fn stderr(&self) -> PathBuf {
+        self.prefix.path().join("logs/stderr")
+    }
+
     /// Its access log: `lab` format of [`Configuration`].
     #[must_use]
     pub fn access_log(&self) -> PathBuf {
@@ -187,8 +223,15 @@ impl Nginx {
     /// # Errors
     /// If the log cannot be read.
     pub fn upstream_lines(&self) -> Result<Vec<String>> {
-        let log = self.error_log();
-        let bytes = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        Self::upstream_lines_of(&self.error_log())
+    }
+
+    /// The same of another log.
+    ///
+    /// # Errors
+    /// As [`Nginx::upstream_lines`].
+    pub fn upstream_lines_of(log: &Path) -> Result<Vec<String>> {
+        let bytes = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
         Ok(String::from_utf8_lossy(&bytes)
             .lines()
             .filter(|line| line.contains(", upstream: \""))
@@ -230,6 +273,28 @@ impl Nginx {
         })?;
         Ok(old)
     }
+}
+
+/// Where nginx runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Here, stderr a file.
+    Host,
+    /// Here, stderr a pipe.
+    HostPiped,
+    /// In namespaces of its own, stderr a pipe.
+    Container,
+}
+
+/// Writes what comes out of nginx's stderr to a file, until nginx has gone.
+fn keep(mut pipe: ChildStderr, mut file: File) -> Result<()> {
+    std::thread::Builder::new()
+        .name("nginx's stderr".into())
+        .spawn(move || {
+            // A full disk is for whoever reads the file to notice.
+            let _ = std::io::copy(&mut pipe, &mut file);
+        })?;
+    Ok(())
 }
 
 /// The master process; dropping it ends it and its workers.

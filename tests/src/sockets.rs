@@ -7,6 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 
+/// That of the calling thread's network namespace.
+const TABLE: &str = "/proc/thread-self/net/tcp";
+const TABLE6: &str = "/proc/thread-self/net/tcp6";
+
 /// State of a socket as the table numbers it (include/net/tcp_states.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(u8);
@@ -43,7 +47,7 @@ pub struct Socket {
 /// If the table cannot be read.
 pub fn find(ends: &[(SocketAddr, SocketAddr)]) -> Result<Vec<Option<Socket>>> {
     let mut found = vec![None; ends.len()];
-    for (path, ipv4) in [("/proc/net/tcp", true), ("/proc/net/tcp6", false)] {
+    for (path, ipv4) in [(TABLE, true), (TABLE6, false)] {
         if ends.iter().all(|(local, _)| local.is_ipv4() != ipv4) {
             continue;
         }
@@ -68,11 +72,7 @@ pub fn find(ends: &[(SocketAddr, SocketAddr)]) -> Result<Vec<Option<Socket>>> {
 /// # Errors
 /// If the table cannot be read.
 pub fn towards(remote: SocketAddr) -> Result<Vec<Socket>> {
-    let path = if remote.is_ipv4() {
-        "/proc/net/tcp"
-    } else {
-        "/proc/net/tcp6"
-    };
+    let path = if remote.is_ipv4() { TABLE } else { TABLE6 };
     let table = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let sockets = table.lines().filter_map(parse);
     Ok(sockets.filter(|socket| socket.remote == remote).collect())

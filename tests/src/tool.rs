@@ -99,14 +99,20 @@ impl Capture {
     /// # Errors
     /// If it ends, or never says that it captures.
     pub fn start(master: u32, output: &Path, more: &[&str]) -> Result<Self> {
+        Self::start_of(["--nginx", &master.to_string()], output, more)
+    }
+
+    /// The same of every nginx whose binary has this name.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn start_named(name: &str, output: &Path, more: &[&str]) -> Result<Self> {
+        Self::start_of(["--process-name", name], output, more)
+    }
+
+    fn start_of(which: [&str; 2], output: &Path, more: &[&str]) -> Result<Self> {
         let mut command = processes::bound_to_us(&binary()?);
-        command.args([
-            "capture",
-            "--duration",
-            "600s",
-            "--nginx",
-            &master.to_string(),
-        ]);
+        command.args(["capture", "--duration", "600s"]).args(which);
         command.arg("--output").arg(output).args(more);
         let mut running = Running::start(&mut command)?;
         running.await_line(CAPTURING)?;

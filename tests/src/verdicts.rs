@@ -120,6 +120,10 @@ pub struct Connection {
 pub struct Upstream {
     /// Its address.
     pub address: String,
+    /// connect() calls.
+    pub connections: u64,
+    /// Requests sent, where they are known.
+    pub requests: Option<u64>,
     /// Its idle timeout.
     pub idle_timeout: Option<Inferred>,
     /// How many requests it allows on a connection.

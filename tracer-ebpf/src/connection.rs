@@ -30,7 +30,12 @@ wire! {
     /// "Exchange" is one request with its response: it begins with the first byte
     /// sent after a byte was received (or the first ever). Flights of a TLS handshake
     /// that was seen are no exchanges; their bytes are not counted either.
-    pub struct Connection, size 336, last reserved at 325 {
+    ///
+    /// Of a connection that was open before the capture began (`first_seen_mid_life`)
+    /// `opened_ns` and `established_ns` say when it was taken over. Its times before are
+    /// right to a tick of the kernel's; its exchanges before count as one if there
+    /// was any, which stands for all of them, with their bytes.
+    pub struct Connection, size 344, last reserved at 333 {
         /// [`Kind::Connection`]
         pub kind: u32,
         /// [`Connection::SIZE`]
@@ -59,7 +64,7 @@ wire! {
         pub tid: u32,
         /// Name of that thread, zero-padded.
         pub comm: [u8; 16],
-        /// Id of its cgroup (v2).
+        /// Id of its cgroup (v2); 0 of a connection first seen mid-life.
         pub cgroup: u64,
         /// connect() began.
         pub opened_ns: u64,
@@ -69,6 +74,9 @@ wire! {
         pub last_sent_ns: u64,
         /// nginx last received a byte.
         pub last_received_ns: u64,
+        /// The last data arrived, right to a tick of the kernel's; only if nginx read it
+        /// more than two ticks later.
+        pub last_arrival_ns: u64,
         /// First byte of the last exchange's request.
         pub request_started_ns: u64,
         /// First byte of the last exchange's response, as nginx read it.

@@ -7,8 +7,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel,
-    bpf_task_pt_regs,
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_jiffies64,
+    bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_task_pt_regs,
 };
 use tracer_ebpf::connection::{FAMILY_IPV4, FAMILY_IPV6};
 use tracer_ebpf::peer::PeerClose;
@@ -60,7 +60,93 @@ fn read_into(base: *const c_void, field: usize, target: &mut [u8]) {
     unsafe { bpf_probe_read_kernel(target.as_mut_ptr().cast(), target.len() as u32, source) };
 }
 
+/// Nanoseconds of a tick of the kernel's; 0 if user space has not told.
+#[inline(always)]
+pub(crate) fn tick_ns() -> u64 {
+    u64::from(crate::setting(&SETTINGS, settings::TICK_NS))
+}
+
+/// When the kernel's tick counter (`tcp_jiffies32`) stood so, as CLOCK_MONOTONIC: right
+/// to a tick either way. 0 if the length of a
+/// tick is not known.
+#[inline(always)]
+fn at_tick(counter: u32) -> u64 {
+    let tick = tick_ns();
+    if tick == 0 {
+        return 0;
+    }
+    // SAFETY: no arguments.
+    let ticks = unsafe { bpf_jiffies64() } as u32;
+    let age = u64::from(ticks.wrapping_sub(counter)) * tick;
+    // SAFETY: no arguments. (Tracing programs may not ask for the time of the last tick.)
+    let now = unsafe { bpf_ktime_get_ns() };
+    now.saturating_sub(age)
+}
+
 impl Socket {
+    /// The socket of a process's one, which the kernel gave for a file; none if that is
+    /// no socket.
+    #[inline(always)]
+    pub(crate) fn of_file(socket: *mut c_void) -> Option<Self> {
+        if socket.is_null() {
+            return None;
+        }
+        let sock = socket.wrapping_byte_add(offset(layout::SOCK));
+        // SAFETY: a pointer that the verifier knows to be a socket, at an offset that it
+        // knows as a constant: it checks that a pointer to a `sock` stands there.
+        Some(Self(unsafe { sock.cast::<*mut c_void>().read_volatile() }))
+    }
+
+    /// TCP state (of `net/tcp_states.h`).
+    #[inline(always)]
+    pub(crate) fn state(self) -> u8 {
+        read(self.0, layout::STATE)
+    }
+
+    /// Did this host accept the connection, and not open it? The SYN of an opener is
+    /// acknowledged and counts as a byte there (`tcp_ack` in SYN_SENT); an accepted
+    /// socket is made when that has happened (`tcp_create_openreq_child`).
+    #[inline(always)]
+    pub(crate) fn was_accepted(self) -> bool {
+        let sent: u64 = read(self.0, layout::BYTES_SENT);
+        let again: u64 = read(self.0, layout::BYTES_RETRANSMITTED);
+        let next: u32 = read(self.0, layout::SND_NXT);
+        let acknowledged: u32 = read(self.0, layout::SND_UNA);
+        let in_flight = u64::from(next.wrapping_sub(acknowledged));
+        self.acked_bytes()
+            .wrapping_add(again)
+            .wrapping_add(in_flight)
+            == sent
+    }
+
+    /// Bytes that the peer has acknowledged, the SYN of a connection opened here among
+    /// them.
+    #[inline(always)]
+    pub(crate) fn acked_bytes(self) -> u64 {
+        read(self.0, layout::BYTES_ACKED)
+    }
+
+    /// When the last data arrived; see [`at_tick`]. A FIN alone is none
+    /// (`tcp_event_data_recv`).
+    #[inline(always)]
+    pub(crate) fn last_arrival_ns(self) -> u64 {
+        at_tick(read(self.0, layout::LAST_ARRIVAL))
+    }
+
+    /// When data was last sent; see [`at_tick`].
+    #[inline(always)]
+    pub(crate) fn last_departure_ns(self) -> u64 {
+        at_tick(read(self.0, layout::LAST_DEPARTURE))
+    }
+
+    /// Was the last data sent in a later tick than the last data came?
+    #[inline(always)]
+    pub(crate) fn sent_after_arrival(self) -> bool {
+        let sent: u32 = read(self.0, layout::LAST_DEPARTURE);
+        let came: u32 = read(self.0, layout::LAST_ARRIVAL);
+        (sent.wrapping_sub(came) as i32) > 0
+    }
+
     /// Is this a TCP socket over IPv4 or IPv6? Gives the family.
     #[inline(always)]
     pub(crate) fn tcp_family(self) -> Option<u16> {
@@ -183,12 +269,48 @@ impl Socket {
         self.next_sequence().wrapping_sub(acknowledged)
     }
 
+    /// Sequence number of the next byte that the process will read.
+    #[inline(always)]
+    pub(crate) fn next_to_read(self) -> u32 {
+        read(self.0, layout::COPIED_SEQ)
+    }
+
     /// Sequence numbers received and not read by the process; a FIN counts as one.
     #[inline(always)]
     pub(crate) fn unread(self) -> u32 {
         let received: u32 = read(self.0, layout::RCV_NXT);
         let copied: u32 = read(self.0, layout::COPIED_SEQ);
         received.wrapping_sub(copied)
+    }
+}
+
+/// A process that an iterator has come to.
+#[derive(Clone, Copy)]
+pub(crate) struct Process(*const c_void);
+
+impl Process {
+    /// Of a task that the kernel gave.
+    #[inline(always)]
+    pub(crate) fn of(task: *const c_void) -> Self {
+        Self(task)
+    }
+
+    /// Process id.
+    #[inline(always)]
+    pub(crate) fn pid(self) -> u32 {
+        read(self.0, layout::TGID)
+    }
+
+    /// Its parent's.
+    #[inline(always)]
+    pub(crate) fn parent_pid(self) -> u32 {
+        parent_pid_of(self.0)
+    }
+
+    /// Its name.
+    #[inline(always)]
+    pub(crate) fn name(self) -> [u8; 16] {
+        read(self.0, layout::COMM)
     }
 }
 
@@ -310,19 +432,45 @@ pub(crate) fn exit() -> Exit {
 /// be a socket's; 0 if nobody has asked for that cookie yet.
 #[inline(always)]
 pub(crate) fn cookie_of(descriptor: i32) -> u64 {
+    let file = file_of(descriptor);
+    let socket: *const c_void = read(file, layout::FILE_PRIVATE);
+    let sock: *const c_void = read(socket, layout::SOCK);
+    read(sock, layout::COOKIE)
+}
+
+/// Inode number of what the current task has under this descriptor, as fstat() tells it;
+/// 0 if it has nothing there.
+#[inline(always)]
+pub(crate) fn inode_of(descriptor: i32) -> u64 {
+    let inode: *const c_void = read(file_of(descriptor), layout::FILE_INODE);
+    read(inode, layout::INODE_NUMBER)
+}
+
+/// The first three arguments of a system call, from the registers at its entry.
+#[inline(always)]
+pub(crate) fn arguments(registers: *const c_void) -> [u64; 3] {
+    let is_array = offset(layout::ARGUMENT_1) == offset(layout::ARGUMENT_2);
+    let step = if is_array { size_of::<u64>() } else { 0 };
+    [
+        read(registers, layout::ARGUMENT_1),
+        read(registers.wrapping_byte_add(step), layout::ARGUMENT_2),
+        read(registers.wrapping_byte_add(2 * step), layout::ARGUMENT_3),
+    ]
+}
+
+/// Null if there is none; a read from there gives zero.
+#[inline(always)]
+fn file_of(descriptor: i32) -> *const c_void {
     let files: *const c_void = read(current_task(), layout::FILES);
     let table: *const c_void = read(files, layout::FILE_TABLE);
     let size: u32 = read(table, layout::FILE_TABLE_SIZE);
     // A negative descriptor is larger than any table.
     if descriptor as u32 >= size {
-        return 0;
+        return core::ptr::null();
     }
     let list: *const c_void = read(table, layout::FILE_TABLE_FILES);
     let entry = list.wrapping_byte_add(descriptor as usize * size_of::<*const c_void>());
-    let file: *const c_void = read_at(entry);
-    let socket: *const c_void = read(file, layout::FILE_PRIVATE);
-    let sock: *const c_void = read(socket, layout::SOCK);
-    read(sock, layout::COOKIE)
+    read_at(entry)
 }
 
 /// Process id of the current task's parent.

@@ -18,6 +18,13 @@ const SYSTEM_CALL_MEMBER: &str = "orig_ax";
 #[cfg(target_arch = "aarch64")]
 const SYSTEM_CALL_MEMBER: &str = "syscallno";
 
+/// Where they keep the first arguments of a system call. On aarch64 they stand one after
+/// the other in an array, which the programs notice by the offsets being the same.
+#[cfg(not(target_arch = "aarch64"))]
+const ARGUMENT_MEMBERS: [&str; 3] = ["di", "si", "dx"];
+#[cfg(target_arch = "aarch64")]
+const ARGUMENT_MEMBERS: [&str; 3] = ["regs", "regs", "regs"];
+
 macro_rules! layout {
     ($($(#[$meta:meta])* $name:ident = $structure:literal $(. $member:tt)+;)*) => {
         layout!(@index 0usize; $($(#[$meta])* $name)*);
@@ -107,4 +114,28 @@ layout! {
     SOCK = "socket"."sk";
     /// The cookie, 0 before anybody has asked for it.
     COOKIE = "sock_common"."skc_cookie";
+    /// What a file stands for.
+    FILE_INODE = "file"."f_inode";
+    /// Its number.
+    INODE_NUMBER = "inode"."i_ino";
+    /// A system call's arguments.
+    ARGUMENT_1 = "pt_regs".(ARGUMENT_MEMBERS[0]);
+    /// See [`ARGUMENT_1`].
+    ARGUMENT_2 = "pt_regs".(ARGUMENT_MEMBERS[1]);
+    /// See [`ARGUMENT_1`].
+    ARGUMENT_3 = "pt_regs".(ARGUMENT_MEMBERS[2]);
+    /// TCP state.
+    STATE = "sock_common"."skc_state";
+    /// Next sequence number to send.
+    SND_NXT = "tcp_sock"."snd_nxt";
+    /// Bytes sent, those sent again included.
+    BYTES_SENT = "tcp_sock"."bytes_sent";
+    /// Bytes sent again.
+    BYTES_RETRANSMITTED = "tcp_sock"."bytes_retrans";
+    /// Bytes that the peer has acknowledged.
+    BYTES_ACKED = "tcp_sock"."bytes_acked";
+    /// The tick in which the last data came.
+    LAST_ARRIVAL = "inet_connection_sock"."icsk_ack"."lrcvtime";
+    /// The tick in which data was last sent.
+    LAST_DEPARTURE = "tcp_sock"."lsndtime";
 }

@@ -22,5 +22,6 @@ pub mod peer;
 pub mod record;
 pub mod settings;
 pub mod upstream;
+pub mod written;
 
 pub use record::{DecodeError, Kind};

@@ -14,7 +14,7 @@ use tracer_ebpf::upstream::UpstreamKey;
 use tracer_ebpf::{histogram, loss};
 
 use crate::handshake::{self, Part};
-use crate::kernel::Socket;
+use crate::kernel::{self, Socket};
 use crate::threads::{self, now};
 use crate::{maps, owner, peers};
 
@@ -54,12 +54,14 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
     match to {
         ESTABLISHED => established(socket, connection),
         CLOSE_WAIT => {
+            note_arrival(socket, connection);
             connection.fin_received_ns = now();
             connection.unacked_at_fin = socket.unacked();
             // The FIN itself has taken a sequence number by now.
             peer_ended(socket, connection, socket.unread().saturating_sub(1));
         }
         FIN_WAIT1 | LAST_ACK => {
+            note_arrival(socket, connection);
             connection.unread_at_close = unread(socket, connection);
             connection.unacked_at_close = socket.unacked();
             connection.closed_ns = now();
@@ -71,6 +73,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
             // the connection up: close() in SYN_SENT or with unread bytes, or a
             // connect() that failed in itself. The socket is destroyed right after.
             if connection.socket_error == 0 && connection.rst_received_ns == 0 {
+                note_arrival(socket, connection);
                 connection.unread_at_close = unread(socket, connection);
                 connection.unacked_at_close = socket.unacked();
                 connection.closed_ns = now();
@@ -170,6 +173,19 @@ fn peer_ended(socket: Socket, connection: &mut Connection, unread: u32) {
     connection.awaiting_at_end = u8::from((sent || sending) && unread == 0);
 }
 
+/// A busy nginx reads data long after it came: the kernel's own note of that, at the end.
+/// What came and was not read is none of what nginx read last.
+#[inline(always)]
+fn note_arrival(socket: Socket, connection: &mut Connection) {
+    if connection.last_received_ns == 0 || connection.last_arrival_ns != 0 {
+        return;
+    }
+    let arrived = socket.last_arrival_ns();
+    if arrived != 0 && arrived + 2 * kernel::tick_ns() < connection.last_received_ns {
+        connection.last_arrival_ns = arrived;
+    }
+}
+
 #[inline(always)]
 fn unread(socket: Socket, connection: &Connection) -> u32 {
     if connection.established_ns == 0 {
@@ -193,6 +209,7 @@ pub(crate) fn reset_received(socket: Socket) {
     if connection.sent != 0 || connection.rst_received_ns != 0 {
         return;
     }
+    note_arrival(socket, connection);
     connection.unacked_at_rst = socket.unacked();
     if connection.fin_received_ns == 0 {
         peer_ended(socket, connection, socket.unread());
@@ -279,7 +296,10 @@ pub(crate) fn sent(socket: Socket, result: i32) {
             match handshake::part(connection.cookie) {
                 Part::Flight => return flight_sent(connection, result.unsigned_abs(), now),
                 Part::Farewell => return farewell_sent(connection, result.unsigned_abs()),
-                Part::Request(done_ns) if connection.exchanges == 0 => {
+                Part::Request(done_ns) if connection.handshake_ns == 0 => {
+                    // What had been sent when it was taken over was the handshake's.
+                    connection.exchanges = 0;
+                    connection.last_call = CALL_NONE;
                     connection.handshake_ns = done_ns;
                 }
                 _ => {}
@@ -297,10 +317,11 @@ pub(crate) fn sent(socket: Socket, result: i32) {
     }
 }
 
-/// Is there anything to ask for? Not on a plain connection after its first send.
+/// Is there anything to ask for? Not on a plain connection after its first send, if that
+/// was seen.
 #[inline(always)]
 fn may_be_flight(connection: &Connection) -> bool {
-    connection.exchanges == 0 || connection.handshake_ns != 0
+    connection.exchanges == 0 || connection.handshake_ns != 0 || connection.first_seen_mid_life != 0
 }
 
 /// A flight of a TLS handshake is no request, but a step of the thread all the same.

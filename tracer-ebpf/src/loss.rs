@@ -18,8 +18,11 @@ pub const PEER_CLOSE_RECORDS: u32 = 6;
 pub const PEER_STORAGE: u32 = 7;
 /// A record that found no room in the ring buffer: a backend's process that ended.
 pub const BACKEND_EXIT_RECORDS: u32 = 8;
+/// A record that found no room in the ring buffer, or its text could not be read: a line
+/// that nginx wrote.
+pub const WRITTEN_RECORDS: u32 = 9;
 /// Counters in the map `LOSS`.
-pub const COUNT: u32 = 9;
+pub const COUNT: u32 = 10;
 
 /// Names of the counters, as the trace and the report give them.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -32,4 +35,5 @@ pub const NAMES: [&str; COUNT as usize] = [
     "peer_close_records",
     "peer_storage",
     "backend_exit_records",
+    "written_records",
 ];

@@ -13,10 +13,12 @@ mod kernel;
 mod life;
 mod log_call;
 mod maps;
+mod mid_life;
 mod open_connections;
 mod owner;
 mod peers;
 mod threads;
+mod write_call;
 
 use core::ffi::c_void;
 
@@ -128,6 +130,15 @@ fn whoclosed_gone(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 fn whoclosed_exit(_: BtfTracePointContext) -> i32 {
     backends::exited();
+    0
+}
+
+// tp_btf/sys_enter
+// proto: struct pt_regs *regs, long id; since 2.6.34
+// Attached only where an error log is no file.
+#[btf_tracepoint(function = "sys_enter")]
+fn whoclosed_write(context: BtfTracePointContext) -> i32 {
+    write_call::called(context.arg::<*const c_void>(0), context.arg(1));
     0
 }
 

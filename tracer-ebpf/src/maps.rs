@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf, SkStorage};
-use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
 use tracer_ebpf::backend::{BackendExit, BackendKey, BackendProcess, PROCESSES};
 use tracer_ebpf::connection::Connection;
@@ -11,7 +11,7 @@ use tracer_ebpf::continuation::Continuation;
 use tracer_ebpf::peer::{Expected, PeerClose, PeerKey};
 use tracer_ebpf::settings::THREADS;
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
-use tracer_ebpf::{logged::Logged, loss};
+use tracer_ebpf::{logged::Logged, loss, written::Written};
 
 use crate::kernel::Socket;
 
@@ -78,13 +78,24 @@ const NO_EXIST: u64 = 1;
 
 #[inline(always)]
 fn storage<T>(map: *const SkStorage<T>, socket: Socket, flags: u64) -> Option<&'static mut T> {
+    storage_of(map, socket, core::ptr::null_mut(), flags)
+}
+
+/// `initial`: null or a map's value, which a storage that is made begins with.
+#[inline(always)]
+fn storage_of<T>(
+    map: *const SkStorage<T>,
+    socket: Socket,
+    initial: *mut T,
+    flags: u64,
+) -> Option<&'static mut T> {
     if socket.0.is_null() {
         return None;
     }
     let map = map.cast_mut().cast::<c_void>();
     // SAFETY: the map is a socket storage of T and the pointer is the
     // tracepoint's socket argument, checked for null as the verifier requires.
-    let found = unsafe { bpf_sk_storage_get(map, socket.0, core::ptr::null_mut(), flags) };
+    let found = unsafe { bpf_sk_storage_get(map, socket.0, initial.cast(), flags) };
     // SAFETY: null or a value of this map, which lives as long as the socket; the
     // kernel keeps the socket alive for the program's run.
     unsafe { found.cast::<T>().as_mut() }
@@ -100,6 +111,25 @@ pub(crate) fn connection(socket: Socket) -> Option<&'static mut Connection> {
 #[inline(always)]
 pub(crate) fn new_connection(socket: Socket) -> Option<&'static mut Connection> {
     storage(&raw const CONNECTIONS, socket, CREATE)
+}
+
+/// A record for a socket that has been an upstream connection for some time: there at
+/// once and whole. One that is there already stays.
+#[inline(always)]
+pub(crate) fn take_over(
+    socket: Socket,
+    record: &mut Connection,
+) -> Option<&'static mut Connection> {
+    storage_of(&raw const CONNECTIONS, socket, record, CREATE)
+}
+
+/// The socket has no record any more.
+#[inline(always)]
+pub(crate) fn drop_connection(socket: Socket) {
+    let map = (&raw const CONNECTIONS).cast_mut().cast::<c_void>();
+    // SAFETY: the map is a socket storage and the pointer one that the verifier knows to
+    // be a socket. Nothing to do if there is none.
+    unsafe { bpf_sk_storage_delete(map, socket.0) };
 }
 
 /// The record of a backend's side; none for any other socket.
@@ -243,6 +273,19 @@ pub(crate) fn send_peer_close(record: &PeerClose) {
 #[inline(always)]
 pub(crate) fn send_backend_exit(record: &BackendExit) {
     output(record, loss::BACKEND_EXIT_RECORDS);
+}
+
+/// Sends a line that nginx wrote, with `kept` bytes of its text after the record.
+#[inline(always)]
+pub(crate) fn send_written(record: &Written, kept: u64) {
+    let map = (&raw const RECORDS).cast_mut().cast::<c_void>();
+    let data = core::ptr::from_ref(record).cast_mut().cast::<c_void>();
+    // SAFETY: the map is a ring buffer; the record is the front of a map value that has
+    // at least so many bytes of text after it.
+    let result = unsafe { bpf_ringbuf_output(map, data, Written::SIZE as u64 + kept, NO_WAKEUP) };
+    if result < 0 {
+        lost(loss::WRITTEN_RECORDS);
+    }
 }
 
 /// The counters of a slot on this processor.

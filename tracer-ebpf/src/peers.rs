@@ -75,8 +75,9 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
     }
 }
 
+/// The backend's side is established: is it one that is expected?
 #[inline(always)]
-fn attach(socket: Socket) {
+pub(crate) fn attach(socket: Socket) {
     let backend_port = socket.local_port();
     if !maps::is_backend_port(backend_port) || maps::peer(socket).is_some() {
         return;

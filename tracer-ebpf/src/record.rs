@@ -17,6 +17,8 @@ pub enum Kind {
     PeerClose = 4,
     /// [`crate::backend::BackendExit`]
     BackendExit = 5,
+    /// [`crate::written::Written`]
+    Written = 9,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             3 => Ok(Self::Continuation),
             4 => Ok(Self::PeerClose),
             5 => Ok(Self::BackendExit),
+            9 => Ok(Self::Written),
             other => Err(DecodeError::Kind(other)),
         }
     }

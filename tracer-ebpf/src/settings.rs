@@ -16,8 +16,14 @@ pub const LOG_HAS_FILE_NAME: usize = 1;
 pub const EXECVE: usize = 2;
 /// See [`EXECVE`].
 pub const EXECVEAT: usize = 3;
+/// Numbers of the system calls with which nginx writes its error logs.
+pub const WRITE: usize = 4;
+/// See [`WRITE`].
+pub const SENDTO: usize = 5;
+/// Nanoseconds of one tick of the kernel's counter (`1 / CONFIG_HZ`); 0 if not known.
+pub const TICK_NS: usize = 6;
 /// Length of the global `SETTINGS`.
-pub const SETTINGS: usize = 4;
+pub const SETTINGS: usize = 7;
 
 /// Slots of the thread table; a thread's slot is its id modulo this.
 pub const THREADS: usize = 4096;

@@ -1,6 +1,7 @@
 //! A backend that is a process of its own, takes one request and ends as its first
-//! argument says. The second, if there is one, says where it listens. It prints the
-//! address where it does, then that of the connection as soon as the request is there.
+//! argument says. The second says how long the request's body is, the third, if there is
+//! one, where it listens. It prints the address where it does, then that of the connection
+//! as soon as the request is there.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,10 +12,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::sockopt;
 
-/// Bytes of the request's body.
-const BODY: usize = 1024;
+/// Bytes that a request's head may have.
+const HEAD: usize = 65_536;
 
 fn say(what: impl std::fmt::Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
@@ -23,15 +24,15 @@ fn say(what: impl std::fmt::Display) -> io::Result<()> {
 }
 
 /// Length of the request's head, once it and the body have arrived.
-fn arrived(stream: &TcpStream) -> io::Result<usize> {
-    let mut buffer = [0; 65_536];
+fn arrived(stream: &TcpStream, body: usize) -> io::Result<usize> {
+    let mut buffer = vec![0; HEAD + body];
     loop {
         let length = stream.peek(&mut buffer)?;
         let head = buffer[..length]
             .windows(4)
             .position(|bytes| bytes == b"\r\n\r\n");
         if let Some(head) = head
-            && length >= head + 4 + BODY
+            && length >= head + 4 + body
         {
             return Ok(head + 4);
         }
@@ -69,12 +70,17 @@ fn main() -> io::Result<()> {
         thread::sleep(Duration::from_millis(50));
         std::process::exit(4);
     }
+    let body = arguments.next().and_then(|bytes| bytes.parse().ok());
+    let body: usize = body.ok_or_else(|| io::Error::other("no length of the body"))?;
     let address = arguments.next();
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0"))?;
+    // All of it is to lie unread; accepted sockets inherit this. The kernel takes half of
+    // it for itself.
+    sockopt::set_socket_recv_buffer_size_force(&listener, 4 * (HEAD + body))?;
     say(listener.local_addr()?)?;
     let (mut stream, peer) = listener.accept()?;
-    let head = arrived(&stream)?;
-    let read = if mode == "unread" { head } else { head + BODY };
+    let head = arrived(&stream, body)?;
+    let read = if mode == "unread" { head } else { head + body };
     stream.read_exact(&mut vec![0; read])?;
     say(peer)?;
     match mode.as_str() {
@@ -86,7 +92,7 @@ fn main() -> io::Result<()> {
         "unread" => drop(stream),
         // By a call, with an RST that nothing asked for.
         "reset" => {
-            set_socket_linger(&stream, Some(Duration::ZERO))?;
+            sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
             drop(stream);
         }
         // By a call, and then by itself: from a thread beside others.

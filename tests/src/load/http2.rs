@@ -2,7 +2,7 @@
 //! leaving needs it: requests, the cancelling of one, and the end of the connection.
 //! Header fields are sent as literals (RFC 7541, 6.2.2), received ones are not decoded.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -11,26 +11,10 @@ use anyhow::{Context, Result, bail};
 use super::Request;
 use crate::behaviour::{HEADER, Means};
 use crate::clock::PATIENCE;
+use crate::http2::{Frame, PREFACE, flag, kind};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Error code CANCEL.
 const CANCEL: u32 = 8;
-
-/// Types of frames.
-mod kind {
-    pub(super) const DATA: u8 = 0;
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const RST_STREAM: u8 = 3;
-    pub(super) const SETTINGS: u8 = 4;
-    pub(super) const PING: u8 = 6;
-}
-
-/// Flags of frames.
-mod flag {
-    pub(super) const ACK: u8 = 1;
-    pub(super) const END_STREAM: u8 = 1;
-    pub(super) const END_HEADERS: u8 = 4;
-}
 
 /// One connection to an nginx that listens with `http2`.
 #[derive(Debug)]
@@ -52,13 +36,6 @@ pub struct Progress {
     pub body: usize,
     /// It came to its end.
     pub complete: bool,
-}
-
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
 }
 
 impl Http2Client {
@@ -165,34 +142,11 @@ impl Http2Client {
     }
 
     fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Result<()> {
-        let size = u32::try_from(payload.len()).context("frame too long")?;
-        let mut frame = size.to_be_bytes()[1..].to_vec();
-        frame.extend_from_slice(&[kind, flags]);
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        self.stream
-            .write_all(&frame)
-            .context("cannot send an HTTP/2 frame")
+        Frame::new(kind, flags, stream, payload).write(&mut self.stream)
     }
 
     fn read(&mut self) -> Result<Frame> {
-        let mut head = [0; 9];
-        self.stream
-            .read_exact(&mut head)
-            .context("no HTTP/2 frame in time")?;
-        let [size_high, size_mid, size_low, kind, flags, s0, s1, s2, s3] = head;
-        let size = u32::from_be_bytes([0, size_high, size_mid, size_low]);
-        let mut payload = vec![0; usize::try_from(size)?];
-        self.stream
-            .read_exact(&mut payload)
-            .context("HTTP/2 frame cut short")?;
-        let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-        Ok(Frame {
-            kind,
-            flags,
-            stream,
-            payload,
-        })
+        Frame::read(&mut self.stream)
     }
 }
 

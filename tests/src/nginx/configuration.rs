@@ -20,6 +20,8 @@ pub struct Upstream {
     pub upgrades: bool,
     /// nginx speaks FastCGI to it: its directives are `fastcgi_..`.
     pub fastcgi: bool,
+    /// nginx speaks gRPC to it, HTTP/2 in the clear: its directives are `grpc_..`.
+    pub grpc: bool,
 }
 
 impl Upstream {
@@ -34,6 +36,7 @@ impl Upstream {
             tls: false,
             upgrades: false,
             fastcgi: false,
+            grpc: false,
         }
     }
 
@@ -62,6 +65,13 @@ impl Upstream {
     #[must_use]
     pub fn over_fastcgi(mut self) -> Self {
         self.fastcgi = true;
+        self
+    }
+
+    /// The same, spoken to in gRPC.
+    #[must_use]
+    pub fn over_grpc(mut self) -> Self {
+        self.grpc = true;
         self
     }
 
@@ -183,6 +193,15 @@ fn block(upstream: &Upstream) -> String {
 
 fn location(upstream: &Upstream) -> String {
     let (name, directives) = (&upstream.name, &upstream.directives);
+    if upstream.grpc {
+        return format!(
+            "        location /{name}/ {{
+            grpc_pass grpc://{name};
+            {directives}
+        }}
+"
+        );
+    }
     if upstream.fastcgi {
         let keep = if upstream.keepalive.is_some() {
             "on"

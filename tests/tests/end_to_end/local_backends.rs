@@ -1,6 +1,7 @@
 //! Backends that are processes of this host: the trace tells which process ended its
 //! side of a connection, how, what it left unread, and how the process itself ended.
 
+mod named;
 mod victim;
 
 use std::fs;

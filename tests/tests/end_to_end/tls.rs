@@ -1,23 +1,19 @@
-//! Upstreams over TLS: handshakes are no requests; what a line that is the same for every
-//! kind of end leaves open.
+//! Upstreams over TLS: what a line that is the same for every kind of end leaves open.
+//! What is counted on them is in `tls_counts.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 
 use lab::backend::{Backend, Habits, IPV4};
 use lab::clock::{PATIENCE, now_ns, wait_for};
 use lab::load::{Client, Request};
-use lab::nginx::{self, Configuration, Upstream};
+use lab::nginx::{Configuration, Upstream};
 use lab::processes;
 use lab::sockets::{self, Socket, State};
 use lab::tls_backend::{Authority, Identity, Tls, Version};
-use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bench::{Bench, alone, records};
@@ -32,7 +28,7 @@ fn one_worker(upstream: Upstream) -> Configuration {
 
 /// Makes a key and a certificate of its own: their files.
 #[track_caller]
-fn certificate(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
+pub(crate) fn certificate(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     let (key, certificate) = (folder.join("key.pem"), folder.join("certificate.pem"));
     let made = Command::new(processes::which("openssl").expect("openssl"))
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
@@ -257,166 +253,5 @@ fn a_stale_connection_over_tls_has_its_requests_and_its_idle_age() {
             idle_ns < ended_ns - number("handshake_ns").unwrap(),
             "{protocol}"
         );
-    }
-}
-
-/// An nginx of its own that serves TLS, and writes down each request of each connection.
-struct TlsNginx {
-    child: Child,
-    /// For TLS 1.2 and 1.3.
-    addresses: [SocketAddr; 2],
-    folder: TempDir,
-}
-
-impl TlsNginx {
-    /// It closes a connection after so many requests.
-    #[track_caller]
-    fn start(requests: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (key, certificate) = certificate(folder.path());
-        let free = [(); 2].map(|()| TcpListener::bind(IPV4).unwrap());
-        let addresses = free.map(|listener| listener.local_addr().unwrap());
-        let path = folder.path().display();
-        let server = |address: &SocketAddr, protocol: &str| {
-            // In a location: nginx looks at keepalive_requests where it finds that.
-            format!(
-                "server {{ listen {address} ssl; ssl_protocols {protocol};
-                 location / {{ return 200 ok; }} }}"
-            )
-        };
-        let text = format!(
-            "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
-             events {{ worker_connections 256; }}
-             http {{ log_format lab '$server_port $connection $remote_port $ssl_session_reused';
-               access_log {path}/access.log lab; keepalive_requests {requests};
-               client_body_temp_path {path}/1; proxy_temp_path {path}/2;
-               fastcgi_temp_path {path}/3; uwsgi_temp_path {path}/4; scgi_temp_path {path}/5;
-               ssl_certificate {certificate}; ssl_certificate_key {key};
-               {} {} }}",
-            server(&addresses[0], "TLSv1.2"),
-            server(&addresses[1], "TLSv1.3"),
-            certificate = certificate.display(),
-            key = key.display(),
-        );
-        let configuration = folder.path().join("nginx.conf");
-        fs::write(&configuration, text).unwrap();
-        let child = processes::bound_to_us(&nginx::binary().unwrap())
-            .arg("-p")
-            .arg(folder.path())
-            .args(["-e", "error.log", "-c"])
-            .arg(&configuration)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let this = Self {
-            child,
-            addresses,
-            folder,
-        };
-        wait_for("the TLS nginx to serve", PATIENCE, || {
-            Ok(addresses
-                .iter()
-                .all(|address| std::net::TcpStream::connect(address).is_ok())
-                .then_some(()))
-        })
-        .unwrap();
-        this
-    }
-
-    /// Requests of each connection by the ports of both ends, oldest first, and whether
-    /// sessions were resumed (`r`) or not (`.`), by the server's port.
-    #[track_caller]
-    fn served(&self) -> (Counts, BTreeSet<(u64, String)>) {
-        let text = fs::read_to_string(self.folder.path().join("access.log")).unwrap();
-        let mut requests = BTreeMap::<(u64, u64, u64), u64>::new();
-        let mut sessions = BTreeSet::new();
-        for line in text.lines() {
-            let words: Vec<&str> = line.split(' ').collect();
-            let number = |at: usize| words[at].parse::<u64>().unwrap();
-            *requests
-                .entry((number(0), number(2), number(1)))
-                .or_default() += 1;
-            sessions.insert((number(0), words[3].to_owned()));
-        }
-        let mut counts = Counts::new();
-        for ((server, client, _), count) in requests {
-            counts.entry((server, client)).or_default().push(count);
-        }
-        (counts, sessions)
-    }
-}
-
-impl Drop for TlsNginx {
-    fn drop(&mut self) {
-        processes::end(&mut self.child, Signal::TERM, PATIENCE);
-    }
-}
-
-/// Requests of the connections between two ports, in their order.
-type Counts = BTreeMap<(u64, u64), Vec<u64>>;
-
-#[test]
-fn requests_over_tls_are_counted_as_the_backend_counts_them() {
-    const CLIENTS: u64 = 4;
-    const REQUESTS: u64 = 60;
-    let _alone = alone();
-    let backend = TlsNginx::start(5);
-    let upstream = |name: &str, at: usize, protocol: &str| {
-        Upstream::new(name, backend.addresses[at])
-            .keepalive(4)
-            .with(&format!("proxy_ssl_protocols {protocol};"))
-            .over_tls()
-    };
-    let upstreams = vec![
-        upstream("two", 0, "TLSv1.2"),
-        upstream("three", 1, "TLSv1.3"),
-    ];
-    let mut bench = Bench::start(&Configuration::new(upstreams), &[]);
-    let address = bench.nginx.address();
-    thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| {
-                let mut client = Client::connect(address).unwrap();
-                for _ in 0..REQUESTS {
-                    for target in ["/two/x", "/three/x"] {
-                        assert_eq!(client.ask(&Request::get(target)).unwrap().status, 200);
-                    }
-                }
-            });
-        }
-    });
-    bench.finish();
-    let (served, sessions) = backend.served();
-    for address in backend.addresses {
-        for session in [".", "r"] {
-            let seen = (u64::from(address.port()), session.to_owned());
-            assert!(sessions.contains(&seen), "{seen:?} is not in {sessions:?}");
-        }
-    }
-
-    let port = |end: &Value| {
-        let address: SocketAddr = end.as_str().unwrap().parse().unwrap();
-        u64::from(address.port())
-    };
-    let mut connections = records(&bench.trace(), "connection");
-    connections.sort_by_key(|connection| connection["opened_ns"].as_u64());
-    let mut counted = Counts::new();
-    for connection in &connections {
-        assert!(connection["handshake_ns"].is_u64(), "{connection:#?}");
-        let ends = (port(&connection["remote"]), port(&connection["local"]));
-        let exchanges = connection["exchanges"].as_u64().unwrap();
-        counted.entry(ends).or_default().push(exchanges);
-    }
-    assert_eq!(counted, served);
-    for address in backend.addresses {
-        let own = u64::from(address.port());
-        let upstreams = records(&bench.trace(), "upstream");
-        let exchanges: u64 = upstreams
-            .iter()
-            .filter(|upstream| upstream["port"] == own)
-            .map(|upstream| upstream["exchanges"].as_u64().unwrap())
-            .sum();
-        assert_eq!(exchanges, CLIENTS * REQUESTS);
     }
 }

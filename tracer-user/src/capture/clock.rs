@@ -17,6 +17,17 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(nanoseconds(rustix::time::ClockId::Monotonic)).unwrap_or(0)
 }
 
+/// How long a tick of the kernel is (`1 / CONFIG_HZ`): its coarse clocks advance by one
+/// (`posix_get_coarse_res`).
+#[must_use]
+pub fn tick_ns() -> u32 {
+    let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    if resolution.tv_sec != 0 {
+        return 0;
+    }
+    u32::try_from(resolution.tv_nsec).unwrap_or(0)
+}
+
 /// Reads both clocks at once: of some readings the one with the least time between.
 #[must_use]
 pub fn anchor() -> Anchor {

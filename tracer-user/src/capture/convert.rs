@@ -72,6 +72,7 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         established_ns: happened(wire.established_ns),
         last_sent_ns: happened(wire.last_sent_ns),
         last_received_ns: happened(wire.last_received_ns),
+        last_arrival_ns: happened(wire.last_arrival_ns),
         request_started_ns: happened(wire.request_started_ns),
         first_byte_ns: happened(wire.first_byte_ns),
         fin_received_ns: happened(wire.fin_received_ns),
@@ -100,7 +101,10 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
             wire.ended_ns
         },
         end,
-        idle_before_ns: (wire.exchanges > 1).then_some(wire.idle_before_ns),
+        // Of an exchange that was under way when the capture began it is not known.
+        idle_before_ns: (wire.exchanges > 1
+            && (wire.first_seen_mid_life == 0 || wire.request_started_ns > wire.opened_ns))
+            .then_some(wire.idle_before_ns),
         sent_bytes: wire.sent_bytes,
         received_bytes: wire.received_bytes,
         request_bytes: wire.request_bytes,

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::clock;
+use super::written::{Source, WrittenLogs};
 use crate::nginx::binary::Binary;
-use crate::nginx::configuration::{self, InForce};
+use crate::nginx::configuration::{self, InForce, LogKind, NotFollowed};
 use crate::nginx::follow::Follower;
 use crate::nginx::processes::{self, Instance};
 use crate::nginx::time_zone;
@@ -31,6 +32,8 @@ pub struct Host {
     /// The instances.
     pub watched: Vec<Watched>,
     followers: Vec<Follower>,
+    /// Logs that are no files.
+    pub(super) written: WrittenLogs,
     /// What the user should know before the capture starts.
     pub warnings: Vec<String>,
 }
@@ -61,6 +64,7 @@ pub fn find(names: &[String], only: Option<u32>) -> Result<Host> {
     Ok(Host {
         watched,
         followers: Vec::new(),
+        written: WrittenLogs::default(),
         warnings: Vec::new(),
     })
 }
@@ -153,15 +157,39 @@ impl Host {
                         }
                         followed.push(log.clone());
                     }
-                    Err(error) => refused.push(format!("{error:#}")),
+                    Err(error) => match self.written.device(&watched.instance, &log.path) {
+                        Ok(Source::Calls(path)) => followed.push(ErrorLog {
+                            path,
+                            level: log.level.clone(),
+                        }),
+                        _ => refused.push(format!("{error:#}")),
+                    },
                 }
             }
-            refused.extend(watched.in_force.not_followed.iter().map(|log| {
-                format!(
-                    "the error log {} cannot be followed: {}",
-                    log.target, log.reason
-                )
-            }));
+            for log in wanted(&watched.in_force.not_followed, followed.is_empty()) {
+                let source = self.written.source(&watched.instance, log);
+                let opened = source.and_then(|source| match source {
+                    Source::Calls(path) => Ok(path),
+                    Source::File(path, root) => {
+                        let follower = Follower::open_at_end(&path, &root, master)
+                            .map_err(|error| format!("{error:#}"))?;
+                        if seen.insert(follower.identity()) {
+                            self.followers.push(follower);
+                        }
+                        Ok(path)
+                    }
+                });
+                match opened {
+                    Ok(path) => followed.push(ErrorLog {
+                        path,
+                        level: Some(log.level.clone()),
+                    }),
+                    Err(reason) => refused.push(format!(
+                        "the error log {} cannot be followed: {reason}",
+                        log.target
+                    )),
+                }
+            }
             if followed.is_empty() {
                 let why = if refused.is_empty() {
                     "its configuration names none".to_owned()
@@ -177,6 +205,11 @@ impl Host {
             all.push(followed);
         }
         Ok(all)
+    }
+
+    /// Is a log a file?
+    pub(super) fn follows_files(&self) -> bool {
+        !self.followers.is_empty()
     }
 
     /// New lines of all logs.
@@ -216,6 +249,7 @@ impl Host {
             ("log_lines_cut", 0),
             ("log_files_abandoned", 0),
         ];
+        sums[1].1 = self.written.cut;
         for follower in &self.followers {
             let counts = follower.counts();
             for (sum, count) in
@@ -234,6 +268,21 @@ impl Host {
             .iter_mut()
             .flat_map(|watched| watched.instance.update(now_ns).unwrap_or_default())
             .collect()
+    }
+}
+
+/// The logs without which lines would be missed: those that no file stands beside, or if
+/// nothing is followed, all; one that goes nowhere only if there is no other.
+fn wanted(logs: &[NotFollowed], none_followed: bool) -> Vec<&NotFollowed> {
+    let goes_nowhere = |log: &&NotFollowed| log.kind == LogKind::Null;
+    let (null, wanted): (Vec<_>, Vec<_>) = logs
+        .iter()
+        .filter(|log| log.alone || none_followed)
+        .partition(goes_nowhere);
+    if wanted.is_empty() && none_followed {
+        null
+    } else {
+        wanted
     }
 }
 

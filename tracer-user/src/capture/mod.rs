@@ -11,6 +11,7 @@ pub mod counters;
 mod diagnostics;
 pub mod host;
 mod listeners;
+mod mid_life;
 mod missed_runs;
 mod open_connections;
 pub mod programs;
@@ -18,6 +19,8 @@ mod progress;
 mod session;
 mod tracepoints;
 mod uprobes;
+mod write_calls;
+mod written;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -115,7 +118,9 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         diagnostics: request.diagnostics,
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
+    programs.take_over();
     let followed = host.follow(&request.error_logs)?;
+    write_calls::attach(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {

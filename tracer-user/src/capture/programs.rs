@@ -15,7 +15,7 @@ use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
 use super::tracepoints::{TRACEPOINTS, Tracepoint};
-use super::{missed_runs, open_connections};
+use super::{clock, mid_life, missed_runs, open_connections};
 use crate::trace::record::Hook;
 
 #[cfg(programs_embedded)]
@@ -112,7 +112,7 @@ fn telling_line(log: &str) -> &str {
         .unwrap_or("the verifier said nothing")
 }
 
-fn why(error: &ProgramError) -> String {
+pub(super) fn why(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,
@@ -163,6 +163,9 @@ impl Programs {
         values[settings::LOG_HAS_FILE_NAME] = u32::from(options.log_has_file_name);
         values[settings::EXECVE] = u32::try_from(libc::SYS_execve)?;
         values[settings::EXECVEAT] = u32::try_from(libc::SYS_execveat)?;
+        values[settings::WRITE] = u32::try_from(libc::SYS_write)?;
+        values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
+        values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &layout;
 
@@ -250,6 +253,27 @@ impl Programs {
         });
         self.hooks.push(Hook {
             name: "bpf_sk_storage_map (iterator)".to_owned(),
+            attached: reason.is_none(),
+            reason,
+        });
+    }
+
+    /// Lets another module load what only it knows of.
+    pub(super) fn with<T>(&mut self, act: impl FnOnce(&mut Ebpf) -> T) -> T {
+        act(&mut self.ebpf)
+    }
+
+    /// Makes records for the connections that are open already. To be called when
+    /// everything is attached.
+    pub fn take_over(&mut self) {
+        let reason = mid_life::take_over(&mut self.ebpf).err().map(|error| {
+            format!(
+                "{error:#}; without it connections that were open before the capture are not \
+                 known"
+            )
+        });
+        self.hooks.push(Hook {
+            name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),
             reason,
         });

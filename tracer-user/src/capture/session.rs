@@ -15,6 +15,7 @@ use tracer_ebpf::connection::Connection as WireConnection;
 use tracer_ebpf::continuation::Continuation as WireContinuation;
 use tracer_ebpf::logged::Logged as WireLogged;
 use tracer_ebpf::peer::PeerClose as WirePeerClose;
+use tracer_ebpf::written::Written;
 
 use super::backends::Backends;
 use super::counters::Readings;
@@ -182,6 +183,17 @@ impl Session {
 
     fn take_records(&mut self) -> Result<()> {
         while let Some(bytes) = self.records.next() {
+            if let Ok((written, text)) = Written::decode(&bytes) {
+                let line = self.host.written.line(&written, text);
+                drop(bytes);
+                if let Some(line) = line {
+                    self.counts.lines += 1;
+                    let record = Record::Line(line);
+                    self.judge.push(&record);
+                    self.writer.write(&record)?;
+                }
+                continue;
+            }
             let Some(record) = decode(&bytes) else {
                 self.undecodable += 1;
                 continue;
@@ -374,5 +386,7 @@ fn decode(bytes: &[u8]) -> Option<Record> {
             let wire = WireBackendExit::decode(bytes).ok()?;
             Record::BackendExit(convert::backend_exit(&wire))
         }
+        // Becomes a line only with what is known of its log.
+        Kind::Written => return None,
     })
 }

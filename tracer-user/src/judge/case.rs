@@ -4,11 +4,16 @@
 use std::rc::Rc;
 
 use super::backends::StillOpen;
-use super::end::{ended_before_request, idle_age_ns, no_answer_below, peer_end_ns};
+use super::end::{
+    ended_before_request, idle_age_ns, last_activity_ns, no_answer_below, peer_end_ns,
+    silence_before_ns,
+};
 use super::history::History;
 use super::line::{STREAM, UpstreamLine};
+use super::mid_life;
 use super::queues::FullQueue;
 use super::socket::Socket;
+use super::spoken::{Counted, HTTP2};
 use super::upstreams::Figures;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{InferredLimit, InferredSize, InferredTimeout, Match, Phase};
@@ -60,6 +65,7 @@ pub(super) struct Settings {
     pub(super) buffer_size: Option<String>,
     pub(super) next_upstream: Option<String>,
     pub(super) request_buffering: Option<String>,
+    pub(super) http_version: Option<String>,
     pub(super) ssl_name: Option<String>,
     pub(super) ssl_server_name: Option<String>,
     pub(super) ssl_protocols: Option<String>,
@@ -156,10 +162,27 @@ impl<'a> Case<'a> {
     /// Are the connection's exchanges its requests? Over TLS only if the end of the
     /// handshake was seen; else its flights count as exchanges.
     pub(super) fn counts_requests(&self) -> bool {
-        !self.line.tls
-            || self
-                .connection()
-                .is_some_and(|connection| connection.handshake_ns.is_some())
+        self.counted() == Counted::Requests
+    }
+
+    /// What the connection's exchanges are. Over HTTP/2 each acknowledgement of the
+    /// backend's settings or pings is one.
+    pub(super) fn counted(&self) -> Counted {
+        let handshake_seen = self
+            .connection()
+            .is_some_and(|connection| connection.handshake_ns.is_some());
+        if self.http2() {
+            Counted::Http2
+        } else if self.line.tls && !handshake_seen {
+            Counted::TlsFlights
+        } else {
+            Counted::Requests
+        }
+    }
+
+    /// Does nginx speak HTTP/2 to the upstream?
+    pub(super) fn http2(&self) -> bool {
+        self.line.spoken().http2 || self.settings.http_version.as_deref() == Some(HTTP2)
     }
 
     /// Bytes that the backend's process had not read when it closed; none if that was
@@ -174,8 +197,10 @@ impl<'a> Case<'a> {
     pub(super) fn reused(&self) -> Option<bool> {
         let connection = self.connection()?;
         let before = self.requests_before()?;
-        if !self.counts_requests() {
-            return (before > TLS_FLIGHTS).then_some(true);
+        match self.counted() {
+            Counted::Requests => {}
+            Counted::TlsFlights => return (before > TLS_FLIGHTS).then_some(true),
+            Counted::Http2 => return None,
         }
         if connection.first_seen_mid_life && before == 0 {
             return None;
@@ -209,24 +234,53 @@ impl<'a> Case<'a> {
     }
 
     /// Did the backend send any byte of an answer to the request that failed? None if
-    /// that is not known: over TLS, tickets and alerts are bytes too.
+    /// that is not known: over TLS, tickets and alerts are bytes too, over HTTP/2
+    /// acknowledgements and settings.
     pub(super) fn answered(&self) -> Option<bool> {
         let connection = self.connection()?;
         if self.sent_nothing() {
             return Some(false);
         }
+        if self.http2_ending() == Some(Ending::GoAway(0)) && !self.in_body() {
+            return Some(false);
+        }
+        // After nginx has read the head, only more of it can fail. That HTTP/2 has sent
+        // something since then says nothing.
+        if self.http2() && self.in_body() {
+            return Some(true);
+        }
         let unread = connection
             .unread_at_end
             .max(connection.unread_at_close)
             .filter(|_| !ended_before_request(connection));
-        if connection.response_bytes == 0 && (unread.is_none() || self.line.tls) {
+        // Bytes that may be no answer: tickets, alerts, frames.
+        let covert = self.line.tls || self.http2();
+        if connection.response_bytes == 0 && (unread.is_none() || covert) {
             return Some(false);
         }
-        if !self.line.tls || matches!(self.action(), "reading upstream" | "sending to client") {
+        if !covert || self.in_body() {
             return Some(true);
         }
         self.counts_requests()
             .then(|| connection.response_bytes >= no_answer_below(connection))
+    }
+
+    /// Had nginx read the response's head?
+    pub(super) fn in_body(&self) -> bool {
+        matches!(self.action(), "reading upstream" | "sending to client")
+    }
+
+    /// How HTTP/2 ended the request without a close, by nginx's line:
+    /// `ngx_http_grpc_process_header` and `ngx_http_grpc_filter`.
+    pub(super) fn http2_ending(&self) -> Option<Ending> {
+        if self.line.kind != MessageKind::ResponseRejected {
+            return None;
+        }
+        let message = self.line.summary.message.as_str();
+        let error = |prefix| message.strip_prefix(prefix)?.parse::<u32>().ok();
+        error("upstream rejected request with error ")
+            .map(Ending::Reset)
+            .or_else(|| error("upstream sent goaway with error ").map(Ending::GoAway))
     }
 
     /// Came bytes over TLS that may be tickets or an alert, so that there may yet have
@@ -253,8 +307,8 @@ impl<'a> Case<'a> {
     pub(super) fn idle_age_ns(&self) -> Option<u64> {
         let connection = self.connection()?;
         idle_age_ns(connection).or_else(|| {
-            let quiet = connection.last_received_ns.max(connection.last_sent_ns)?;
-            self.sent_nothing()
+            let quiet = last_activity_ns(connection)?;
+            (self.sent_nothing() && !mid_life::ended_before(connection))
                 .then_some(peer_end_ns(connection)?.saturating_sub(quiet))
         })
     }
@@ -263,6 +317,23 @@ impl<'a> Case<'a> {
     pub(super) fn requests(&self) -> Option<u32> {
         let connection = self.connection()?;
         (self.counts_requests() && !connection.first_seen_mid_life).then_some(connection.exchanges)
+    }
+
+    /// Requests sent at least, where the number is not known because the connection is
+    /// older than the capture. Over TLS the exchanges before it may be flights.
+    pub(super) fn requests_at_least(&self) -> Option<u32> {
+        let connection = self.connection()?;
+        (connection.first_seen_mid_life && self.counts_requests()).then_some(connection.exchanges)
+    }
+
+    /// Did as many requests come before the one that failed? None if that cannot be told:
+    /// of a connection older than the capture only the least number is known.
+    pub(super) fn served_exactly(&self, requests: u32) -> Option<bool> {
+        let before = self.requests_before()?;
+        if self.connection()?.first_seen_mid_life {
+            return (before > requests).then_some(false);
+        }
+        Some(before == requests)
     }
 
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.
@@ -294,19 +365,35 @@ impl<'a> Case<'a> {
         if self.sent_nothing() {
             return None;
         }
-        let started = self.connection()?.request_started_ns?;
-        Some(self.end_ns()?.saturating_sub(started))
+        let connection = self.connection()?;
+        // Of a later exchange over HTTP/2 it is not known whether it began with a request.
+        if self.http2() && connection.exchanges > 1 {
+            return None;
+        }
+        Some(
+            self.end_ns()?
+                .saturating_sub(connection.request_started_ns?),
+        )
     }
 
     /// Silence before the last request, or before the end if none was in flight.
     pub(super) fn idle_ns(&self) -> Option<u64> {
         let connection = self.connection()?;
         if self.sent_nothing() {
-            let quiet = connection.last_received_ns.max(connection.last_sent_ns)?;
+            let quiet = last_activity_ns(connection)?;
             return Some(self.end_ns()?.saturating_sub(quiet));
         }
-        connection.idle_before_ns
+        silence_before_ns(connection)
     }
+}
+
+/// How HTTP/2 ends a request without a close; its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// By RST_STREAM.
+    Reset(u32),
+    /// By GOAWAY, which does not count the request among those begun.
+    GoAway(u32),
 }
 
 /// Exchanges that come before the first request over TLS, at most: two round trips of

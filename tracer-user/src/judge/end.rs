@@ -1,6 +1,7 @@
 //! What one connection's record proves by itself, without a line: when the backend's
 //! side ended it, whether a request was in flight then, and how it ended in all.
 
+use super::mid_life;
 use crate::trace::record::{Connection, ConnectionEnd, PeerClose};
 
 /// Silence below which a close is taken as following directly on a response.
@@ -72,8 +73,23 @@ pub(super) fn ended_before_request(connection: &Connection) -> bool {
         && unacked_at_end(connection).is_none_or(|unacked| unacked == 0)
 }
 
-fn last_activity_ns(connection: &Connection) -> Option<u64> {
-    connection.last_received_ns.max(connection.last_sent_ns)
+/// When something last moved on the connection. Of data that nginx was late to read,
+/// that it came.
+pub(super) fn last_activity_ns(connection: &Connection) -> Option<u64> {
+    let received = connection.last_arrival_ns.or(connection.last_received_ns);
+    received.max(connection.last_sent_ns)
+}
+
+/// The silence before the last exchange. The kernel counts it from nginx's read of the
+/// answer before; if that was late, and the last exchange has no answer, it is known when
+/// that one came.
+pub(super) fn silence_before_ns(connection: &Connection) -> Option<u64> {
+    let counted = connection.idle_before_ns?;
+    let since_arrival = connection
+        .last_arrival_ns
+        .zip(connection.request_started_ns)
+        .and_then(|(arrived, started)| started.checked_sub(arrived));
+    Some(since_arrival.map_or(counted, |silence| silence.max(counted)))
 }
 
 /// Did nginx itself, looking at the idle connection, find the end that had come?
@@ -94,12 +110,14 @@ pub(super) fn idle_age_ns(connection: &Connection) -> Option<u64> {
         return None;
     }
     let end = peer_end_ns(connection)?;
-    let quiet_since = if ended_before_request(connection) {
+    let quiet_since = if mid_life::ended_before(connection) {
+        return None;
+    } else if ended_before_request(connection) {
         // Of several later requests only the last one's start is known.
         (connection.exchanges_at_end.checked_add(1)? == connection.exchanges).then_some(())?;
         connection
             .request_started_ns?
-            .checked_sub(connection.idle_before_ns?)?
+            .checked_sub(silence_before_ns(connection)?)?
     } else if found_idle(connection) {
         last_activity_ns(connection)?
     } else {
@@ -205,7 +223,7 @@ pub(super) fn reset_instead_of_acknowledged(connection: &Connection) -> Option<u
         && connection.exchange_retransmits == 0
         && unacked >= connection.request_bytes
         && in_flight_at_end_ns(connection)? < SOON_NS)
-        .then_some(connection.idle_before_ns?)
+        .then_some(silence_before_ns(connection)?)
 }
 
 /// Was the only answer to a plain request an alert of TLS? That of a server which
@@ -213,6 +231,7 @@ pub(super) fn reset_instead_of_acknowledged(connection: &Connection) -> Option<u
 pub(super) fn is_tls_alert(connection: &Connection) -> bool {
     connection.handshake_ns.is_none()
         && connection.exchanges == 1
+        && !connection.first_seen_mid_life
         && matches!(connection.response_bytes, TLS_ALERT | TWO_TLS_ALERTS)
         && connection.received_bytes == connection.response_bytes
 }
@@ -264,8 +283,7 @@ pub(super) fn answered_exchanges(connection: &Connection) -> u32 {
 /// A silence on the connection, kept alive, that the backend let pass: the last exchange
 /// was answered after it, or nginx closed.
 pub(super) fn survived_silence_ns(connection: &Connection) -> Option<u64> {
-    let before = connection
-        .idle_before_ns
+    let before = silence_before_ns(connection)
         .filter(|_| answered_exchanges(connection) == connection.exchanges);
     let at_the_end = (ending(connection) == Ending::NginxIdle).then(|| {
         let closed = connection.closed_ns.unwrap_or(connection.ended_ns);

@@ -1,7 +1,7 @@
 //! Who ended an attempt, by what means and in which phase of its connection's life: what
 //! the line and the socket say together.
 
-use super::case::{Case, alert_number, errno};
+use super::case::{Case, Ending, alert_number, errno};
 use super::end::peer_end_ns;
 use super::staleness::Stale;
 use crate::nginx::message::MessageKind;
@@ -19,6 +19,10 @@ impl Case<'_> {
             MessageKind::TlsHandshakeFailed | MessageKind::TlsReceiveFailed
                 if alert_number(&self.line.summary.message).is_some() =>
             {
+                (Side::Backend, Means::Close)
+            }
+            // So is the end of a stream.
+            MessageKind::ResponseRejected if self.http2_ending().is_some() => {
                 (Side::Backend, Means::Close)
             }
             MessageKind::ResponseRejected
@@ -95,7 +99,8 @@ impl Case<'_> {
             | MessageKind::Resources => return Phase::Connect,
             _ => {}
         }
-        if self.was_stale() == Some(Stale::Idle) {
+        let goodbye = self.http2_ending() == Some(Ending::GoAway(0)) && !self.in_body();
+        if self.was_stale() == Some(Stale::Idle) || goodbye && self.reused_by_silence() {
             return Phase::Idle;
         }
         match self.action() {
@@ -103,6 +108,7 @@ impl Case<'_> {
             "reading upstream" | "sending to client" => Phase::Body,
             "reading response header from upstream" => match self.answered() {
                 Some(true) => Phase::Header,
+                _ if self.http2_ending().is_some() => Phase::Wait,
                 _ if self.line.kind == MessageKind::ResponseRejected => Phase::Header,
                 _ => Phase::Wait,
             },

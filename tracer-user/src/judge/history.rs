@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::bursts::{self, Burst, Sudden};
 use super::end::{Ending, ending, idle_age_ns, peer_end_ns};
+use super::mid_life;
 use super::moments::{Moments, Reach};
 use super::work::Work;
 use crate::report::model::InferredTimeout;
@@ -88,7 +89,9 @@ impl History {
         match ending {
             Ending::BackendInFlight => {
                 self.sudden(connection, None);
-                self.work.closed_in_flight(connection, peer);
+                if !mid_life::request_began_before(connection) {
+                    self.work.closed_in_flight(connection, peer);
+                }
             }
             // Kept alive and silent, if only for a moment: a busy backend's are.
             Ending::BackendIdle | Ending::BackendAfterResponse => {
@@ -116,7 +119,9 @@ impl History {
     pub(super) fn aborted(&mut self, connection: &Connection, peer: Option<&PeerClose>) {
         if ending(connection) == Ending::BackendAfterResponse {
             self.sudden(connection, None);
-            self.work.closed_in_flight(connection, peer);
+            if !mid_life::request_began_before(connection) {
+                self.work.closed_in_flight(connection, peer);
+            }
         }
     }
 
@@ -327,7 +332,8 @@ fn answered_until(connection: &Connection, peer: Option<&PeerClose>) -> Option<u
     let by_call = peer.filter(|peer| peer.exit.is_none());
     let started = connection
         .request_started_ns
-        .filter(|_| connection.first_byte_ns.is_some());
+        .filter(|_| connection.first_byte_ns.is_some())
+        .filter(|_| !mid_life::request_began_before(connection));
     let received = connection
         .last_received_ns
         .filter(|_| connection.received_bytes > 0)

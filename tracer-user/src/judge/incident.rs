@@ -211,6 +211,7 @@ fn connection_summary(case: &Case<'_>, connection: &Connection) -> ConnectionSum
         worker_pid: connection.pid,
         age_ms: ms(end.saturating_sub(connection.opened_ns)),
         requests: case.requests(),
+        requests_at_least: case.requests_at_least(),
         reused: case.reused(),
         idle_ms: case.idle_ns().map(ms),
         in_flight_ms: case.in_flight_ns().map(ms),

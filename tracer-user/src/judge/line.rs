@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use super::clock;
 use super::hidden::LIMITING;
+use super::spoken::Spoken;
 use crate::nginx::line::{self, LogLine, UpstreamPeer};
 use crate::nginx::message::{self, MessageKind};
 use crate::report::model::LineSummary;
@@ -46,6 +47,14 @@ pub(super) struct UpstreamLine {
 }
 
 impl UpstreamLine {
+    /// What nginx speaks to the upstream, as far as the line says.
+    pub(super) fn spoken(&self) -> Spoken {
+        Spoken {
+            tls: self.tls,
+            http2: self.module == "grpc",
+        }
+    }
+
     /// Is it about a stream session that had its upstream already?
     pub(super) fn is_under_way(&self) -> bool {
         let action = self.summary.action.as_deref().unwrap_or_default();

@@ -24,6 +24,7 @@ mod history;
 mod incident;
 mod line;
 mod logs;
+mod mid_life;
 mod moments;
 mod no_live;
 mod peers;
@@ -34,6 +35,7 @@ mod settings;
 mod shutdown;
 mod silences;
 mod socket;
+mod spoken;
 mod staleness;
 mod summary;
 mod unseen;
@@ -59,6 +61,7 @@ use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
 use self::shutdown::Shutdowns;
+use self::spoken::Spoken;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
 use crate::nginx::message::MessageKind;
@@ -274,8 +277,9 @@ impl Judge {
     fn line(&mut self, record: &crate::trace::record::Line) {
         self.last_ns = self.last_ns.max(record.read_ns);
         let pid_of = |inner: u32, pids: &HashMap<(u32, u32), u32>| {
-            pids.get(&(record.master_pid, inner))
-                .copied()
+            record
+                .pid
+                .or_else(|| pids.get(&(record.master_pid, inner)).copied())
                 .unwrap_or(inner)
         };
         let log = self.logs.entry(record.master_pid).or_default();
@@ -347,6 +351,11 @@ impl Judge {
             {
                 figures.failed(connection);
             }
+            if let Some(peer) = entry.line.peer
+                && let Some(figures) = self.upstreams.get_mut(&peer)
+            {
+                figures.heard(entry.line.spoken());
+            }
             if let Some(connection) = entry.connection() {
                 let (cookie, opened_ns) = (connection.cookie, connection.opened_ns);
                 entry.peer_close = self.peers.close_of(connection).cloned().map(Box::new);
@@ -368,6 +377,9 @@ impl Judge {
             fresh.iter().filter_map(|entry| entry.line.peer).collect();
         for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
+                if let Some(capture) = &self.capture {
+                    figures.heard(Spoken::to(capture, peer));
+                }
                 figures.look_again();
             }
             self.settle_history(peer);
@@ -398,7 +410,10 @@ impl Judge {
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
         self.note_sizes();
-        for figures in self.upstreams.values_mut() {
+        for (address, figures) in &mut self.upstreams {
+            if let Some(capture) = &self.capture {
+                figures.heard(Spoken::to(capture, *address));
+            }
             figures.settle();
         }
         let addresses: Vec<SocketAddr> = self.histories.keys().copied().collect();

@@ -36,7 +36,7 @@ fn is_server(server: &str, peer: SocketAddr) -> bool {
 }
 
 /// Does a place pass requests to this block or address?
-fn passes_to(location: &ProxyLocation, block: Option<&str>, upstream: &str) -> bool {
+pub(super) fn passes_to(location: &ProxyLocation, block: Option<&str>, upstream: &str) -> bool {
     let pass = location.pass.as_str();
     let rest = pass.split_once("://").map_or(pass, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
@@ -54,7 +54,7 @@ pub(super) fn settings_for(
     let places: Vec<&ProxyLocation> = configuration
         .locations
         .iter()
-        .filter(|location| (location.location == STREAM) == (line.module == STREAM))
+        .filter(|location| (location.module == STREAM) == (line.module == STREAM))
         .filter(|location| passes_to(location, name, &line.upstream))
         .collect();
     // The line names the server; among several places, its own count.
@@ -89,6 +89,7 @@ pub(super) fn settings_for(
         buffer_size: agreed("buffer_size"),
         next_upstream: agreed("next_upstream"),
         request_buffering: agreed("request_buffering"),
+        http_version: agreed("http_version"),
         ssl_name: agreed("ssl_name"),
         ssl_server_name: agreed("ssl_server_name"),
         ssl_protocols: agreed("ssl_protocols"),

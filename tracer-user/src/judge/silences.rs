@@ -27,8 +27,8 @@ const OUTLIVED_NS: u64 = 100_000_000;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Silences {
     /// Ages of idle connections that the backend closed, of those with fewer requests than
-    /// the most that any had, and of those with as many: a limit on requests may have
-    /// closed these.
+    /// the most that any had, and of those with as many, or of which the number is not
+    /// known: a limit on requests may have closed these.
     below: Samples,
     at_most: Samples,
     most: u32,
@@ -51,7 +51,7 @@ impl Silences {
         let age = end::idle_age_ns(connection)
             .filter(|age| ending == Ending::BackendIdle && *age >= SOON_NS);
         let Some(age) = age else { return };
-        if connection.exchanges_at_end >= self.most {
+        if connection.exchanges_at_end >= self.most || connection.first_seen_mid_life {
             self.at_most.add(age);
         } else {
             self.below.add(age);

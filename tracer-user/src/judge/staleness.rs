@@ -2,7 +2,8 @@
 
 use super::case::{Case, ms};
 use super::end::{
-    ended_before_request, ended_by_reset, in_flight_at_end_ns, peer_end_ns, unacked_at_end,
+    ended_before_request, ended_by_reset, in_flight_at_end_ns, peer_end_ns, silence_before_ns,
+    unacked_at_end,
 };
 
 /// An RST that comes this soon after the request is the backend's kernel speaking, not
@@ -111,11 +112,11 @@ impl Case<'_> {
 
     /// A new TLS connection gets its request right after the handshake: one that had
     /// been silent for long had been kept alive, most likely.
-    fn reused_by_silence(&self) -> bool {
+    pub(super) fn reused_by_silence(&self) -> bool {
         !self.counts_requests()
             && self
                 .connection()
-                .and_then(|connection| connection.idle_before_ns)
+                .and_then(|connection| silence_before_ns(connection))
                 .is_some_and(|idle| idle >= LONG_NS)
     }
 }

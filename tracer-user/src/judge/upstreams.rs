@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::case::Constants;
 use super::end::{self, Ending, closed_after_exchanges};
+use super::mid_life;
 use super::silences::Silences;
+use super::spoken::{Counted, Spoken};
 use crate::report::model::{Closes, InferredLimit, InferredSize, InferredTimeout, Percentiles};
 use crate::trace::record::{Connection, Histogram, Upstream};
 
@@ -18,6 +20,10 @@ const AGREEING: u64 = 3;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
     pub(super) name: Option<String>,
+    /// By the configuration, and by lines.
+    pub(super) spoken: Spoken,
+    /// Connections that carried something, and no TLS handshake was seen on them.
+    without_handshake: u64,
     endings: BTreeMap<Ending, u64>,
     silences: Silences,
     /// The least and the longest silence before a request that was answered by an RST
@@ -83,6 +89,9 @@ impl Figures {
         if connection.exchanges == 0 {
             return;
         }
+        // One older than the capture had its handshake before.
+        let unseen = connection.handshake_ns.is_none() && !connection.first_seen_mid_life;
+        self.without_handshake += u64::from(unseen);
         let refused = end::refused_at_once(connection);
         self.refused_at_once += u64::from(refused);
         self.without_work += u64::from(end::refused_without_work(connection));
@@ -91,6 +100,9 @@ impl Figures {
         if let Some(silence) = end::reset_instead_of_acknowledged(connection) {
             let (least, most) = self.reset_after.unwrap_or((silence, silence));
             self.reset_after = Some((least.min(silence), most.max(silence)));
+        }
+        if mid_life::request_began_before(connection) {
+            return;
         }
         if end::answered_whole_request(connection) {
             let bucket = bucket_of(connection.request_bytes);
@@ -179,8 +191,30 @@ impl Figures {
         self.connects
     }
 
-    pub(super) fn requests(&self) -> u64 {
-        self.exchanges
+    /// A line about the upstream says what is spoken to it.
+    pub(super) fn heard(&mut self, spoken: Spoken) {
+        self.spoken.tls |= spoken.tls;
+        self.spoken.http2 |= spoken.http2;
+    }
+
+    /// What its exchanges are.
+    pub(super) fn counted(&self) -> Counted {
+        if self.spoken.http2 {
+            Counted::Http2
+        } else if self.spoken.tls && self.without_handshake > 0 {
+            Counted::TlsFlights
+        } else {
+            Counted::Requests
+        }
+    }
+
+    fn counts_requests(&self) -> bool {
+        self.counted() == Counted::Requests
+    }
+
+    /// None if they cannot be told from what else was sent.
+    pub(super) fn requests(&self) -> Option<u64> {
+        self.counts_requests().then_some(self.exchanges)
     }
 
     /// Share of requests that went over a connection used before.
@@ -190,7 +224,7 @@ impl Figures {
             .connects
             .saturating_sub(self.connect_failures)
             .min(self.exchanges);
-        (self.exchanges > 0).then(|| {
+        (self.exchanges > 0 && self.counts_requests()).then(|| {
             let share = (self.exchanges - fresh) as f64 / self.exchanges as f64;
             (share * 1000.0).round() / 1000.0
         })
@@ -213,6 +247,9 @@ impl Figures {
     /// The backend's limit on requests per connection: it closes soon after the same
     /// number of responses, and no connection ever got further.
     pub(super) fn request_limit(&self) -> Option<InferredLimit> {
+        if !self.counts_requests() {
+            return None;
+        }
         let total: u64 = self.closed_after.values().sum();
         let (requests, samples) = self
             .closed_after
@@ -261,6 +298,10 @@ impl Figures {
     /// that it answered. Of a request given up while it was sent the whole size is not
     /// known: one of which less was sent than of others answered says nothing.
     fn infer_size_threshold(&self) -> Option<InferredSize> {
+        // Over HTTP/2 a large request is sent in turns with the backend's windows.
+        if self.spoken.http2 {
+            return None;
+        }
         let answered_bytes = self.answered_bytes;
         let contradicts = |request: &GivenUp| request.whole && request.bytes <= answered_bytes;
         if answered_bytes == 0 || self.given_up.iter().any(contradicts) {
@@ -293,8 +334,9 @@ impl Figures {
         percentiles(&self.connect_us)
     }
 
+    /// None if other bytes than answers' are among them.
     pub(super) fn first_byte_ms(&self) -> Option<Percentiles> {
-        percentiles(&self.first_byte_us)
+        percentiles(&self.first_byte_us).filter(|_| self.counts_requests())
     }
 }
 

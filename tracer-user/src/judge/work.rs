@@ -172,16 +172,15 @@ impl Work {
     ) -> Option<InferredTimeout> {
         let timeout = self.timeout?;
         let age = ms(in_flight_at_end_ns(connection)?);
-        let late = peer.is_some_and(|peer| self.killed_at_a_later_look(&timeout, peer));
-        let until = timeout.ms + band(&timeout) + if late { ms(SUPERVISOR_NS) } else { 0.0 };
-        (timeout.ms - band(&timeout)..=until)
-            .contains(&age)
-            .then_some(timeout)
+        let killed = peer.is_some_and(|peer| self.killed_by_the_supervisor(&timeout, peer));
+        let most = band(&timeout) + if killed { ms(SUPERVISOR_NS) } else { 0.0 };
+        ((age - timeout.ms).abs() <= most).then_some(timeout)
     }
 
-    /// A supervisor asks a worker to end first (gunicorn by SIGABRT); one that has not
-    /// ended by its next look it kills.
-    fn killed_at_a_later_look(&self, timeout: &InferredTimeout, peer: &PeerClose) -> bool {
+    /// A supervisor asks a worker to end first (gunicorn by SIGABRT) and kills one that
+    /// has not ended by its next look, which comes early when another worker ends: seen
+    /// between one and two seconds after the limit, and sooner.
+    fn killed_by_the_supervisor(&self, timeout: &InferredTimeout, peer: &PeerClose) -> bool {
         let ended_in_time = |close: &Close| {
             (ms(close.in_flight_ns) - timeout.ms).abs() <= band(timeout)
                 && close

@@ -18,7 +18,7 @@ use super::processes::{Arguments, Instance, Root};
 use crate::trace::record::{Configuration, ErrorLog};
 use tree::Loader;
 
-pub use error_logs::NotFollowed;
+pub use error_logs::{LogKind, NotFollowed};
 pub use time::parse_time_ms;
 
 /// What an instance's configuration says.
@@ -194,6 +194,46 @@ mod tests {
         );
         assert_eq!(found.problems, [""; 0]);
         assert_eq!(found.path, "/srv/nginx/conf/nginx.conf");
+    }
+
+    #[test]
+    fn a_log_that_is_no_file_stands_alone_where_no_file_beside_it_gets_its_lines() {
+        let alone = |text: &str| -> Vec<(LogKind, bool)> {
+            let found = read_text(text, &Arguments::default());
+            let logs = found.not_followed.iter();
+            logs.map(|log| (log.kind, log.alone)).collect()
+        };
+        let (stderr, syslog) = (LogKind::StandardError, LogKind::Syslog);
+        assert_eq!(alone("error_log stderr; http {}"), [(stderr, true)]);
+        assert_eq!(
+            alone("error_log stderr; error_log /f.log; http {}"),
+            [(stderr, false)]
+        );
+        assert_eq!(
+            alone("error_log stderr info; error_log /f.log; http {}"),
+            [(stderr, true)]
+        );
+        // nginx adds its default log.
+        assert_eq!(
+            alone("error_log syslog:server=x; http {}"),
+            [(syslog, false)]
+        );
+        assert_eq!(
+            alone("error_log /f.log; http { error_log syslog:server=x; }"),
+            [(syslog, true)]
+        );
+        assert_eq!(
+            alone("error_log stderr; http { error_log /f.log; }"),
+            [(stderr, false)]
+        );
+        assert_eq!(
+            alone("error_log stderr; http { error_log /f.log; } stream {}"),
+            [(stderr, true)]
+        );
+        assert_eq!(
+            alone("error_log stderr; http { error_log /f.log; server { error_log stderr; } }"),
+            [(stderr, true)]
+        );
     }
 
     #[test]

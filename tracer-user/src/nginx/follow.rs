@@ -333,17 +333,7 @@ impl<'a> Sink<'a> {
     }
 
     fn line(&mut self, offset: u64, read_ns: u64, bytes: Vec<u8>) {
-        let (text, latin1) = match String::from_utf8(bytes) {
-            Ok(text) => (text, false),
-            Err(error) => (
-                error
-                    .as_bytes()
-                    .iter()
-                    .map(|&byte| char::from(byte))
-                    .collect(),
-                true,
-            ),
-        };
+        let (text, latin1) = decoded(bytes);
         self.counts.records += 1;
         let (file, master_pid) = (self.path.to_owned(), self.master_pid);
         self.out.push(Line {
@@ -353,7 +343,19 @@ impl<'a> Sink<'a> {
             read_ns,
             text,
             latin1,
+            pid: None,
         });
+    }
+}
+
+/// A line's text, and whether its bytes are no UTF-8 and stand as code points.
+pub fn decoded(bytes: Vec<u8>) -> (String, bool) {
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, false),
+        Err(error) => {
+            let bytes = error.as_bytes().iter();
+            (bytes.map(|&byte| char::from(byte)).collect(), true)
+        }
     }
 }
 

@@ -137,16 +137,37 @@ pub(super) fn in_full<W: Write>(
     }
     page.paragraph("      nginx log  ", PLAIN, &logged)?;
     if let Some(connection) = &incident.connection {
-        let requests = match connection.requests {
-            Some(requests) => counted(u64::from(requests), "request", "requests"),
-            None => "unknown number of requests".to_owned(),
+        let requests = match (connection.requests, connection.requests_at_least) {
+            (Some(requests), _) => counted(u64::from(requests), "request", "requests"),
+            (None, Some(least)) => {
+                format!(
+                    "at least {}",
+                    counted(u64::from(least), "request", "requests")
+                )
+            }
+            (None, None) => "unknown number of requests".to_owned(),
+        };
+        let age = if connection.first_seen_mid_life {
+            "open before the capture began, and for"
+        } else {
+            "in"
         };
         let text = format!(
-            "{} to {}, worker {}, {requests} in {}",
+            "{} to {}, worker {}, {requests}{}{age} {}{}",
             escape(&connection.local, NAME),
             escape(&connection.remote, NAME),
             connection.worker_pid,
-            milliseconds(connection.age_ms)
+            if connection.first_seen_mid_life {
+                "; "
+            } else {
+                " "
+            },
+            milliseconds(connection.age_ms),
+            if connection.first_seen_mid_life {
+                " since"
+            } else {
+                ""
+            },
         );
         page.paragraph("      socket     ", PLAIN, &text)?;
     }

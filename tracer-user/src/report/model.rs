@@ -340,10 +340,14 @@ pub struct ConnectionSummary {
     pub remote: String,
     /// Worker on the host.
     pub worker_pid: u32,
-    /// From connect() to the end as nginx saw it.
+    /// From connect() to the end as nginx saw it; if the connection is older than the
+    /// capture, from the capture's beginning.
     pub age_ms: f64,
     /// Requests sent on it, the failed one included; null if not known (TLS, mid-life).
     pub requests: Option<u32>,
+    /// If the connection is older than the capture: so many at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_at_least: Option<u32>,
     /// It had served a request before; null if not known.
     pub reused: Option<bool>,
     /// Silence before the last request if one was in flight, else before the close.
@@ -441,9 +445,11 @@ pub struct UpstreamSummary {
     pub name: Option<String>,
     /// connect() calls.
     pub connections: u64,
-    /// Requests sent.
-    pub requests: u64,
-    /// Share of requests that went over a connection used before; null without requests.
+    /// Requests sent; null where they cannot be told from TLS handshakes or from what
+    /// HTTP/2 sends between requests.
+    pub requests: Option<u64>,
+    /// Share of requests that went over a connection used before; null without requests,
+    /// or where these are not known.
     pub reused_ratio: Option<f64>,
     /// Incidents.
     pub incidents: u64,
@@ -459,7 +465,7 @@ pub struct UpstreamSummary {
     pub size_threshold: Option<InferredSize>,
     /// connect() to established.
     pub connect_ms: Option<Percentiles>,
-    /// Request's first byte to response's first byte.
+    /// Request's first byte to response's first byte; null where requests are not known.
     pub first_byte_ms: Option<Percentiles>,
 }
 

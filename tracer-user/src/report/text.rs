@@ -162,18 +162,21 @@ fn watched<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
         .iter()
         .map(|upstream| upstream.connections)
         .sum();
-    let requests = report
-        .upstreams
-        .iter()
-        .map(|upstream| upstream.requests)
-        .sum();
+    let known = report.upstreams.iter().map(|upstream| upstream.requests);
+    let unknown = known.clone().any(|requests| requests.is_none());
+    let requests = known.flatten().sum();
     let backends = report.upstreams.len() as u64;
     let text = if backends == 0 {
         "nginx opened no upstream connection in that time.".to_owned()
     } else {
         format!(
-            "Watched: {}, {} to {}.",
+            "Watched: {}{}, {} to {}.",
             counted(requests, "request", "requests"),
+            if unknown {
+                " and an unknown number more"
+            } else {
+                ""
+            },
             counted(connections, "connection", "connections"),
             counted(backends, "backend", "backends")
         )

@@ -140,7 +140,7 @@ fn upstream(address: &str, incidents: u64) -> UpstreamSummary {
         address: address.into(),
         name: Some("app".into()),
         connections: 1234,
-        requests: 45_678,
+        requests: Some(45_678),
         reused_ratio: Some(0.973),
         incidents,
         closes: Closes {
@@ -175,6 +175,7 @@ fn connection() -> ConnectionSummary {
         worker_pid: 812,
         age_ms: 1003.4,
         requests: Some(2),
+        requests_at_least: None,
         reused: Some(true),
         idle_ms: Some(1000.2),
         in_flight_ms: Some(0.213),

@@ -116,25 +116,21 @@ impl Events {
 }
 
 fn opening(list: &mut Events, connection: &Connection) {
-    let seen = if connection.first_seen_mid_life {
-        " (first seen then)"
+    let ends = format!("from {} to {}", connection.local, connection.remote);
+    if connection.first_seen_mid_life {
+        let what = format!("the capture begins; the connection {ends} was open before it");
+        list.add(Some(connection.opened_ns), Whose::Kernel, what);
     } else {
-        ""
-    };
-    list.add(
-        Some(connection.opened_ns),
-        Whose::Nginx,
-        format!(
-            "connects from {} to {}{seen}",
-            connection.local, connection.remote
-        ),
-    );
-    list.add(connection.established_ns, Whose::Kernel, "handshake done");
+        let what = format!("connects {ends}");
+        list.add(Some(connection.opened_ns), Whose::Nginx, what);
+        list.add(connection.established_ns, Whose::Kernel, "handshake done");
+    }
     let (Some(started), Some(idle)) = (connection.request_started_ns, connection.idle_before_ns)
     else {
         return;
     };
     let what = match connection.exchanges {
+        _ if connection.first_seen_mid_life => "last byte of the exchange before".to_owned(),
         0 | 1 => "last byte before the request".to_owned(),
         all => format!("last byte of the exchange before (number {})", all - 1),
     };
@@ -142,9 +138,22 @@ fn opening(list: &mut Events, connection: &Connection) {
 }
 
 fn exchange(list: &mut Events, connection: &Connection) {
+    if connection.first_seen_mid_life && connection.request_started_ns <= Some(connection.opened_ns)
+    {
+        list.add(connection.last_sent_ns, Whose::Nginx, "last byte sent");
+        list.add(
+            connection.last_received_ns,
+            Whose::Backend,
+            "last byte received",
+        );
+        return;
+    }
     let bytes = |number| counted(number, "byte", "bytes");
     let request = match connection.exchanges {
         0 => "sends a request".to_owned(),
+        number if connection.first_seen_mid_life => {
+            format!("sends request {number} or a later one")
+        }
         number => format!("sends request {number}"),
     };
     let size = bytes(connection.request_bytes);

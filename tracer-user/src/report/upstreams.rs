@@ -94,7 +94,9 @@ fn traffic(upstream: &UpstreamSummary) -> Vec<String> {
             .map_or_else(|| "-".to_owned(), |name| escape(name, ADDRESS)),
         count(upstream.incidents),
         count(upstream.connections),
-        count(upstream.requests),
+        upstream
+            .requests
+            .map_or_else(|| "unknown".to_owned(), count),
         upstream
             .reused_ratio
             .map_or_else(|| "-".to_owned(), |r| format!("{:.0} %", r * 100.0)),

@@ -197,6 +197,10 @@ pub struct ProxyLocation {
     pub location: String,
     /// Argument of `proxy_pass` (or fastcgi_pass and so on) as written.
     pub pass: String,
+    /// Whose directive that is: `proxy`, `fastcgi`, `grpc`; `stream` for `proxy_pass` of
+    /// a server of that part; absent in older traces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub module: String,
     /// Directive settings in force there by inheritance, as written, e.g.
     /// `proxy_read_timeout` to `5s`, `proxy_next_upstream` to `error timeout`.
     pub settings: BTreeMap<String, String>,
@@ -277,6 +281,9 @@ pub struct Connection {
     /// nginx last received a byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_received_ns: Option<u64>,
+    /// The last data arrived, if nginx read it more than two of the kernel's ticks later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_arrival_ns: Option<u64>,
     /// First byte of the last exchange's request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_started_ns: Option<u64>,
@@ -366,7 +373,8 @@ pub struct Connection {
     /// The kernel's reason number for an RST sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rst_sent_reason: Option<u32>,
-    /// It was open before the capture began.
+    /// It was open before the capture began: `opened_ns` and `established_ns` say when the
+    /// capture took it over, and its exchanges before count as one if there was any.
     pub first_seen_mid_life: bool,
 }
 
@@ -434,6 +442,10 @@ pub struct Line {
     /// The line was not UTF-8: `text` holds each byte as the code point of its number.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub latin1: bool,
+    /// The process that wrote it, on the host, where the kernel saw it being written:
+    /// for logs that are no files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
 }
 
 /// A worker process that started or ended during the capture.

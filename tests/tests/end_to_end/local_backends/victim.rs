@@ -11,10 +11,12 @@ use lab::memory_cgroup::MemoryCgroup;
 use lab::netns::Namespace;
 use lab::nginx::{Configuration, Upstream};
 use lab::processes;
+use lab::verdicts::Incident;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, records};
+use crate::causes::only;
 
 /// A backend that takes one request and ends.
 struct Victim {
@@ -24,11 +26,11 @@ struct Victim {
 
 impl Victim {
     #[track_caller]
-    fn start(mode: &str, listen: Option<SocketAddr>) -> Self {
+    fn start(mode: &str, body: usize, listen: Option<SocketAddr>) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_victim"));
         let mut command = processes::bound_to_us(program);
         let mut child = command
-            .arg(mode)
+            .args([mode, &body.to_string()])
             .args(listen.map(|address| address.to_string()))
             .stdout(Stdio::piped())
             .spawn()
@@ -59,9 +61,14 @@ impl Drop for Victim {
     }
 }
 
+/// Bytes of the request's body, unless a scene says otherwise.
+const BODY: usize = 1024;
+
 /// What is done besides the request.
 #[derive(Default)]
 pub(crate) struct Scene<'a> {
+    /// Bytes of the request's body.
+    pub(crate) body: Option<usize>,
     /// Where the victim listens, if not at 127.0.0.1.
     pub(crate) listen: Option<SocketAddr>,
     /// In another network namespace than nginx.
@@ -90,6 +97,8 @@ pub(crate) struct Seen {
     pub(crate) pid: u32,
     /// What it said after the request had come.
     pub(crate) said: String,
+    /// What the report says of the request.
+    pub(crate) incident: Incident,
 }
 
 #[track_caller]
@@ -100,7 +109,8 @@ pub(crate) fn one_request(mode: &str) -> Seen {
 impl Scene<'_> {
     #[track_caller]
     pub(crate) fn one_request(&self, mode: &str) -> Seen {
-        let start = || Victim::start(mode, self.listen);
+        let body = self.body.unwrap_or(BODY);
+        let start = || Victim::start(mode, body, self.listen);
         let mut victim = match self.inside {
             Some(namespace) => namespace.enter(|| Ok(start())).unwrap(),
             None => start(),
@@ -117,7 +127,7 @@ impl Scene<'_> {
         let upstream = Upstream::new("app", backend);
         let mut bench = Bench::start(&Configuration::new(vec![upstream]), &[]);
         let mut client = Client::connect(bench.nginx.address()).unwrap();
-        client.send(&Request::post("/app/one", 1024)).unwrap();
+        client.send(&Request::post("/app/one", body)).unwrap();
         let nginx_side = victim.address();
         if let Some(signal) = self.signal {
             processes::signal(pid, signal).unwrap();
@@ -132,7 +142,7 @@ impl Scene<'_> {
         } else {
             String::new()
         };
-        bench.report();
+        let report = bench.report();
 
         let trace = bench.trace();
         let connections: Vec<Value> = records(&trace, "connection")
@@ -176,6 +186,7 @@ impl Scene<'_> {
             processes,
             pid,
             said,
+            incident: only(&report).clone(),
         }
     }
 }

@@ -40,7 +40,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             how_it_ended(case),
             in_flight(case),
             own_call(case),
-            connection.and_then(|connection| arrival(connection)),
+            connection
+                .filter(|connection| !case.http2() || connection.exchanges == 1)
+                .and_then(|connection| arrival(connection)),
             reuse(case),
         ]),
         advice: Some(Remedy {

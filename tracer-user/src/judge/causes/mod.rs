@@ -12,6 +12,7 @@ mod client_abort;
 mod closed_without_answer;
 mod connect_refused;
 mod connect_timeout;
+mod http2;
 mod nginx_resources;
 mod nginx_shutdown;
 mod no_live_upstreams;
@@ -34,6 +35,7 @@ mod worker_timeout;
 
 use super::case::{Case, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
+use super::mid_life;
 use super::staleness::Stale;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Means, Side};
@@ -73,6 +75,7 @@ const CAUSES: &[Decide] = &[
     nginx_shutdown::decide,
     nginx_resources::decide,
     protocol_mismatch::decide,
+    http2::decide,
     response_rejected::decide,
     backend_restart::by_refusal,
     connect_refused::decide,
@@ -165,6 +168,13 @@ fn default_of(directive: &str) -> &'static str {
 fn in_flight(case: &Case<'_>) -> Option<String> {
     let connection = case.connection()?;
     let ns = case.in_flight_ns()?;
+    if mid_life::request_began_before(connection) {
+        return Some(format!(
+            "the request began before the capture and had been in flight for at least {}; how \
+             large it was is not known",
+            words(ns)
+        ));
+    }
     Some(format!(
         "the request ({}) had been in flight for {}, {} come back",
         counted(connection.request_bytes, "byte", "bytes"),
@@ -181,6 +191,10 @@ fn reuse(case: &Case<'_>) -> Option<String> {
         "requests were",
     );
     Some(match case.reused() {
+        None if case.http2() => "over HTTP/2, settings, pings and their acknowledgements count \
+                                 like requests: whether the connection had been used before is \
+                                 not known"
+            .to_owned(),
         None if !case.counts_requests() => {
             "over TLS, flights of the handshake count like requests: whether the connection had \
              been used before is not known"
@@ -188,9 +202,10 @@ fn reuse(case: &Case<'_>) -> Option<String> {
         }
         None => "whether the connection had been used before the capture is not known".to_owned(),
         Some(true) if !case.counts_requests() => "the connection had been used before".to_owned(),
-        Some(true) if case.requests().is_none() => {
-            format!("the connection was kept alive: {sent} sent on it since the capture began")
-        }
+        Some(true) if case.requests().is_none() => format!(
+            "the connection was kept alive: it was open before the capture began, and at least \
+             {sent} sent on it"
+        ),
         Some(true) => format!("the connection was kept alive: {sent} sent on it"),
         Some(false) if case.sent_nothing() => {
             "the connection was new, no request had been sent on it".to_owned()
@@ -231,6 +246,9 @@ fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
             "no request was in flight then; nginx found the end when it was about to send the \
              next one"
                 .to_owned()
+        }
+        Stale::Idle if mid_life::ended_before(connection) => {
+            "that was before the capture began, and nginx sent the request later".to_owned()
         }
         Stale::Idle => {
             let started = connection.request_started_ns?;

@@ -72,8 +72,18 @@ pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
 /// The same, in a sentence.
 pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
     let close = case.peer_close().filter(|_| by_its_own_call(case))?;
+    let unread = u64::from(close.unread_bytes);
+    let leaving = if unread > 0 {
+        format!(
+            ", leaving {} of nginx's unread,",
+            counted(unread, "byte", "bytes")
+        )
+    } else {
+        String::new()
+    };
     Some(format!(
-        "process {} ({}), which held the other end, closed the connection by a call and lived on",
+        "process {} ({}), which held the other end, closed the connection by a call{leaving} and \
+         lived on",
         close.pid, close.comm
     ))
 }

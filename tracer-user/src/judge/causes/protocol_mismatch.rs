@@ -107,7 +107,9 @@ pub(super) fn by_history(case: &Case<'_>) -> Option<Verdict> {
         MessageKind::PrematureClose | MessageKind::ReceiveFailed
     );
     let connection = case.connection()?;
-    let first = connection.exchanges == 1 && connection.response_bytes == 0;
+    let first = connection.exchanges == 1
+        && connection.response_bytes == 0
+        && !connection.first_seen_mid_life;
     let refused = refused_at_once(connection) || header_read && first;
     if !ended || case.line.tls || !refused {
         return None;

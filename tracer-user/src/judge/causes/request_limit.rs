@@ -1,7 +1,7 @@
 //! `request-limit`: the backend closes a connection after a constant number of
 //! requests, and this one had reached it. Requires: a stale connection (as for
 //! `stale-keepalive`) with exactly the upstream's inferred number of requests before
-//! the failed one. The number is inferred from other closes, so it is never certain.
+//! the failed one; so the connection began during the capture. The number is inferred from other closes, so it is never certain.
 
 use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness, surety};
 use crate::judge::case::ms;
@@ -26,7 +26,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let timed_out = timeout.map_or(silence_ms > SOON_MS, |timeout| {
         silence_ms >= timeout.ms * MOST_OF_TIMEOUT
     });
-    if case.requests_before() != Some(limit.requests) || timed_out {
+    if case.served_exactly(limit.requests) != Some(true) || timed_out {
         return None;
     }
     let unknown = case.settings.keepalive_timeout_unknown;

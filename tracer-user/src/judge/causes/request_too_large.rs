@@ -5,6 +5,7 @@
 
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, owner, sentences};
 use crate::judge::end::{no_answer_below, peer_end_ns, unacked_at_end};
+use crate::judge::mid_life;
 use crate::judge::upstreams::GivenUp;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, InferredSize};
@@ -32,6 +33,7 @@ pub(in crate::judge) fn given_up(case: &Case<'_>) -> Option<GivenUp> {
         || case.sent_nothing()
         || case.was_stale().is_some()
         || connection.request_bytes == 0
+        || mid_life::request_began_before(connection)
     {
         return None;
     }
@@ -70,8 +72,17 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             how_it_ended(case),
             in_flight(case),
             unread.map(|unread| {
+                let process = case.peer_close().map_or_else(
+                    || "the backend's process".to_owned(),
+                    |close| {
+                        format!(
+                            "process {} ({}), which held the other end,",
+                            close.pid, close.comm
+                        )
+                    },
+                );
                 format!(
-                    "the backend's process closed with {} of it unread",
+                    "{process} closed with {} of it unread",
                     counted(u64::from(unread), "byte", "bytes")
                 )
             }),

@@ -21,7 +21,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let timeout = case.constants.idle_timeout;
     // At a limit on requests, that may be why.
     let limit = case.constants.request_limit;
-    let at_limit = limit.is_some_and(|limit| case.requests_before() == Some(limit.requests));
+    let at_limit = limit.is_some_and(|limit| case.served_exactly(limit.requests) != Some(false));
     let confidence = if at_limit {
         surety(case, stale).max(Confidence::Likely)
     } else {
@@ -77,7 +77,11 @@ pub(super) fn by_late_reading(case: &Case<'_>) -> Option<Verdict> {
 }
 
 /// How long the connection had been idle, beside what the backend allows.
-fn idle_age(case: &Case<'_>, stale: Stale, timeout: Option<InferredTimeout>) -> Option<String> {
+pub(super) fn idle_age(
+    case: &Case<'_>,
+    stale: Stale,
+    timeout: Option<InferredTimeout>,
+) -> Option<String> {
     let (ns, when) = match stale {
         Stale::Idle => (case.idle_age_ns()?, "at that moment"),
         Stale::Crossed | Stale::LeftUnread | Stale::AnsweredByReset => {
@@ -118,7 +122,11 @@ fn shorter(ms: f64) -> String {
     }
 }
 
-fn remedy(settings: &Settings, upstream: &str, timeout: InferredTimeout) -> Option<Remedy> {
+pub(super) fn remedy(
+    settings: &Settings,
+    upstream: &str,
+    timeout: InferredTimeout,
+) -> Option<Remedy> {
     let keeps = settings.keepalive_timeout_ms;
     #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
     if keeps.is_some_and(|keeps| (keeps as f64) < timeout.ms) {

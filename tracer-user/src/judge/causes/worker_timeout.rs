@@ -1,7 +1,7 @@
 //! `worker-timeout`: the backend, or its supervisor, gives every request the same time.
 //! Requires: at least three connections of this upstream that the backend ended with a
 //! request in flight after equal times (see [`crate::judge::work`]), this one among them,
-//! or killed by the same supervisor within a second more; and no request that succeeded
+//! or killed by the same supervisor within a second of them; and no request that succeeded
 //! and took longer. It is an inference, so never certain.
 
 use super::{Case, Remedy, Verdict, default_of, how_it_ended, in_flight, owner, sentences};

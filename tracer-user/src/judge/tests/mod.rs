@@ -112,6 +112,7 @@ pub(super) fn connection(cookie: u64, opened_ms: u64) -> Connection {
         established_ns: Some(at(opened_ms)),
         last_sent_ns: None,
         last_received_ns: None,
+        last_arrival_ns: None,
         request_started_ns: None,
         first_byte_ns: None,
         fin_received_ns: None,
@@ -304,6 +305,7 @@ impl Said {
                 upstream = self.upstream,
             ),
             latin1: false,
+            pid: None,
         })
     }
 }
@@ -412,6 +414,7 @@ pub(super) fn judged_with(settings: &[(&str, &str)], records: Vec<Record>) -> Ju
         server_name: "app".to_owned(),
         location: "/".to_owned(),
         pass: "http://app".to_owned(),
+        module: "proxy".to_owned(),
         settings: place.into_iter().map(own).collect(),
     });
     let mut all = beginning_with(nginx);

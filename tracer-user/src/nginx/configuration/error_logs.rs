@@ -19,8 +19,45 @@ pub struct NotFollowed {
     pub target: String,
     /// Its level.
     pub level: String,
-    /// Why it is not followed.
-    pub reason: &'static str,
+    /// What it is.
+    pub kind: LogKind,
+    /// No file of the same context gets all of its lines.
+    pub alone: bool,
+}
+
+/// Where an error log goes that is no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogKind {
+    /// nginx's descriptor 2.
+    StandardError,
+    /// nginx's descriptor 1.
+    StandardOutput,
+    /// Nowhere.
+    Null,
+    /// A syslog server.
+    Syslog,
+    /// The worker's memory.
+    Memory,
+    /// A program's standard input.
+    Program,
+    /// A file or device, in another format.
+    Formatted,
+}
+
+impl LogKind {
+    /// Why it is not followed as a file is.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::StandardError => "it goes to standard error",
+            Self::StandardOutput => "it goes to standard output",
+            Self::Null => "it goes to /dev/null",
+            Self::Syslog => "it goes to syslog",
+            Self::Memory => "it stays in the worker's memory",
+            Self::Program => "it goes to a program",
+            Self::Formatted => "its format is not nginx's own",
+        }
+    }
 }
 
 /// Error logs that can be followed, and those that cannot.
@@ -46,11 +83,33 @@ pub(super) fn all(
                     .is_some_and(|target| target.starts_with(kind))
             })
     });
+    let mut main = Context::default();
     if !main_has_file {
-        logs.add(default, "error", false);
+        logs.add(default, "error", false, &mut main);
     }
-    logs.visit(directives);
+    logs.visit(directives, main, is_inherited(directives));
     (logs.files, logs.others)
+}
+
+/// Is the main context's log that of requests or sessions somewhere?
+fn is_inherited(directives: &[Directive]) -> bool {
+    directives
+        .iter()
+        .filter(|directive| matches!(directive.name.as_str(), "http" | "stream" | "mail"))
+        .any(|block| !block.block.iter().any(|inner| inner.name == "error_log"))
+}
+
+fn rank(level: &str) -> usize {
+    LEVELS.iter().position(|&known| known == level).unwrap_or(7)
+}
+
+/// The logs of one context: a line goes to all of them, and to none further out.
+#[derive(Default)]
+struct Context {
+    /// The widest level of a file.
+    file: Option<usize>,
+    /// The others, by their place in the list, and their levels.
+    others: Vec<(usize, usize)>,
 }
 
 struct Logs<'a> {
@@ -61,7 +120,7 @@ struct Logs<'a> {
 }
 
 impl Logs<'_> {
-    fn visit(&mut self, directives: &[Directive]) {
+    fn visit(&mut self, directives: &[Directive], mut context: Context, in_force: bool) {
         for directive in directives {
             if directive.name == "error_log" {
                 let (target, options) = match directive.arguments.split_first() {
@@ -75,41 +134,59 @@ impl Logs<'_> {
                         .strip_prefix("format=")
                         .is_some_and(|format| format != "json")
                 });
-                self.add(target, level.map_or("error", String::as_str), formatted);
+                let level = level.map_or("error", String::as_str);
+                self.add(target, level, formatted, &mut context);
             }
-            self.visit(&directive.block);
+            self.visit(&directive.block, Context::default(), true);
+        }
+        for (index, level) in context.others {
+            if in_force
+                && context.file.is_none_or(|file| file < level)
+                && let Some(other) = self.others.get_mut(index)
+            {
+                other.alone = true;
+            }
         }
     }
 
-    fn add(&mut self, target: &str, level: &str, formatted: bool) {
-        let reason = if target.is_empty() || target == "stderr" {
-            Some("it goes to standard error")
+    fn add(&mut self, target: &str, level: &str, formatted: bool, context: &mut Context) {
+        let kind = if target.is_empty() || target == "stderr" {
+            Some(LogKind::StandardError)
         } else if target.starts_with("syslog:") {
-            Some("it goes to syslog")
+            Some(LogKind::Syslog)
         } else if target.starts_with("memory:") {
-            Some("it stays in the worker's memory")
+            Some(LogKind::Memory)
         } else if target.starts_with("pipe:") || target.starts_with('|') {
-            Some("it goes to a program")
-        } else if formatted {
-            Some("its format is not nginx's own")
+            Some(LogKind::Program)
         } else {
             None
         };
+        // Another format hides what a device would show.
+        let kind = if formatted {
+            Some(LogKind::Formatted)
+        } else {
+            kind
+        };
         let path = full_name(target, self.prefix);
-        let target = if reason.is_some() { target } else { &path };
-        if let Some(reason) = reason.or_else(|| device(self.root, &path)) {
-            let (target, level) = (target.to_owned(), level.to_owned());
-            let other = NotFollowed {
-                target,
-                level,
-                reason,
-            };
-            if !self.others.contains(&other) {
-                self.others.push(other);
+        let target = if kind.is_some() { target } else { &path };
+        if let Some(kind) = kind.or_else(|| device(self.root, &path)) {
+            let known = self
+                .others
+                .iter()
+                .position(|other| other.target == target && other.level == level);
+            let index = known.unwrap_or(self.others.len());
+            if known.is_none() {
+                self.others.push(NotFollowed {
+                    target: target.to_owned(),
+                    level: level.to_owned(),
+                    kind,
+                    alone: false,
+                });
             }
+            context.others.push((index, rank(level)));
             return;
         }
-        let rank = |level: &str| LEVELS.iter().position(|&known| known == level).unwrap_or(7);
+        context.file = context.file.max(Some(rank(level)));
         match self.files.iter_mut().find(|known| known.path == path) {
             Some(known) => {
                 // One file with two levels gets the lines of the wider one.
@@ -131,13 +208,13 @@ impl Logs<'_> {
 
 /// Images make logs links to `/dev/stderr`. Links are followed by name: opening
 /// `/proc/self/fd/2` would lead to the reader's own descriptor.
-fn device(root: &Root, path: &str) -> Option<&'static str> {
+fn device(root: &Root, path: &str) -> Option<LogKind> {
     let mut path = path.to_owned();
     for _ in 0..8 {
         match path.as_str() {
-            "/dev/null" => return Some("it goes to /dev/null"),
-            "/dev/stderr" | "/proc/self/fd/2" => return Some("it goes to standard error"),
-            "/dev/stdout" | "/proc/self/fd/1" => return Some("it goes to standard output"),
+            "/dev/null" => return Some(LogKind::Null),
+            "/dev/stderr" | "/proc/self/fd/2" => return Some(LogKind::StandardError),
+            "/dev/stdout" | "/proc/self/fd/1" => return Some(LogKind::StandardOutput),
             _ => {}
         }
         let target = root.link(Path::new(&path))?;

@@ -203,11 +203,12 @@ impl<'a> Place<'a> {
         let pass = own
             .clone()
             .or_else(|| inherited.map(|&(module, pass, _)| (module, pass, in_force.of(module))));
-        if let Some((_, pass, settings)) = pass.clone().filter(|_| own.is_some() || differs) {
+        if let Some((module, pass, settings)) = pass.clone().filter(|_| own.is_some() || differs) {
             found.push(ProxyLocation {
                 server_name: self.server_name.to_owned(),
                 location: self.location.join(" "),
                 pass: pass.to_owned(),
+                module: module.to_owned(),
                 settings,
             });
         }
