@@ -44,7 +44,6 @@ fn nothing_that_the_fuzzer_kept_reaches_a_terminal_raw() {
             file: "/var/log/nginx/error.log".to_owned(),
             offset: number,
             master_pid: 1,
-            pid: None,
             read_ns: number * 1_000_000_000,
             text,
             latin1,

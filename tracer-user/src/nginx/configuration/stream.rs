@@ -48,7 +48,6 @@ fn server(server: &Directive, around: &BTreeMap<String, String>) -> Option<Proxy
         location: String::new(),
         module: MODULE.to_owned(),
         pass: pass.argument(0).unwrap_or_default().to_owned(),
-        module: "stream".to_owned(),
         settings: settings(&server.block, around),
     })
 }
