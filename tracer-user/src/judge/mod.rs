@@ -346,8 +346,8 @@ impl Judge {
             {
                 figures.failed(connection);
             }
-            if let Some(peer) = entry.line.peer
-                && let Some(figures) = self.upstreams.get_mut(&peer)
+            if let Some(remote) = self.remote_of(&entry)
+                && let Some(figures) = self.upstreams.get_mut(&remote)
             {
                 figures.heard(entry.line.spoken());
             }
@@ -375,7 +375,7 @@ impl Judge {
         for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
                 if let Some(capture) = &self.capture {
-                    figures.heard(Spoken::to(capture, peer));
+                    figures.heard(Spoken::to(capture, peer.address));
                 }
                 figures.look_again();
             }
@@ -407,9 +407,9 @@ impl Judge {
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
         self.note_sizes();
-        for (address, figures) in &mut self.upstreams {
+        for (remote, figures) in &mut self.upstreams {
             if let Some(capture) = &self.capture {
-                figures.heard(Spoken::to(capture, *address));
+                figures.heard(Spoken::to(capture, remote.address));
             }
             figures.settle();
         }

@@ -4,6 +4,7 @@
 mod attempts;
 mod causes;
 mod matching;
+mod namespaces;
 mod owners;
 mod path;
 mod properties;
