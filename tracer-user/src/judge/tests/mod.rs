@@ -6,6 +6,7 @@ mod causes;
 mod http2;
 mod matching;
 mod mid_life;
+mod namespaces;
 mod owners;
 mod path;
 mod properties;
