@@ -52,9 +52,9 @@ pub(super) fn agreement(
         return None;
     }
     let shown = shown(line, connection)?;
-    if shown.ns > line.read_ns
-        || connection.ended_ns > line.read_ns.saturating_add(CLOSES_WITHIN_NS)
-    {
+    // A failure comes before the line, the close after it.
+    let failed_later = shown.ns > line.read_ns && shown.ns != connection.ended_ns;
+    if failed_later || connection.ended_ns > line.read_ns.saturating_add(CLOSES_WITHIN_NS) {
         return None;
     }
     let mut weight = shown.weight + in_its_second(line, shown.ns, clock)?;
