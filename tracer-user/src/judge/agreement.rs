@@ -142,7 +142,8 @@ fn shown(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
 fn end_of_stream(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
     let ns = connection.eof_read_ns?;
     let in_body = in_body(line);
-    if in_body && connection.first_byte_ns.is_none() {
+    // Over HTTP/2 what came last may have been answered by an acknowledgement.
+    if in_body && connection.first_byte_ns.is_none() && !line.has_own_bytes() {
         return None;
     }
     let weight = match (connection.response_bytes, in_body) {
