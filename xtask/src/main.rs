@@ -4,6 +4,7 @@
 //! up what it needs first, so each works alone on a fresh machine.
 
 mod apt;
+mod bench_log;
 mod build;
 mod compiler;
 mod demo;
@@ -49,6 +50,8 @@ enum Verb {
     Demo(demo::Options),
     /// Build, then cause failures on purpose and score every verdict; needs root
     Lab(lab::Options),
+    /// Measure how fast the error log is read, beside `grep -c`
+    BenchLog(bench_log::Options),
     /// Look for lines of the error log that break its grammar, with cargo-fuzz
     Fuzz(fuzz::Options),
     /// Check what clippy cannot: headers, lints, comments, README transcripts
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::verb(&options),
         Verb::Demo(options) => demo::verb(&options),
         Verb::Lab(options) => lab::verb(&options),
+        Verb::BenchLog(options) => bench_log::verb(&options),
         Verb::Fuzz(options) => fuzz::verb(&options),
         Verb::Tidy => tidy::verb(),
     };

@@ -334,8 +334,11 @@ fn connections_in_full_use_when_the_capture_begins_lose_no_request_and_count_non
         } else {
             assert_eq!(counted, truth.requests.len() as u64, "{record:#}");
         }
-        assert_eq!(number("exchanges_at_end"), counted, "{record:#}");
-        assert_eq!(record["awaiting_at_end"], false, "{record:#}");
+        // nginx itself closes one that has had a thousand requests.
+        if record["fin_received_ns"].is_u64() {
+            assert_eq!(number("exchanges_at_end"), counted, "{record:#}");
+            assert_eq!(record["awaiting_at_end"], false, "{record:#}");
+        }
     }
     assert!(taken_over >= 8, "{taken_over} connections were taken over");
 }

@@ -1,6 +1,8 @@
 //! The kernel programs: loaded, attached, and what became of each hook.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod accepting;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -8,7 +10,6 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
 use aya::programs::uprobe::UProbeScope;
 use aya::programs::{BtfTracePoint, Program, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
-use tracer_ebpf::accepted::Accepted;
 use tracer_ebpf::backend::{BackendKey, BackendProcess, PROCESSES};
 use tracer_ebpf::connection::Connection;
 use tracer_ebpf::continuation::Continuation;
@@ -26,18 +27,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// Bytes of the ring buffer: about half a second of records at 50,000 connections a
 /// second; a power of two.
 const RING_BYTES: u32 = 8 << 20;
-
-/// Maps that a capture on a backend's host looks into.
-const OF_BACKENDS: [&str; 6] = [
-    "ACCEPTED",
-    "RECORDS",
-    "BACKEND_PORTS",
-    "WATCHED_EXITS",
-    "LOSS",
-    "AYA_LOGS",
-];
-/// Port numbers.
-const PORTS: usize = 1 << 16;
 
 const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
@@ -265,22 +254,6 @@ impl Programs {
         Ok(())
     }
 
-    /// Lets go of the maps of the other role's programs, which are not loaded.
-    fn drop_unused_maps(&mut self, role: Role) {
-        let unused: Vec<String> = self
-            .ebpf
-            .maps()
-            .map(|(name, _)| name.to_owned())
-            .filter(|name| match role {
-                Role::Nginx => name == "ACCEPTED",
-                Role::Backend => !name.starts_with('.') && !OF_BACKENDS.contains(&name.as_str()),
-            })
-            .collect();
-        for name in unused {
-            drop(self.ebpf.take_map(&name));
-        }
-    }
-
     fn load_open_connections(&mut self, program: &str, btf: &Btf) {
         let result = match self.ebpf.program_mut(program) {
             Some(Program::Iter(program)) => program.load("bpf_sk_storage_map", btf),
@@ -466,50 +439,10 @@ impl Programs {
         Ok(open.filter(|one| one.sent == 0).collect())
     }
 
-    /// Connections at the ports asked for that are open now, in a capture on a backend's
-    /// host.
-    ///
-    /// # Errors
-    /// If the kernel has no such iterator or it cannot be read.
-    pub fn open_accepted(&mut self) -> Result<Vec<Accepted>> {
-        let open = self.open::<{ Accepted::SIZE }>(OPEN_ACCEPTED, "ACCEPTED")?;
-        let open = open.iter().filter_map(|one| Accepted::decode(one).ok());
-        Ok(open.filter(|one| one.sent == 0).collect())
-    }
-
     fn open<const SIZE: usize>(&mut self, program: &str, map: &str) -> Result<Vec<[u8; SIZE]>> {
         let map = self.ebpf.map(map).context("no map of connections")?;
         let program = self.ebpf.program(program).context("no such program")?;
         open_connections::read(program.fd()?, open_connections::map_fd(map)?)
-    }
-
-    /// Connections accepted at these ports count, from now on too.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn watch_ports(&mut self, ports: &BTreeSet<u16>) -> Result<()> {
-        let mut map: Array<_, [u8; PORTS]> =
-            Array::try_from(map(&mut self.ebpf, "BACKEND_PORTS")?)?;
-        let mut marks = [0; PORTS];
-        for port in ports {
-            marks[usize::from(*port)] = 1;
-        }
-        map.set(0, marks, 0)
-            .context("cannot tell the programs the ports")
-    }
-
-    /// The ends of these processes are to be told.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    pub fn watch_exits(&mut self, pids: &BTreeSet<u32>) -> Result<()> {
-        let mut map: HashMap<_, u32, u32> =
-            HashMap::try_from(map(&mut self.ebpf, "WATCHED_EXITS")?)?;
-        for pid in pids {
-            map.insert(*pid, 1, 0)
-                .context("cannot tell the programs the processes")?;
-        }
-        Ok(())
     }
 }
 

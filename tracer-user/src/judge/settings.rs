@@ -56,7 +56,7 @@ pub(super) fn settings_for(
     let places: Vec<&ProxyLocation> = configuration
         .locations
         .iter()
-        .filter(|location| (location.location == STREAM) == (line.module == STREAM))
+        .filter(|location| (location.module == STREAM) == (line.module == STREAM))
         .filter(|location| passes_to(location, name, &line.upstream))
         .collect();
     // The line names the server; among several places, its own count.

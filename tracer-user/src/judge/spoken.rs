@@ -91,6 +91,14 @@ enum Scheme {
 }
 
 fn scheme(place: &ProxyLocation) -> Scheme {
+    // A server of the stream part names no scheme.
+    if place
+        .settings
+        .get("proxy_ssl")
+        .is_some_and(|ssl| ssl == "on")
+    {
+        return Scheme::Tls;
+    }
     match place.pass.split_once("://") {
         Some(("https" | "grpcs" | "suwsgi", _)) => Scheme::Tls,
         Some((scheme, _)) if scheme.contains('$') => Scheme::Unknown,

@@ -163,8 +163,8 @@ fn joined<W: Write>(page: &mut Page<'_, W>, joined: &[Joined]) -> fmt::Result {
         let clock = match (trace.clock_offset_ms, trace.clock_error_ms) {
             (Some(_), _) if trace.one_clock => "the same clock as here".to_owned(),
             (Some(offset), Some(error)) => format!(
-                "its clock is {} {} of nginx's host's, give or take {} (from {}, spread {})",
-                milliseconds(offset.abs()),
+                "its clock is {:.3} ms {} of nginx's host's, give or take {} (from {}, spread {})",
+                offset.abs(),
                 if offset < 0.0 { "behind" } else { "ahead" },
                 milliseconds(error),
                 counted(trace.clock_samples, "connection", "connections"),

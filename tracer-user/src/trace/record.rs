@@ -246,7 +246,8 @@ pub struct ProxyLocation {
     pub location: String,
     /// Argument of `proxy_pass` (or fastcgi_pass and so on) as written.
     pub pass: String,
-    /// Whose directive that is: `proxy`, `fastcgi`, `grpc`; absent in older traces.
+    /// Whose directive that is: `proxy`, `fastcgi`, `grpc`; `stream` for `proxy_pass` of
+    /// a server of that part; absent in older traces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub module: String,
     /// Directive settings in force there by inheritance, as written, e.g.

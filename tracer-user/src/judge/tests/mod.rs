@@ -4,8 +4,10 @@
 mod attempts;
 mod causes;
 mod findings;
+mod http2;
 mod matching;
 mod mid_life;
+mod namespaces;
 mod owners;
 mod path;
 mod properties;

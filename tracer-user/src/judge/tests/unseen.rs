@@ -230,7 +230,7 @@ proptest! {
 
     #[test]
     fn with_nothing_missing_each_line_finds_its_connection(
-        events in events(), batch_ms in 1u64..1500,
+        events in events(), batch_ms in 1u64..900,
     ) {
         let captured = captured(&events);
         let mut records = interleaved(&captured, batch_ms);

@@ -7,8 +7,8 @@ use super::settings::upstream;
 use super::tree::Directive;
 use crate::trace::record::{Configuration, ProxyLocation};
 
-/// What stands for a server's location: it has none.
-pub(super) const PLACE: &str = "stream";
+/// What stands for the module: its directives begin with `proxy` as those of http do.
+const MODULE: &str = "stream";
 
 /// Settings of `ngx_stream_proxy_module`. Its `proxy_timeout` is for both directions.
 const SETTINGS: [&str; 9] = [
@@ -45,9 +45,9 @@ fn server(server: &Directive, around: &BTreeMap<String, String>) -> Option<Proxy
         .find(|inner| inner.name == "proxy_pass")?;
     Some(ProxyLocation {
         server_name: String::new(),
-        location: PLACE.to_owned(),
+        location: String::new(),
+        module: MODULE.to_owned(),
         pass: pass.argument(0).unwrap_or_default().to_owned(),
-        module: "stream".to_owned(),
         settings: settings(&server.block, around),
     })
 }
@@ -94,6 +94,6 @@ mod tests {
         );
         assert_eq!(first.settings["proxy_connect_timeout"], "1s");
         assert_eq!(second.settings["proxy_timeout"], "9s");
-        assert_eq!(second.location, PLACE);
+        assert_eq!(second.module, MODULE);
     }
 }
