@@ -11,6 +11,7 @@
 //! [`experiment`] runs them, and [`score`] counts what the report got right.
 #![forbid(unsafe_code)]
 
+pub mod abrupt;
 pub mod act;
 pub mod attached;
 pub mod backend;

@@ -63,6 +63,34 @@ pub fn binary() -> Result<PathBuf> {
     )
 }
 
+/// What the main context of a configuration has to begin with for `stream` blocks: nothing
+/// if this nginx was built with them, else the line that loads them as a module.
+///
+/// # Errors
+/// If it has them neither way.
+pub fn stream_loader() -> Result<String> {
+    let binary = binary()?;
+    let output = std::process::Command::new(&binary).arg("-V").output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.split_whitespace().any(|word| word == "--with-stream") {
+        return Ok(String::new());
+    }
+    const MODULE: &str = "usr/lib/nginx/modules/ngx_stream_module.so";
+    // Beside an unpacked nginx (`TOOLS/nginx/usr/sbin/nginx`), or the system's.
+    let root = binary.ancestors().nth(3).unwrap_or(Path::new("/"));
+    let beside = root.with_file_name("nginx-stream");
+    let module = [beside.join(MODULE), root.join(MODULE)]
+        .into_iter()
+        .find(|module| module.is_file())
+        .with_context(|| {
+            format!(
+                "{} has no stream module: run `cargo xtask setup`",
+                binary.display()
+            )
+        })?;
+    Ok(format!("load_module {};\n", module.display()))
+}
+
 impl Nginx {
     /// Starts it and waits until it accepts and its workers run.
     ///

@@ -87,6 +87,9 @@ pub struct Line {
     pub message: String,
     /// The request line.
     pub request: Option<String>,
+    /// The upstream as nginx wrote it.
+    #[serde(default)]
+    pub upstream: Option<String>,
     /// The log that it stands in.
     pub file: String,
     /// Byte in that file.
@@ -108,8 +111,14 @@ pub struct Connection {
     pub requests: Option<u32>,
     /// It had served one before.
     pub reused: Option<bool>,
+    /// So many at least, where the number is not known.
+    #[serde(default)]
+    pub requests_at_least: Option<u32>,
     /// Silence before the last request.
     pub idle_ms: Option<f64>,
+    /// Open before the capture began.
+    #[serde(default)]
+    pub first_seen_mid_life: bool,
 }
 
 /// One backend.

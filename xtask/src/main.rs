@@ -4,9 +4,11 @@
 //! up what it needs first, so each works alone on a fresh machine.
 
 mod apt;
+mod bench_log;
 mod build;
 mod compiler;
 mod demo;
+mod fuzz;
 mod lab;
 mod linker;
 mod nginx;
@@ -48,6 +50,10 @@ enum Verb {
     Demo(demo::Options),
     /// Build, then cause failures on purpose and score every verdict; needs root
     Lab(lab::Options),
+    /// Measure how fast the error log is read, beside `grep -c`
+    BenchLog(bench_log::Options),
+    /// Look for lines of the error log that break its grammar, with cargo-fuzz
+    Fuzz(fuzz::Options),
     /// Check what clippy cannot: headers, lints, comments, README transcripts
     Tidy,
 }
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::verb(&options),
         Verb::Demo(options) => demo::verb(&options),
         Verb::Lab(options) => lab::verb(&options),
+        Verb::BenchLog(options) => bench_log::verb(&options),
+        Verb::Fuzz(options) => fuzz::verb(&options),
         Verb::Tidy => tidy::verb(),
     };
     let Err(error) = outcome else {

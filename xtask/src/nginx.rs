@@ -19,6 +19,25 @@ const NGINX: Unpacked = Unpacked {
     version: "-v",
 };
 
+/// The stream module of the distribution's build, a file that it loads.
+const STREAM: Unpacked = Unpacked {
+    name: "nginx's stream module",
+    folder: "nginx-stream",
+    packages: &["libnginx-mod-stream"],
+    within: "usr/lib/nginx/modules",
+    program: "ngx_stream_module.so",
+    version: "",
+};
+
+/// Unpacks the stream module for the unpacked nginx. An nginx that was not unpacked has
+/// its own, or has it beside it.
+pub(crate) fn stream_module() -> Result<()> {
+    if unpacked()?.is_some() && apt::is_here() {
+        STREAM.install()?;
+    }
+    Ok(())
+}
+
 /// The unpacked nginx, if it is there and runs.
 pub(crate) fn unpacked() -> Result<Option<PathBuf>> {
     NGINX.find()
@@ -26,7 +45,12 @@ pub(crate) fn unpacked() -> Result<Option<PathBuf>> {
 
 /// nginx 1.28; built into the cache first if it is not there.
 pub(crate) fn version_1_28() -> Result<PathBuf> {
-    built::install()
+    built::install(built::SHARED)
+}
+
+/// The same, linked statically and without symbols.
+pub(crate) fn static_1_28() -> Result<PathBuf> {
+    built::install(built::STATIC)
 }
 
 /// Unpacks an nginx; where no package can be had, takes the one in PATH.

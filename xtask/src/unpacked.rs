@@ -26,7 +26,7 @@ pub(crate) struct Unpacked {
     pub(crate) within: &'static str,
     /// Its name there; a version may follow.
     pub(crate) program: &'static str,
-    /// Prints its version and nothing else.
+    /// Prints its version and nothing else; empty for what is no program.
     pub(crate) version: &'static str,
 }
 
@@ -61,7 +61,7 @@ impl Unpacked {
 
     /// Whether a file is a program that runs.
     pub(crate) fn runs(&self, program: &Path) -> bool {
-        step::ask(Command::new(program).arg(self.version)).is_some()
+        self.version.is_empty() || step::ask(Command::new(program).arg(self.version)).is_some()
     }
 
     fn folder(&self) -> Result<PathBuf> {

@@ -117,6 +117,11 @@ fn retried(attempt: &Attempt<'_>) -> Option<bool> {
     if matches!(attempt.phase, Phase::Body | Phase::Upgraded) {
         return Some(false);
     }
+    // A stream session has no other upstream once it has one (`ngx_stream_proxy_process`),
+    // and what the worker does next is another session's.
+    if attempt.entry.line.is_under_way() {
+        return Some(false);
+    }
     let continuation = attempt.continuation?;
     if continuation.next_ns.saturating_sub(continuation.closed_ns) > AT_ONCE_NS {
         return None;

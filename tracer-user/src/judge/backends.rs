@@ -113,6 +113,7 @@ impl Judge {
             && entry.connection().is_some_and(|connection| {
                 connection.established_ns.is_some()
                     && !connection.first_seen_mid_life
+                    && !self.unwatched.contains(&connection.cookie)
                     && came_about(connection)
             })
     }

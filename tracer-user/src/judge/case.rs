@@ -9,7 +9,7 @@ use super::end::{
     silence_before_ns,
 };
 use super::history::History;
-use super::line::UpstreamLine;
+use super::line::{STREAM, UpstreamLine};
 use super::mid_life;
 use super::queues::FullQueue;
 use super::socket::Socket;
@@ -27,6 +27,7 @@ pub(super) mod errno {
     pub(in crate::judge) const ENOENT: u32 = 2;
     pub(in crate::judge) const EAGAIN: u32 = 11;
     pub(in crate::judge) const ENOMEM: u32 = 12;
+    pub(in crate::judge) const EINVAL: u32 = 22;
     pub(in crate::judge) const ENFILE: u32 = 23;
     pub(in crate::judge) const EMFILE: u32 = 24;
     pub(in crate::judge) const EPIPE: u32 = 32;
@@ -338,7 +339,7 @@ impl<'a> Case<'a> {
 
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.
     pub(super) fn directive(&self, name: &str) -> String {
-        format!("{}_{name}", self.line.module)
+        directive(self.line.module, name)
     }
 
     /// When the attempt ended as nginx saw it.
@@ -405,6 +406,16 @@ pub(super) fn alert_number(message: &str) -> Option<u32> {
     let (_, rest) = message.rsplit_once("SSL alert number ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
+}
+
+/// The directive of a module: `fastcgi_read_timeout`. Stream has one timeout for both
+/// directions.
+pub(super) fn directive(module: &str, name: &str) -> String {
+    match (module, name) {
+        (STREAM, "read_timeout" | "send_timeout") => "proxy_timeout".to_owned(),
+        (STREAM, name) => format!("proxy_{name}"),
+        (module, name) => format!("{module}_{name}"),
+    }
 }
 
 /// Milliseconds with three decimals, as the report gives them.

@@ -1,9 +1,12 @@
 //! One incident of the report, from an entry: its case, its verdict, what losses and
 //! doubts take from it.
 
+use std::collections::BTreeMap;
+
 use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
 use super::line::UpstreamLine;
+use super::moments::Moments;
 use super::queues::FullQueue;
 use super::socket::{Aligned, Socket};
 use super::upstreams::Figures;
@@ -55,15 +58,30 @@ impl Judge {
             .full(entry.line.peer?, None, ns.saturating_sub(TRIES_FOR_NS), ns)
     }
 
-    /// Records lost at about that time, which could have changed the verdict.
-    fn lost_around(&self, ns: u64) -> u64 {
+    /// Records lost at about that time, which could have changed the verdict on a line of
+    /// this worker.
+    fn lost_around(&self, pid: u32, ns: u64) -> u64 {
         const BEFORE_NS: u64 = 100_000_000;
         // Losses are counted once a second.
         const AFTER_NS: u64 = 2_100_000_000;
-        self.losses
-            .range(ns.saturating_sub(BEFORE_NS)..ns.saturating_add(AFTER_NS))
-            .map(|(_, count)| count)
-            .sum()
+        let span = ns.saturating_sub(BEFORE_NS)..ns.saturating_add(AFTER_NS);
+        let count = |losses: &BTreeMap<u64, u64>| -> u64 {
+            losses.range(span.clone()).map(|(_, count)| count).sum()
+        };
+        let near = |unseen: &Moments| {
+            let before = unseen.last_before(ns.saturating_add(1));
+            before.is_some_and(|before| ns - before <= AFTER_NS)
+                || unseen
+                    .first_after(ns)
+                    .is_some_and(|after| after - ns <= AFTER_NS)
+        };
+        let sightings = self.unseen.get(&pid).is_some_and(near);
+        count(&self.losses)
+            + if sightings {
+                count(&self.lost_sightings)
+            } else {
+                0
+            }
     }
 
     /// Notes what the backend gave up of a request, if this entry shows it.
@@ -116,7 +134,7 @@ impl Judge {
         if let Socket::Aligned(aligned) = &entry.socket {
             weaken(&mut verdict, aligned);
         }
-        let lost = self.lost_around(entry.ns());
+        let lost = self.lost_around(entry.pid, entry.ns());
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {
                 Confidence::Certain => Confidence::Likely,

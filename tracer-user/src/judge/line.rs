@@ -4,11 +4,16 @@
 use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
+use super::clock;
+use super::hidden::LIMITING;
 use super::spoken::Spoken;
-use crate::nginx::line::{self, UpstreamPeer};
+use crate::nginx::line::{self, LogLine, UpstreamPeer};
 use crate::nginx::message::{self, MessageKind};
 use crate::report::model::LineSummary;
 use crate::trace::record::Line;
+
+/// The module of what is no HTTP, whose directives begin with `proxy` as well.
+pub(super) const STREAM: &str = "stream";
 
 /// An upstream line.
 #[derive(Clone, Debug)]
@@ -30,7 +35,8 @@ pub(super) struct UpstreamLine {
     pub(super) unix: bool,
     /// The upstream is spoken to over TLS.
     pub(super) tls: bool,
-    /// What the directives of the module that speaks to it begin with: `proxy`.
+    /// What the directives of the module that speaks to it begin with: `proxy`; or
+    /// [`STREAM`].
     pub(super) module: &'static str,
     /// The line is about a subrequest.
     pub(super) subrequest: bool,
@@ -41,12 +47,29 @@ pub(super) struct UpstreamLine {
 }
 
 impl UpstreamLine {
+    /// Is something spoken to the upstream that has bytes of its own beside requests and
+    /// answers? What the connection last sent or received may then be neither.
+    pub(super) fn has_own_bytes(&self) -> bool {
+        self.tls || self.spoken().http2
+    }
+
+    /// The client left in the middle of its request, which nginx handed on as it came.
+    pub(super) fn in_upload(&self) -> bool {
+        self.kind == MessageKind::ClientClosed && !self.summary.message.contains("so upstream")
+    }
+
     /// What nginx speaks to the upstream, as far as the line says.
     pub(super) fn spoken(&self) -> Spoken {
         Spoken {
             tls: self.tls,
             http2: self.module == "grpc",
         }
+    }
+
+    /// Is it about a stream session that had its upstream already?
+    pub(super) fn is_under_way(&self) -> bool {
+        let action = self.summary.action.as_deref().unwrap_or_default();
+        self.module == STREAM && action.starts_with("proxying")
     }
 }
 
@@ -61,6 +84,8 @@ pub(super) struct Key {
 /// Any line.
 #[derive(Clone, Debug)]
 pub(super) enum AnyLine {
+    /// nginx drops lines from here on.
+    Limiting,
     /// About an upstream.
     Upstream(Box<UpstreamLine>),
     /// About something else; it only takes its sighting away.
@@ -69,18 +94,24 @@ pub(super) enum AnyLine {
 
 /// Takes a line apart; none if it is not a line of nginx's.
 pub(super) fn read(record: &Line) -> Option<AnyLine> {
-    let parsed = line::parse(&record.text)?;
+    line::read(&record.text, |parsed| take_over(record, parsed))
+}
+
+fn take_over(record: &Line, parsed: &LogLine<'_>) -> AnyLine {
     let key = Key {
         level: parsed.level.number(),
         errno: parsed.errno.unwrap_or(0),
         connection: parsed.connection.unwrap_or(0),
     };
-    let Some(kind) = message::classify(&parsed) else {
-        return Some(AnyLine::Other {
+    if parsed.message == LIMITING {
+        return AnyLine::Limiting;
+    }
+    let Some(kind) = message::classify(parsed) else {
+        return AnyLine::Other {
             pid: parsed.pid,
             key,
             hash: hash(&record.text),
-        });
+        };
     };
     let address = parsed.upstream_address();
     let mut peer = None;
@@ -99,11 +130,14 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
         None => {}
     }
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    Some(AnyLine::Upstream(Box::new(UpstreamLine {
+    AnyLine::Upstream(Box::new(UpstreamLine {
         kind,
         key,
         stamp: parsed.stamp,
-        stamp_s: None,
+        stamp_s: parsed
+            .utc
+            .then(|| clock::utc_seconds(parsed.stamp))
+            .flatten(),
         master_pid: record.master_pid,
         read_ns: record.read_ns,
         since_ns: None,
@@ -131,7 +165,7 @@ pub(super) fn read(record: &Line) -> Option<AnyLine> {
             upstream: owned(parsed.upstream),
             host: owned(parsed.host),
         },
-    })))
+    }))
 }
 
 fn module(scheme: &str) -> &'static str {
@@ -141,6 +175,8 @@ fn module(scheme: &str) -> &'static str {
         "scgi" => "scgi",
         "grpc" | "grpcs" => "grpc",
         "memcached" => "memcached",
+        // Only the stream module prints none.
+        "" => STREAM,
         _ => "proxy",
     }
 }

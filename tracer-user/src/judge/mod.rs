@@ -12,13 +12,14 @@ mod backends;
 mod bursts;
 mod case;
 mod causes;
-mod clock;
+pub(crate) mod clock;
 mod doubts;
 mod duplicates;
 mod end;
 mod ended_by;
 mod entry;
 mod fitting;
+mod hidden;
 mod history;
 mod incident;
 mod line;
@@ -46,7 +47,7 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 pub use self::entry::Details;
@@ -56,11 +57,13 @@ use self::entry::Entry;
 use self::history::History;
 use self::line::AnyLine;
 use self::logs::Logs;
+use self::moments::Moments;
 use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
 use self::remote::Remote;
 use self::shutdown::Shutdowns;
+use self::socket::Socket;
 use self::spoken::Spoken;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
@@ -115,12 +118,18 @@ pub struct Judge {
     networks: HashMap<u32, u32>,
     other_lines: u64,
     unread_lines: u64,
+    /// Times that nginx said that it drops lines.
+    limitings: u64,
     duplicates: u64,
     sightings_dropped: u64,
     /// What was lost in all, by kind.
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.
     losses: BTreeMap<u64, u64>,
+    /// The same of sightings of lines: they bear on workers of which one is missing.
+    lost_sightings: BTreeMap<u64, u64>,
+    /// Lines of each worker that were not seen being written.
+    unseen: HashMap<u32, Moments>,
     end: Option<End>,
     last_ns: u64,
     order: u64,
@@ -128,8 +137,11 @@ pub struct Judge {
     /// Connections that ended, or were open at the end, with a request unanswered: when
     /// it began.
     unanswered: Recent<u64>,
-    /// The backends' own side, where it is on this host.
+    /// The backends' own side, where it is on this host, or another capture on its host
+    /// tells of it.
     peers: Peers,
+    /// Connections whose backends' side nobody watched, though that of others was.
+    unwatched: HashSet<u64>,
     queues: Queues,
     histories: BTreeMap<Remote, History>,
     /// Backends of connections whose other end's record may still come.
@@ -137,6 +149,16 @@ pub struct Judge {
 }
 
 impl Judge {
+    /// A judge of a trace that is joined with others: the backends' sides of these
+    /// connections were not watched, whatever is known of others'.
+    #[must_use]
+    pub fn joined(unwatched: HashSet<u64>) -> Self {
+        Self {
+            unwatched,
+            ..Self::default()
+        }
+    }
+
     /// Takes one record, in the trace's order.
     pub fn push(&mut self, record: &Record) {
         self.order += 1;
@@ -184,7 +206,9 @@ impl Judge {
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
-                if could_change_verdicts(&loss.what) {
+                if is_of_sightings(&loss.what) {
+                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
+                } else if could_change_verdicts(&loss.what) {
                     *self.losses.entry(loss.ns).or_default() += loss.count;
                 }
             }
@@ -193,7 +217,8 @@ impl Judge {
             Record::BackendExit(exit) => self.backend_exit(exit),
             Record::BackendProcess(process) => self.backend_process(process),
             Record::Listener(listener) => self.queues.full_one(listener),
-            Record::Trace(_) | Record::Unknown => {}
+            // Of a trace of another kind: `crate::join` makes of them what counts here.
+            Record::Accepted(_) | Record::Trace(_) | Record::Unknown => {}
         }
     }
 
@@ -291,10 +316,15 @@ impl Judge {
                 let worker = self.workers.entry(pid).or_default();
                 worker.other_line(key, hash, &record.file, record.read_ns);
             }
+            Some(AnyLine::Limiting) => self.limitings += 1,
             Some(AnyLine::Upstream(mut line)) => {
                 let pid = pid_of(line.summary.pid, &self.pids);
-                if let Some(zone) = self.zones.get(&record.master_pid) {
-                    line.stamp_s = clock::stamp_seconds(line.stamp, zone);
+                if line.stamp_s.is_none()
+                    && let Some(zone) = self.zones.get(&record.master_pid)
+                {
+                    let read_ns = self.clock.realtime_ns(record.read_ns);
+                    let read_s = read_ns.map(|ns| ns.div_euclid(1_000_000_000));
+                    line.stamp_s = clock::stamp_seconds(line.stamp, zone, read_s);
                 }
                 line.since_ns = since_ns;
                 if !line.kind.is_incident() {
@@ -357,6 +387,9 @@ impl Judge {
                 entry.peer_remembered = self.peers.remember_since(opened_ns);
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
+            }
+            if entry.sighting.is_none() && !matches!(entry.socket, Socket::NoneByNature(_)) {
+                self.unseen.entry(pid).or_default().add(entry.ns());
             }
             self.remember_failure(&entry);
             self.note_size(&entry);
@@ -444,6 +477,11 @@ fn is_failure(entry: &Entry) -> bool {
         || entry
             .connection()
             .is_some_and(|connection| end::is_tls_alert(connection))
+}
+
+/// Lines whose sightings are lost are found by their order, or not at all.
+fn is_of_sightings(lost: &str) -> bool {
+    matches!(lost, "logged_records" | "missed_runs:whoclosed_line")
 }
 
 /// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less

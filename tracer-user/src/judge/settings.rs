@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::case::Settings;
-use super::line::UpstreamLine;
+use super::case::{Settings, directive};
+use super::line::{STREAM, UpstreamLine};
 use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
 
 /// `keepalive_timeout` of an upstream block that does not set it
@@ -54,6 +54,7 @@ pub(super) fn settings_for(
     let places: Vec<&ProxyLocation> = configuration
         .locations
         .iter()
+        .filter(|location| (location.module == STREAM) == (line.module == STREAM))
         .filter(|location| passes_to(location, name, &line.upstream))
         .collect();
     // The line names the server; among several places, its own count.
@@ -64,7 +65,7 @@ pub(super) fn settings_for(
         .collect();
     let places = if own.is_empty() { places } else { own };
     let agreed = |setting: &str| {
-        let name = format!("{}_{setting}", line.module);
+        let name = directive(line.module, setting);
         let mut values = places.iter().map(|place| place.settings.get(&name));
         let first = values.next()??.clone();
         values.all(|value| value == Some(&first)).then_some(first)

@@ -15,8 +15,8 @@ pub(super) const NEAR: f64 = 0.05;
 const NEAR_MS: f64 = 50.0;
 /// No program takes a request, works on it and gives up sooner.
 const AT_ONCE_NS: u64 = 5_000_000;
-/// Silence that no handshake knows.
-const LONG_NS: u64 = 1_000_000_000;
+/// Silence that no handshake knows, unless nginx's worker was kept from working.
+const LONG_NS: u64 = 100_000_000;
 
 /// How a connection was already over when the request went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

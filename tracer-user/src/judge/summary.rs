@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::attempts::{self, Attempt};
 use super::causes::Verdict;
 use super::end::ending;
-use super::{Details, Judge, Judged, no_live};
+use super::{Details, Judge, Judged, hidden, no_live};
 use crate::report::model::{
     Advice, CaptureSummary, Cause, Incident, Match, MatchCounts, Means, Phase, Report, SCHEMA,
     Side, Summary, UpstreamSummary,
@@ -73,6 +73,7 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         summary: summary(judge, &incidents),
         upstreams: upstreams(judge, &incidents),
         advice: advice(&incidents, &verdicts),
+        joined: Vec::new(),
         notes,
         incidents,
     };
@@ -253,7 +254,10 @@ fn remarks(judge: &Judge) -> Vec<String> {
             ));
         }
     }
-    notes.extend(judge.shutdowns.note(judge));
+    let cut = judge.shutdowns.note(judge);
+    // A worker that ends cuts its requests without a line at any level.
+    let hidden = cut.is_none().then(|| hidden::below_level(judge)).flatten();
+    notes.extend(cut.into_iter().chain(hidden).chain(hidden::limited(judge)));
     let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(

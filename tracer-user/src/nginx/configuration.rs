@@ -6,6 +6,7 @@
 
 mod error_logs;
 mod settings;
+mod stream;
 mod time;
 mod tokens;
 mod tree;

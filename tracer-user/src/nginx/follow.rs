@@ -71,9 +71,13 @@ struct Source {
     last_bytes_ns: u64,
 }
 
-/// Does a physical line start a record: `YYYY/MM/DD HH:MM:SS [`?
+/// Does a physical line start a record: `YYYY/MM/DD HH:MM:SS [`, or `{"time":"` of
+/// Angie's JSON?
 pub fn starts_record(line: &[u8]) -> bool {
     const SHAPE: &[u8] = b"dddd/dd/dd dd:dd:dd [";
+    if line.starts_with(b"{\"time\":\"") {
+        return true;
+    }
     line.len() >= SHAPE.len()
         && SHAPE.iter().zip(line).all(|(&shape, &byte)| match shape {
             b'd' => byte.is_ascii_digit(),

@@ -73,7 +73,10 @@ pub enum MessageKind {
     /// `[epoll_wait() reported that ]client prematurely closed connection, so upstream
     /// connection is closed too`, at info: the client left before the response's header.
     /// `ngx_http_upstream_check_broken_connection`. The short form without `so upstream
-    /// ...` closes no upstream and is no such line; HTTP/2 and HTTP/3 log none.
+    /// ...` closes no upstream and is no such line, unless nginx was reading the request's
+    /// body to hand it on (`ngx_http_do_read_client_request_body`, with request buffering
+    /// off): then it says `client prematurely closed connection` or, of a reset, `recv()
+    /// failed (104: ...)` at info. HTTP/2 and HTTP/3 log none.
     ClientClosed,
     /// `shutdown timeout`, at info: `worker_shutdown_timeout` ran out. Stream and mail
     /// alone write it; requests over http are cut without a line.
@@ -216,15 +219,21 @@ fn upstream_prefix(message: &str, line: &LogLine<'_>) -> Option<MessageKind> {
     })
 }
 
+/// The client left; whole messages, for a client writes the path into others, such as
+/// `open() "/srv/..." failed`.
+const CLIENT_CLOSED: [&str; 3] = [
+    "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too",
+    "kevent() reported that client prematurely closed connection, so upstream connection is closed too",
+    "client prematurely closed connection, so upstream connection is closed too",
+];
+
 /// Messages that nginx uses for other sockets as well.
 fn shared_text(line: &LogLine<'_>) -> Option<MessageKind> {
     let message = line.message;
-    if message.contains("client prematurely closed connection, so upstream connection is closed") {
+    if CLIENT_CLOSED.contains(&message) {
         return Some(MessageKind::ClientClosed);
     }
-    if line.client.is_some()
-        && (message.contains(" could not be resolved (") || is_bad_upstream_url(line))
-    {
+    if line.client.is_some() && (is_unresolved(message) || is_bad_upstream_url(line)) {
         return Some(MessageKind::NotResolved);
     }
     if !concerns_upstream(line) {
@@ -235,6 +244,9 @@ fn shared_text(line: &LogLine<'_>) -> Option<MessageKind> {
         "connection timed out" => Some(MessageKind::TimedOut),
         "shutdown timeout" => Some(MessageKind::ShutdownTimeout),
         "peer closed connection in SSL handshake" => Some(MessageKind::PeerClosedInTlsHandshake),
+        "client prematurely closed connection" | "recv() failed" if is_upload(line) => {
+            Some(MessageKind::ClientClosed)
+        }
         "recv() failed" | "readv() failed" => {
             is_upstream_socket(line).then_some(MessageKind::ReceiveFailed)
         }
@@ -273,7 +285,7 @@ fn shared_prefix(line: &LogLine<'_>) -> Option<MessageKind> {
         (goes_on || message.ends_with(" failed"))
             .then_some(kind)
             .filter(|_| is_upstream_socket(line))
-    } else if message.contains(" worker_connections are not enough") {
+    } else if is_out_of_connections(message) {
         Some(if message.ends_with("reusing connections") {
             MessageKind::Oddity
         } else {
@@ -284,6 +296,22 @@ fn shared_prefix(line: &LogLine<'_>) -> Option<MessageKind> {
             .starts_with("the new socket has number ")
             .then_some(MessageKind::Resources)
     }
+}
+
+/// `256 worker_connections are not enough`, also with `, reusing connections`.
+fn is_out_of_connections(message: &str) -> bool {
+    message
+        .trim_start_matches(|byte: char| byte.is_ascii_digit())
+        .starts_with(" worker_connections are not enough")
+}
+
+/// `app.example could not be resolved (3: Host not found)`. A name holds no quote; what
+/// does is another message with a path in it.
+fn is_unresolved(message: &str) -> bool {
+    message
+        .strip_suffix(')')
+        .and_then(|message| message.split_once(" could not be resolved ("))
+        .is_some_and(|(name, _)| !name.contains('"'))
 }
 
 /// Was the worker about to do something with an upstream? A TLS handshake with the
@@ -310,6 +338,14 @@ fn is_upstream_socket(line: &LogLine<'_>) -> bool {
             .is_some_and(|action| action.ends_with(" client") || action.contains(" client ")),
         Level::Warn | Level::Notice | Level::Info | Level::Debug => false,
     }
+}
+
+/// Was the worker reading a client's body to hand it on? Of a client that leaves while
+/// nginx waits for the answer, epoll tells, and the line says so.
+fn is_upload(line: &LogLine<'_>) -> bool {
+    line.level == Level::Info
+        && line.upstream.is_some()
+        && line.action == Some("sending request to upstream")
 }
 
 /// The same for TLS: `ngx_ssl_connection_error` logs what it does not know at crit for

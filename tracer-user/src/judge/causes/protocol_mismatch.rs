@@ -140,6 +140,10 @@ pub(super) fn by_history(case: &Case<'_>) -> Option<Verdict> {
 /// on OpenSSL the length of a record?
 fn read_a_record_header(case: &Case<'_>) -> bool {
     case.constants.answered_bytes == 0
+        // It did not just read all that there was.
+        && case
+            .connection()
+            .is_some_and(|connection| connection.request_bytes > RECORD_HEADER)
         && case.peer_close().is_some_and(|close| {
             close.exit.is_none()
                 && close

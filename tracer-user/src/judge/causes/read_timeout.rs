@@ -3,7 +3,7 @@
 //! nginx closed it and that no FIN or RST had come. It is likely only if nothing of the
 //! request was acknowledged.
 
-use super::{Case, Remedy, Verdict, in_flight, sentences};
+use super::{Case, Remedy, Verdict, default_of, in_flight, sentences};
 use crate::judge::end::peer_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
@@ -60,7 +60,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         evidence: sentences([
             Some(format!(
                 "nginx gave up by its own timer ({directive} {})",
-                setting.unwrap_or("60s by default")
+                setting.unwrap_or(default_of(&directive))
             )),
             in_flight(case),
             silent.map(|silent| {
@@ -79,7 +79,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             text: format!(
                 "find out why the backend needs longer than {}, or raise {directive} for \
                  this location; a longer timeout holds the client and one connection for longer",
-                setting.unwrap_or("60s")
+                setting.unwrap_or(default_of(&directive).trim_end_matches(" by default"))
             ),
             because: "the backend had not answered in time".to_owned(),
         }),

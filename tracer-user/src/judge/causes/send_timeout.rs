@@ -1,7 +1,7 @@
 //! `send-timeout`: nginx's send timer ran out because the backend took no more of the
 //! request. Requires: `upstream timed out` while sending the request.
 
-use super::{Case, Remedy, Verdict, in_flight, sentences};
+use super::{Case, Remedy, Verdict, default_of, in_flight, sentences};
 use crate::judge::end::peer_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
@@ -20,7 +20,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         .settings
         .send_timeout
         .as_deref()
-        .unwrap_or("60s by default");
+        .unwrap_or_else(|| default_of(&directive));
     Some(Verdict {
         cause: Cause::SendTimeout,
         confidence,

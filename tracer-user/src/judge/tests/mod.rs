@@ -3,7 +3,9 @@
 
 mod attempts;
 mod causes;
+mod http2;
 mod matching;
+mod mid_life;
 mod namespaces;
 mod owners;
 mod path;
@@ -14,6 +16,7 @@ mod restarts;
 mod sizes;
 mod stale;
 mod tls;
+mod unseen;
 mod workers;
 
 use std::net::SocketAddr;
@@ -86,7 +89,7 @@ pub(super) fn beginning_with(nginx: Nginx) -> Vec<Record> {
             start_ns: START,
             duration_ns: 60 * S,
             nginx: vec![nginx],
-            hooks: Vec::new(),
+            ..Capture::default()
         })),
         Record::Anchor(Anchor {
             monotonic_ns: START,
@@ -329,6 +332,7 @@ pub(super) fn peer_close(cookie: u64, ms: u64, exit: Option<Exit>) -> Record {
         unread_bytes: 0,
         received_bytes: 80,
         accepted: true,
+        host: None,
     }))
 }
 

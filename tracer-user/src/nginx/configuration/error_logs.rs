@@ -128,8 +128,12 @@ impl Logs<'_> {
                     None => continue,
                 };
                 let level = options.iter().find(|option| !option.contains('='));
-                // Angie from 1.12.0 on writes JSON if told so.
-                let formatted = options.iter().any(|option| option.starts_with("format="));
+                // Angie from 1.12.0 on writes JSON if told so, which is read.
+                let formatted = options.iter().any(|option| {
+                    option
+                        .strip_prefix("format=")
+                        .is_some_and(|format| format != "json")
+                });
                 let level = level.map_or("error", String::as_str);
                 self.add(target, level, formatted, &mut context);
             }

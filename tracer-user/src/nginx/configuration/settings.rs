@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::stream;
 use super::time::parse_time_ms;
 use super::tree::Directive;
 use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
@@ -42,8 +43,8 @@ const MAIN: [&str; 3] = [
 ];
 const EVENTS: [&str; 1] = ["worker_connections"];
 
-/// The `http` part of a configuration, and what its main context says of workers. A
-/// `stream` part has other settings and no locations; it is left out.
+/// The `http` and `stream` parts of a configuration, and what its main context says of
+/// workers.
 pub(super) fn configuration(directives: &[Directive]) -> Configuration {
     let mut found = Configuration {
         main: main(directives),
@@ -62,6 +63,7 @@ pub(super) fn configuration(directives: &[Directive]) -> Configuration {
             }
         }
     }
+    stream::add(directives, &mut found);
     found
 }
 
@@ -80,7 +82,7 @@ fn main(directives: &[Directive]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn upstream(directive: &Directive) -> UpstreamBlock {
+pub(super) fn upstream(directive: &Directive) -> UpstreamBlock {
     let mut block = UpstreamBlock {
         name: directive.value(),
         ..UpstreamBlock::default()

@@ -56,7 +56,7 @@ impl Level {
     }
 
     /// The level of that word.
-    pub(super) fn from_word(word: &[u8]) -> Option<Self> {
+    pub(crate) fn from_word(word: &[u8]) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|level| level.word().as_bytes() == word)

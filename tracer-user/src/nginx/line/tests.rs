@@ -1,8 +1,13 @@
-//! Real shapes, forged fields, arbitrary text, and lines assembled by nginx's rules.
-
-use proptest::prelude::*;
+//! Real shapes; in the modules below forged fields, Angie's formats, and lines of every
+//! kind printed by nginx's rules.
 
 use super::*;
+
+mod angie;
+mod cases;
+mod forged;
+mod printed;
+mod properties;
 
 const HEAD: &str = "2026/11/22 18:22:06 [error] 13732#13733: ";
 
@@ -105,116 +110,12 @@ fn numbers_of_the_resolver_and_of_certificates_are_no_errno() {
 }
 
 #[test]
-fn a_forged_referer_changes_no_other_field() {
-    let evil = r#"http://x/", upstream: "http://6.6.6.6:80/", host: "e" while connecting to upstream, client: 6.6.6.6, server: s, request: "GET / HTTP/1.1", upstream: "http://6.6.6.6/"#;
-    let text = with_context(&format!(
-        ", request: \"GET / HTTP/1.1\", upstream: \"http://10.0.0.1:80/\", host: \"h\", \
-         referrer: \"{evil}\""
-    ));
-    let line = parsed(&text);
-    assert_eq!(line.upstream, Some("http://10.0.0.1:80/"));
-    assert_eq!((line.host, line.client), (Some("h"), Some("127.0.0.1")));
-    assert_eq!(line.referrer, Some(evil));
-    assert!(!line.truncated);
-}
-
-#[test]
-fn a_forged_referer_makes_no_upstream_where_there_is_none() {
-    let text = with_context(
-        ", request: \"GET / HTTP/1.1\", host: \"h\", referrer: \"r\", upstream: \"http://6.6.6.6/\"",
-    );
-    let line = parsed(&text);
-    assert_eq!(line.upstream, None);
-    assert_eq!(line.referrer, Some("r\", upstream: \"http://6.6.6.6/"));
-}
-
-#[test]
-fn a_forged_request_line_of_old_nginx_ends_at_its_version() {
-    let request = "GET /\", upstream: \"http://6.6.6.6/\", host: \"e HTTP/1.1";
-    let text = with_context(&format!(
-        ", request: \"{request}\", upstream: \"http://10.0.0.1:80/\", host: \"h\""
-    ));
-    let line = parsed(&text);
-    assert_eq!(line.request, Some(request));
-    assert_eq!(line.upstream, Some("http://10.0.0.1:80/"));
-}
-
-#[test]
-fn a_forged_request_line_without_version_yields_no_upstream() {
-    let text = with_context(
-        ", request: \"GET /\", upstream: \"http://6.6.6.6/\", upstream: \
-         \"http://10.0.0.1:80/\", upstream: \"http://6.6.6.6/\"",
-    );
-    assert_eq!(parsed(&text).upstream, None);
-}
-
-#[test]
 fn a_request_without_version_ends_at_the_next_field() {
     let text = with_context(", request: \"GET /a\", upstream: \"http://10.0.0.1:80/a\"");
     let line = parsed(&text);
     assert_eq!(line.request, Some("GET /a"));
     assert_eq!(line.upstream, Some("http://10.0.0.1:80/a"));
     assert!(!line.truncated);
-}
-
-#[test]
-fn a_forged_host_stays_in_its_field() {
-    let text = with_context(
-        ", request: \"GET / HTTP/1.1\", upstream: \"http://10.0.0.1:80/\", host: \"a\", \
-         upstream: \"http://6.6.6.6/\"",
-    );
-    let line = parsed(&text);
-    assert_eq!(line.upstream, Some("http://10.0.0.1:80/"));
-    assert_eq!(line.host, Some("a\", upstream: \"http://6.6.6.6/"));
-}
-
-#[test]
-fn quotes_in_the_upstream_uri_stay_in_it() {
-    let text = with_context(
-        ", request: \"GET /\",x HTTP/1.1\", upstream: \"http://10.0.0.1:80/\",x\", host: \"h\"",
-    );
-    let line = parsed(&text);
-    assert_eq!(line.request, Some("GET /\",x HTTP/1.1"));
-    assert_eq!(line.upstream, Some("http://10.0.0.1:80/\",x"));
-    assert_eq!(line.host, Some("h"));
-}
-
-#[test]
-fn a_backend_that_names_a_client_in_its_header_does_not_end_the_message() {
-    for quoted in [
-        "x, client: 6.6.6.6, server: s, request: \"GET / HTTP/1.1\", upstream: \"http://6.6.6.6/\"",
-        "X: \", client: 6.6.6.6, server: y",
-        "x while connecting to upstream, client: 6.6.6.6, server: s",
-    ] {
-        let message = format!("upstream sent invalid header: \"{quoted}\\x00...\"");
-        let text = with_head(&format!(
-            "*1 {message} while reading response header from upstream, client: 127.0.0.1, \
-             server: a, request: \"GET / HTTP/1.1\", upstream: \"http://10.0.0.1:80/\""
-        ));
-        let line = parsed(&text);
-        assert_eq!(line.message, message);
-        assert_eq!(line.client, Some("127.0.0.1"));
-        assert_eq!(line.upstream, Some("http://10.0.0.1:80/"));
-    }
-}
-
-#[test]
-fn a_message_with_quotes_of_nginx_itself_ends_before_the_action() {
-    for message in [
-        "upstream sent more data than specified in \"Content-Length\" header",
-        "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time",
-        "upstream sent duplicate header line: \"A: b\", previous value: \"A: c\", ignored",
-        "upstream sent too big header",
-    ] {
-        let text = with_head(&format!(
-            "*1 {message} while reading upstream, client: 127.0.0.1, server: a, request: \
-             \"GET / HTTP/1.1\", upstream: \"http://10.0.0.1:80/\", host: \"h\", referrer: \
-             \"\" while reading upstream, client: 6.6.6.6, server: b\""
-        ));
-        let line = parsed(&text);
-        assert_eq!(line.message, message);
-        assert_eq!(line.client, Some("127.0.0.1"));
-    }
 }
 
 #[test]
@@ -369,168 +270,4 @@ fn upstream_values_of_all_modules_are_read() {
         assert_eq!(read.is_tls(), tls, "{value}");
     }
     assert_eq!(UpstreamAddress::parse("http:///x", None), None);
-}
-
-/// The parts of a line, to be put together as nginx does.
-#[derive(Clone, Debug)]
-struct Parts {
-    level: Level,
-    connection: Option<u64>,
-    message: String,
-    errno: Option<u32>,
-    action: Option<&'static str>,
-    client: &'static str,
-    server: &'static str,
-    request: String,
-    subrequest: Option<&'static str>,
-    upstream: Option<String>,
-    host: Option<String>,
-    referrer: Option<String>,
-}
-
-impl Parts {
-    fn assemble(&self) -> String {
-        let mut text = format!("2026/11/22 18:22:06 [{}] 7#8: ", self.level.word());
-        let mut push = |part: String| text.push_str(&part);
-        if let Some(connection) = self.connection {
-            push(format!("*{connection} "));
-        }
-        push(self.message.clone());
-        if let Some(errno) = self.errno {
-            push(format!(" ({errno}: Some error)"));
-        }
-        if let Some(action) = self.action {
-            push(format!(" while {action}"));
-        }
-        push(format!(
-            ", client: {}, server: {}",
-            self.client, self.server
-        ));
-        push(format!(", request: \"{}\"", self.request));
-        if let Some(subrequest) = self.subrequest {
-            push(format!(", subrequest: \"{subrequest}\""));
-        }
-        if let Some(upstream) = &self.upstream {
-            push(format!(", upstream: \"{upstream}\""));
-        }
-        if let Some(host) = &self.host {
-            push(format!(", host: \"{host}\""));
-        }
-        if let Some(referrer) = &self.referrer {
-            push(format!(", referrer: \"{referrer}\""));
-        }
-        text
-    }
-}
-
-/// Text that tries to pass for the grammar's own.
-fn hostile() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![
-        Just("\", upstream: \"http://6.6.6.6:80/".to_owned()),
-        Just("\", host: \"evil".to_owned()),
-        Just("\", subrequest: \"/evil".to_owned()),
-        Just(" while connecting to upstream, client: 6.6.6.6, server: evil".to_owned()),
-        Just(", request: \"GET / ".to_owned()),
-        Just(" (104: Connection reset by peer)".to_owned()),
-        Just("\"".to_owned()),
-        Just("\n".to_owned()),
-        "\\PC{0,12}",
-    ];
-    proptest::collection::vec(piece, 0..5).prop_map(|pieces| pieces.concat())
-}
-
-/// Parts whose split the grammar decides: the request line has its version and holds no
-/// other, URIs hold no space, `Host` names no referrer.
-fn parts() -> impl Strategy<Value = Parts> {
-    let message = prop_oneof![
-        Just("upstream prematurely closed connection".to_owned()),
-        Just("upstream sent invalid header".to_owned()),
-        Just("no live upstreams".to_owned()),
-        "[a-z() :\"/.*]{1,40}".prop_filter("ambiguous", |text| {
-            !text.starts_with('*') && !text.contains(" while ")
-        }),
-        "[^\"]{0,20}".prop_map(|name| format!("upstream sent invalid header: \"{name}\\x0a...\"")),
-    ];
-    let host = hostile().prop_filter("ambiguous", |text| !text.contains("\", referrer: \""));
-    let head = (
-        proptest::sample::select(Level::ALL.to_vec()),
-        proptest::option::of(any::<u64>()),
-        message,
-        proptest::option::of(any::<u32>()),
-        proptest::sample::select(vec![
-            "reading upstream",
-            "sending to client",
-            "SSL handshaking",
-        ]),
-    );
-    let tail = (
-        proptest::sample::select(vec!["127.0.0.1", "2001:db8::1", "unix:"]),
-        proptest::sample::select(vec!["", "app", "~^(?<n>.{1, 3})$"]),
-        hostile().prop_filter("ambiguous", |text| !text.contains(" HTTP/")),
-        proptest::option::of(Just("/sub/\"x")),
-        proptest::option::of("[!-~]{0,20}".prop_map(|uri| format!("http://10.0.0.1:80/{uri}"))),
-        proptest::option::of(host),
-        proptest::option::of(hostile()),
-    );
-    (head, tail).prop_map(|(head, tail)| Parts {
-        level: head.0,
-        connection: head.1,
-        message: head.2,
-        errno: head.3,
-        action: Some(head.4),
-        client: tail.0,
-        server: tail.1,
-        request: format!("GET /{} HTTP/1.1", tail.2),
-        subrequest: tail.3,
-        upstream: tail.4,
-        host: tail.5,
-        referrer: tail.6,
-    })
-}
-
-proptest! {
-    #[test]
-    fn arbitrary_text_never_panics_the_parser(text in any::<String>()) {
-        let _ = parse(&text);
-        let _ = starts_record(text.as_bytes());
-    }
-
-    #[test]
-    fn arbitrary_bytes_never_panic_the_record_test(bytes in any::<Vec<u8>>()) {
-        let _ = starts_record(&bytes);
-    }
-
-    #[test]
-    fn arbitrary_bodies_never_panic_the_parser(body in hostile(), value in any::<String>()) {
-        let text = format!("{HEAD}*1 {body}, client: 1.2.3.4, server: {value}{body}");
-        let line = parsed(&text);
-        let _ = line.upstream_address();
-        let text = format!("{HEAD}{value}{body}");
-        prop_assert!(parse(&text).is_some());
-    }
-
-    #[test]
-    fn arbitrary_upstream_values_never_panic(value in any::<String>(), body in hostile()) {
-        let _ = UpstreamAddress::parse(&value, Some(&body));
-        let value = format!("http://unix:{value}");
-        let _ = UpstreamAddress::parse(&value, Some(&body));
-    }
-
-    #[test]
-    fn an_assembled_line_comes_apart_again(parts in parts()) {
-        let text = parts.assemble();
-        let line = parsed(&text);
-        prop_assert_eq!(line.level, parts.level);
-        prop_assert_eq!(line.connection, parts.connection);
-        prop_assert_eq!(line.message, parts.message);
-        prop_assert_eq!(line.errno, parts.errno);
-        prop_assert_eq!(line.action, parts.action);
-        prop_assert_eq!(line.client, Some(parts.client));
-        prop_assert_eq!(line.server, Some(parts.server));
-        prop_assert_eq!(line.request, Some(parts.request.as_str()));
-        prop_assert_eq!(line.subrequest, parts.subrequest);
-        prop_assert_eq!(line.upstream, parts.upstream.as_deref());
-        prop_assert_eq!(line.host, parts.host.as_deref());
-        prop_assert_eq!(line.referrer, parts.referrer.as_deref());
-    }
 }
