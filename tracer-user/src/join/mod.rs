@@ -368,7 +368,7 @@ fn not_joined(nginx: &Nginx, backend: &Backend, pairs: &Pairs<'_>) -> String {
         .connections
         .iter()
         .all(|ours| ours.remote.ip().is_loopback());
-    if loopback && nginx.capture.boot_id != backend.capture.boot_id {
+    if loopback && !pairs::one_host(nginx, backend) {
         return none("nginx connected to loopback addresses only, which are each host's own");
     }
     let most = |addresses: &mut dyn Iterator<Item = SocketAddr>| {
