@@ -368,9 +368,7 @@ fn not_joined(nginx: &Nginx, backend: &Backend, pairs: &Pairs<'_>) -> String {
         .connections
         .iter()
         .all(|ours| ours.remote.ip().is_loopback());
-    let one_host =
-        nginx.capture.boot_id.is_some() && nginx.capture.boot_id == backend.capture.boot_id;
-    if loopback && !one_host {
+    if loopback && !pairs::one_host(nginx, backend) {
         return none("nginx connected to loopback addresses only, which are each host's own");
     }
     let most = |addresses: &mut dyn Iterator<Item = SocketAddr>| {

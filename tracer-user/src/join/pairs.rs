@@ -44,10 +44,15 @@ fn key(nginx: SocketAddr, backend: SocketAddr, netns: u32, one_host: bool) -> Op
     Some((nginx, backend, if loopback { netns } else { 0 }))
 }
 
+/// Were both traces made on one host, in one run of its kernel?
+pub(super) fn one_host(nginx: &Nginx, backend: &Backend) -> bool {
+    let boot_id = nginx.capture.boot_id.as_ref();
+    boot_id.is_some() && boot_id == backend.capture.boot_id.as_ref()
+}
+
 /// Finds them.
 pub(super) fn find<'a>(nginx: &'a Nginx, backend: &'a Backend) -> Pairs<'a> {
-    let one_host =
-        nginx.capture.boot_id.is_some() && nginx.capture.boot_id == backend.capture.boot_id;
+    let one_host = one_host(nginx, backend);
     let mut all: HashMap<Key, Same<'a>> = HashMap::new();
     for accepted in &backend.accepted {
         let (local, remote) = (canonical(accepted.local), canonical(accepted.remote));
