@@ -86,6 +86,10 @@ pub const PROGRAMS: [Program; 13] = [
     at(&["whoclosed_open"], &[Hook::Iterator("bpf_sk_storage_map")]),
 ];
 
+/// Attached besides where an error log is no file.
+pub const FOR_LOGS_WITHOUT_FILES: Program =
+    at(&["whoclosed_write"], &[Hook::Tracepoint("sys_enter")]);
+
 /// What a process holds of BPF, by ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
@@ -178,7 +182,7 @@ mod tests {
             return;
         };
         let section = section.split("\n## ").next().unwrap_or_default();
-        for program in PROGRAMS {
+        for program in PROGRAMS.iter().chain([&FOR_LOGS_WITHOUT_FILES]) {
             let hooks = program.hooks.iter().map(Hook::name);
             for name in program.names.iter().copied().chain(hooks) {
                 let whole = section.contains(name)

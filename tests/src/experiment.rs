@@ -88,7 +88,10 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
         &[]
     };
     let capture = Capture::start(nginx.master_pid(), &trace, more)?;
-    let mut recorded = Recorded::default();
+    let mut recorded = Recorded {
+        without_uprobe: setting.no_uprobe || !exports_log_function(&setting.nginx)?,
+        ..Recorded::default()
+    };
     let clients = match &good {
         Some(_) => Some(traffic::Clients::start(nginx.address())?),
         None => None,
@@ -131,6 +134,13 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     ])?;
     let report = Report::parse(&report.succeeded()?.stdout)?;
     Ok(Score::of(&report, &recorded))
+}
+
+/// Is the name of the function that writes nginx's lines in the binary, for others to find?
+fn exports_log_function(nginx: &Path) -> Result<bool> {
+    const NAME: &[u8] = b"\0ngx_log_error_core\0";
+    let bytes = fs::read(nginx).with_context(|| format!("cannot read {}", nginx.display()))?;
+    Ok(bytes.windows(NAME.len()).any(|part| part == NAME))
 }
 
 /// Keeps the trace, the truth, nginx's logs and its configuration.

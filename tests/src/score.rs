@@ -11,8 +11,10 @@ mod constants;
 mod error_log;
 pub mod page;
 mod recorded;
+pub mod section;
 mod table;
 mod wire;
+pub mod without_uprobe;
 
 use std::collections::BTreeMap;
 
@@ -78,6 +80,16 @@ pub struct Calibration {
     pub right: usize,
 }
 
+/// What stands behind an incident.
+struct Found<'a> {
+    /// What the wire says of its connection.
+    told: Option<&'a Told>,
+    scenario: &'a str,
+    act: &'a Act,
+    /// No line was seen being written.
+    blind: bool,
+}
+
 /// The score of one run, or of several added up.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Score {
@@ -87,6 +99,8 @@ pub struct Score {
     pub causes: BTreeMap<String, Row>,
     /// By scenario.
     pub scenarios: BTreeMap<String, Row>,
+    /// By the strength of the match between line and connection.
+    pub matches: BTreeMap<String, Row>,
     /// True cause, then the cause that the tool gave: how often.
     pub confusion: BTreeMap<String, BTreeMap<String, usize>>,
     /// By confidence.
@@ -130,7 +144,11 @@ impl Score {
         let told = wire::compare(report, &recorded.log, &recorded.wire);
         let mut used = vec![false; recorded.acts.len()];
         for incident in &report.incidents {
-            let found = find(incident, &recorded.acts, &used);
+            let found = find(incident, &recorded.acts, &used).or_else(|| {
+                // The connection would have told which one.
+                let guessed = recorded.without_uprobe && incident.matched != "exact";
+                guessed.then(|| of_its_upstream(incident, &recorded.acts, &used))?
+            });
             if let Some(at) = found {
                 used[at] = true;
             }
@@ -144,8 +162,13 @@ impl Score {
             };
             match &act.expected {
                 Some(expected) => {
-                    let told = told.get(&incident.id);
-                    score.judge(incident, told, scenario, act, expected);
+                    let found = Found {
+                        told: told.get(&incident.id),
+                        scenario,
+                        act,
+                        blind: recorded.without_uprobe,
+                    };
+                    score.judge(incident, &found, expected);
                 }
                 None => {
                     score.false_incidents += 1;
@@ -212,21 +235,15 @@ impl Score {
         }
     }
 
-    fn judge(
-        &mut self,
-        incident: &Incident,
-        told: Option<&Told>,
-        scenario: &str,
-        act: &Act,
-        expected: &Expected,
-    ) {
+    fn judge(&mut self, incident: &Incident, found: &Found<'_>, expected: &Expected) {
+        let Found { scenario, act, .. } = *found;
         let truth = expected.cause();
         let said = incident.cause.as_str();
         let right_side = expected.sides.contains(&incident.side.as_str());
         let right_means = expected.means.contains(&incident.means.as_str());
         let right_cause = expected.causes.contains(&said);
         let unexplained = said == "unexplained" && !right_cause;
-        let right_connection = self.right_connection(incident, told, scenario, act);
+        let right_connection = self.right_connection(incident, found);
         let row = Row {
             lines: 1,
             with_connection: usize::from(right_connection.is_some()),
@@ -244,6 +261,8 @@ impl Score {
             .entry(scenario.to_owned())
             .or_default()
             .add(&row);
+        let strength = self.matches.entry(incident.matched.clone());
+        strength.or_default().add(&row);
         let shown = if right_cause || expected.causes.is_empty() {
             truth
         } else {
@@ -311,6 +330,9 @@ impl Score {
             let sum = self.scenarios.entry(scenario.clone()).or_default();
             sum.add(row);
         }
+        for (strength, row) in &other.matches {
+            self.matches.entry(strength.clone()).or_default().add(row);
+        }
         for (what, count) in other.lost {
             *self.lost.entry(what).or_default() += count;
         }
@@ -362,6 +384,13 @@ fn find(incident: &Incident, acts: &[(String, Act)], used: &[bool]) -> Option<us
         .or_else(on_its_connection)
         .or_else(|| of_its_request(false))
         .map(|(at, _)| at)
+}
+
+/// An act on a connection of its backend that needs no request.
+fn of_its_upstream(incident: &Incident, acts: &[(String, Act)], used: &[bool]) -> Option<usize> {
+    acts.iter().zip(used).position(|((_, act), used)| {
+        !used && act.target.is_none() && act.expected.is_some() && act.upstream == incident.upstream
+    })
 }
 
 fn named(incident: &Incident) -> String {

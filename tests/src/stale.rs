@@ -224,7 +224,10 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
 /// Clients on connections of their own, whose requests so far were all in nginx's
 /// hands at the same time: as many upstream connections are now in the pools of the
 /// workers that these clients are connected to.
-pub(crate) fn pooled_by(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
+///
+/// # Errors
+/// If a request is not answered, or its connection not kept.
+pub fn pooled_by(nginx: &Nginx, race: &Race) -> Result<Vec<Client>> {
     let mut clients = (0..race.requests)
         .map(|_| Client::connect(nginx.address()))
         .collect::<Result<Vec<_>>>()?;

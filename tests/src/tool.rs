@@ -99,7 +99,16 @@ impl Capture {
     /// # Errors
     /// If it ends, or never says that it captures.
     pub fn start(master: u32, output: &Path, more: &[&str]) -> Result<Self> {
-        Self::start_of(["--nginx", &master.to_string()], output, more)
+        Self::start_of(&["--nginx", &master.to_string()], output, more)
+    }
+
+    /// Starts `capture --role backend --port PORT --output OUTPUT` likewise.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn of_backend(port: u16, output: &Path) -> Result<Self> {
+        let port = port.to_string();
+        Self::start_of(&["--role", "backend", "--port", &port], output, &[])
     }
 
     /// The same of every nginx whose binary has this name.
@@ -107,10 +116,10 @@ impl Capture {
     /// # Errors
     /// As [`Capture::start`].
     pub fn start_named(name: &str, output: &Path, more: &[&str]) -> Result<Self> {
-        Self::start_of(["--process-name", name], output, more)
+        Self::start_of(&["--process-name", name], output, more)
     }
 
-    fn start_of(which: [&str; 2], output: &Path, more: &[&str]) -> Result<Self> {
+    fn start_of(which: &[&str], output: &Path, more: &[&str]) -> Result<Self> {
         let mut command = processes::bound_to_us(&binary()?);
         command.args(["capture", "--duration", "600s"]).args(which);
         command.arg("--output").arg(output).args(more);

@@ -111,8 +111,14 @@ pub struct Connection {
     pub requests: Option<u32>,
     /// It had served one before.
     pub reused: Option<bool>,
+    /// So many at least, where the number is not known.
+    #[serde(default)]
+    pub requests_at_least: Option<u32>,
     /// Silence before the last request.
     pub idle_ms: Option<f64>,
+    /// Open before the capture began.
+    #[serde(default)]
+    pub first_seen_mid_life: bool,
 }
 
 /// One backend.

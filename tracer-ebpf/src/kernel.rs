@@ -21,6 +21,8 @@ use crate::SETTINGS;
 #[unsafe(no_mangle)]
 static LAYOUT: [u32; layout::COUNT] = [0; layout::COUNT];
 
+const NS_PER_S: u64 = 1_000_000_000;
+
 /// `IPPROTO_TCP` of `linux/in.h`.
 const TCP: u16 = 6;
 /// `SOCK_STREAM` of `linux/net.h`.
@@ -139,12 +141,22 @@ impl Socket {
         at_tick(read(self.0, layout::LAST_DEPARTURE))
     }
 
-    /// Was the last data sent in a later tick than the last data came?
+    /// Was data sent after the last data came? Within one tick the segment tells that last
+    /// advanced the window: one without data, after all data, acknowledged what was sent
+    /// then (`tcp_ack_update_window`). So does the answer to a keepalive probe, but no
+    /// probe comes within a second.
     #[inline(always)]
     pub(crate) fn sent_after_arrival(self) -> bool {
         let sent: u32 = read(self.0, layout::LAST_DEPARTURE);
         let came: u32 = read(self.0, layout::LAST_ARRIVAL);
-        (sent.wrapping_sub(came) as i32) > 0
+        if sent != came {
+            return (sent.wrapping_sub(came) as i32) > 0;
+        }
+        let advanced: u32 = read(self.0, layout::SND_WL1);
+        let received: u32 = read(self.0, layout::RCV_NXT);
+        let acknowledged: u32 = read(self.0, layout::LAST_ACK);
+        let later = u64::from(acknowledged.wrapping_sub(sent)) * tick_ns();
+        advanced == received && later < NS_PER_S
     }
 
     /// Is this a TCP socket over IPv4 or IPv6? Gives the family.

@@ -138,4 +138,8 @@ layout! {
     LAST_ARRIVAL = "inet_connection_sock"."icsk_ack"."lrcvtime";
     /// The tick in which data was last sent.
     LAST_DEPARTURE = "tcp_sock"."lsndtime";
+    /// The tick in which something was last acknowledged.
+    LAST_ACK = "tcp_sock"."rcv_tstamp";
+    /// Sequence number of the segment that last advanced the send window.
+    SND_WL1 = "tcp_sock"."snd_wl1";
 }

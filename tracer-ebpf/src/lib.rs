@@ -11,6 +11,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("whoclosed's wire is little-endian");
 
+pub mod accepted;
 pub mod backend;
 pub mod connection;
 pub mod continuation;

@@ -402,7 +402,9 @@ pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
 fn first_byte(connection: &mut Connection, now: u64) {
     connection.first_byte_ns = now;
     connection.answered = 1;
-    if connection.exchanges == 0 {
+    // Of a request that was under way before the connection was taken over, neither time
+    // nor size are known.
+    if connection.exchanges == 0 || connection.request_started_ns <= connection.opened_ns {
         return;
     }
     if let Some(counters) = maps::counters(connection.upstream) {

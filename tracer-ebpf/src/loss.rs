@@ -21,8 +21,10 @@ pub const BACKEND_EXIT_RECORDS: u32 = 8;
 /// A record that found no room in the ring buffer, or its text could not be read: a line
 /// that nginx wrote.
 pub const WRITTEN_RECORDS: u32 = 9;
+/// A record that found no room in the ring buffer: an accepted connection.
+pub const ACCEPTED_RECORDS: u32 = 10;
 /// Counters in the map `LOSS`.
-pub const COUNT: u32 = 10;
+pub const COUNT: u32 = 11;
 
 /// Names of the counters, as the trace and the report give them.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -36,4 +38,5 @@ pub const NAMES: [&str; COUNT as usize] = [
     "peer_storage",
     "backend_exit_records",
     "written_records",
+    "accepted_records",
 ];

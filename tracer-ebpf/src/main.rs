@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod accepting;
 mod backends;
 mod handshake;
 mod kernel;
@@ -139,6 +140,57 @@ fn whoclosed_exit(_: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_enter")]
 fn whoclosed_write(context: BtfTracePointContext) -> i32 {
     write_call::called(context.arg::<*const c_void>(0), context.arg(1));
+    0
+}
+
+// Those that follow take the place of those above, but for the last, in a capture on a
+// backend's host.
+
+// tp_btf/inet_sock_set_state
+// proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn whoclosed_b_set(context: BtfTracePointContext) -> i32 {
+    accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
+    0
+}
+
+// tp_btf/inet_sock_set_state
+// proto: the same; the twin of the one above, as whoclosed_twin is of whoclosed_state
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn whoclosed_b_two(context: BtfTracePointContext) -> i32 {
+    accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
+    0
+}
+
+// tp_btf/tcp_destroy_sock
+// proto: struct sock *sk; since 4.16
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn whoclosed_b_end(context: BtfTracePointContext) -> i32 {
+    accepting::destroyed(socket(&context));
+    0
+}
+
+// tp_btf/tcp_receive_reset
+// proto: struct sock *sk; since 4.16
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn whoclosed_b_ri(context: BtfTracePointContext) -> i32 {
+    accepting::reset_received(socket(&context));
+    0
+}
+
+// tp_btf/tcp_send_reset
+// proto: const struct sock *sk, const struct sk_buff *skb; since 4.16; sk may be null
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn whoclosed_b_ro(context: BtfTracePointContext) -> i32 {
+    accepting::reset_sent(socket(&context), 0);
+    0
+}
+
+// tp_btf/tcp_send_reset
+// proto: the same and const enum sk_rst_reason reason; since 6.10
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn whoclosed_b_rr(context: BtfTracePointContext) -> i32 {
+    accepting::reset_sent(socket(&context), context.arg(2));
     0
 }
 

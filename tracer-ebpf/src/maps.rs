@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_sk_storage_delete, bpf_sk_storage_get};
 use aya_ebpf::macros::btf_map;
+use tracer_ebpf::accepted::Accepted;
 use tracer_ebpf::backend::{BackendExit, BackendKey, BackendProcess, PROCESSES};
 use tracer_ebpf::connection::Connection;
 use tracer_ebpf::continuation::Continuation;
@@ -23,12 +24,17 @@ static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 #[btf_map]
 static PEERS: SkStorage<PeerClose> = SkStorage::new();
 
+/// Connections accepted at the ports asked for, in a capture on a backend's host.
+#[btf_map]
+static ACCEPTED: SkStorage<Accepted> = SkStorage::new();
+
 /// Open connections, whose other end may show up on this host.
 #[btf_map]
 static EXPECTED_PEERS: LruHashMap<PeerKey, Expected, 16384> = LruHashMap::new();
 
-/// For each port, not 0 if nginx has connected to it: most sockets that this host accepts
-/// are no backend's, and one look here tells.
+/// For each port, not 0 if nginx has connected to it, or if a capture on a backend's host
+/// was asked for it: most sockets that this host accepts are no backend's, and one look
+/// here tells.
 #[btf_map]
 static BACKEND_PORTS: Array<[u8; PORTS], 1> = Array::new();
 
@@ -142,6 +148,18 @@ pub(crate) fn peer(socket: Socket) -> Option<&'static mut PeerClose> {
 #[inline(always)]
 pub(crate) fn new_peer(socket: Socket) -> Option<&'static mut PeerClose> {
     storage(&raw const PEERS, socket, CREATE)
+}
+
+/// The record of an accepted connection; none for any other socket.
+#[inline(always)]
+pub(crate) fn accepted(socket: Socket) -> Option<&'static mut Accepted> {
+    storage(&raw const ACCEPTED, socket, 0)
+}
+
+/// A new record for a socket at a port asked for.
+#[inline(always)]
+pub(crate) fn new_accepted(socket: Socket) -> Option<&'static mut Accepted> {
+    storage(&raw const ACCEPTED, socket, CREATE)
 }
 
 #[inline(always)]
@@ -286,6 +304,12 @@ pub(crate) fn send_written(record: &Written, kept: u64) {
     if result < 0 {
         lost(loss::WRITTEN_RECORDS);
     }
+}
+
+/// Sends an accepted connection's record.
+#[inline(always)]
+pub(crate) fn send_accepted(record: &Accepted) {
+    output(record, loss::ACCEPTED_RECORDS);
 }
 
 /// The counters of a slot on this processor.

@@ -165,7 +165,8 @@ impl Moment {
 }
 
 /// What the kernel still knows. Times are known to one of its ticks, and only the last
-/// of each kind; of the exchanges there was one at least if nginx had sent anything.
+/// of each kind; of the exchanges there was one at least if nginx had sent anything, and
+/// one before it if that has no answer and data had come.
 #[inline(always)]
 fn describe(record: &mut Connection, socket: Socket, family: u16, moment: Moment) {
     let now = now();
@@ -211,6 +212,7 @@ fn describe(record: &mut Connection, socket: Socket, family: u16, moment: Moment
             record.response_bytes = record.received_bytes;
             record.answered = 1;
         } else {
+            record.exchanges += u32::from(received > 0);
             record.last_call = CALL_SEND;
         }
     }

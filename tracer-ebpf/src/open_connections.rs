@@ -1,9 +1,10 @@
-//! The upstream connections that are still open: an iterator over the socket
-//! storage, which user space reads at the capture's end.
+//! The connections that are still open, nginx's or accepted ones: iterators over the
+//! socket storage, which user space reads at the capture's end.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_seq_write;
+use tracer_ebpf::accepted::Accepted;
 use tracer_ebpf::connection::Connection;
 
 /// `struct bpf_iter_meta` of the kernel's iterator interface.
@@ -26,6 +27,19 @@ struct Element {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 extern "C" fn whoclosed_open(element: *mut Element) -> i32 {
+    write(element, Connection::SIZE as u32)
+}
+
+// The same, in a capture on a backend's host.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+extern "C" fn whoclosed_b_ope(element: *mut Element) -> i32 {
+    write(element, Accepted::SIZE as u32)
+}
+
+/// Writes a value of the map's, which must have this size.
+#[inline(always)]
+fn write(element: *mut Element, size: u32) -> i32 {
     // SAFETY: the kernel passes its iterator context, whose members the verifier
     // checks for this program type.
     let value = unsafe { (*element).value };
@@ -36,7 +50,7 @@ extern "C" fn whoclosed_open(element: *mut Element) -> i32 {
     let meta = unsafe { (*element).meta };
     // SAFETY: `meta` is a trusted pointer in this program type.
     let seq = unsafe { (*meta).seq };
-    // SAFETY: `value` is this map's value, of the size given.
-    unsafe { bpf_seq_write(seq.cast(), value, Connection::SIZE as u32) };
+    // SAFETY: `value` is this map's value, of the size given; the verifier checks that.
+    unsafe { bpf_seq_write(seq.cast(), value, size) };
     0
 }

@@ -6,10 +6,11 @@ use tracer_ebpf::Kind;
 use tracer_ebpf::connection::Connection;
 use tracer_ebpf::loss;
 use tracer_ebpf::peer::{Expected, PeerClose, PeerKey};
+use tracer_ebpf::settings;
 
 use crate::kernel::{self, Socket};
 use crate::threads::now;
-use crate::{backends, maps};
+use crate::{SETTINGS, backends, maps};
 
 const ESTABLISHED: i32 = 1;
 const SYN_RECV: i32 = 3;
@@ -31,6 +32,9 @@ fn netns_of(address: &[u8; 16], socket: Socket) -> u32 {
 /// waits for the handshake's last segment.
 #[inline(always)]
 pub(crate) fn expect(socket: Socket, connection: &Connection) {
+    if crate::setting(&SETTINGS, settings::NO_LOCAL_BACKENDS) != 0 {
+        return;
+    }
     if let Some(key) = key_of_nginx(socket) {
         let expected = Expected {
             cookie: connection.cookie,

@@ -17,6 +17,8 @@ pub enum Kind {
     PeerClose = 4,
     /// [`crate::backend::BackendExit`]
     BackendExit = 5,
+    /// [`crate::accepted::Accepted`]
+    Accepted = 6,
     /// [`crate::written::Written`]
     Written = 9,
 }
@@ -39,6 +41,7 @@ impl Kind {
             3 => Ok(Self::Continuation),
             4 => Ok(Self::PeerClose),
             5 => Ok(Self::BackendExit),
+            6 => Ok(Self::Accepted),
             9 => Ok(Self::Written),
             other => Err(DecodeError::Kind(other)),
         }

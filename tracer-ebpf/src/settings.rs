@@ -22,8 +22,10 @@ pub const WRITE: usize = 4;
 pub const SENDTO: usize = 5;
 /// Nanoseconds of one tick of the kernel's counter (`1 / CONFIG_HZ`); 0 if not known.
 pub const TICK_NS: usize = 6;
+/// 1 if the backends' sides of connections on this host are left alone.
+pub const NO_LOCAL_BACKENDS: usize = 7;
 /// Length of the global `SETTINGS`.
-pub const SETTINGS: usize = 7;
+pub const SETTINGS: usize = 8;
 
 /// Slots of the thread table; a thread's slot is its id modulo this.
 pub const THREADS: usize = 4096;

@@ -42,6 +42,16 @@ pub enum Format {
     Json,
 }
 
+/// Whose side of connections a capture watches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// nginx's, on the host where it runs.
+    #[default]
+    Nginx,
+    /// The accepting one, on a backend's host; `report` puts both traces together.
+    Backend,
+}
+
 /// `whoclosed capture`
 #[derive(Clone, Debug, clap::Args)]
 pub struct Capture {
@@ -61,10 +71,20 @@ pub struct Capture {
     /// Watch only this nginx: pid of its master or of one of its workers
     #[arg(long, value_name = "PID")]
     pub nginx: Option<u32>,
-    /// Names of nginx processes to look for
-    #[arg(long, value_name = "NAME", value_delimiter = ',',
-          default_values_t = DEFAULT_NAMES.map(str::to_owned))]
+    /// Names of nginx processes to look for [default: nginx,openresty,angie,tengine]; with
+    /// --role backend, names of the processes whose listening ports count
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub process_name: Vec<String>,
+    /// Whose side of the connections to watch
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
+    /// With --role backend: record connections accepted at this port; can be repeated
+    #[arg(long, value_name = "PORT", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Do not look at the backends' side of connections where it is on this host
+    #[arg(long)]
+    pub no_local_backends: bool,
     /// Form of the report
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -79,10 +99,47 @@ pub struct Capture {
     pub log: bool,
 }
 
+impl Capture {
+    /// Options that go with the other role only.
+    ///
+    /// # Errors
+    /// What does not fit, in a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let given = match self.role {
+            Role::Nginx => vec![("--port", !self.port.is_empty())],
+            Role::Backend => vec![
+                ("--nginx", self.nginx.is_some()),
+                ("--error-log", !self.error_log.is_empty()),
+                ("--no-uprobe", self.no_uprobe),
+                ("--no-local-backends", self.no_local_backends),
+            ],
+        };
+        let other = match self.role {
+            Role::Nginx => "--role backend",
+            Role::Backend => "--role nginx",
+        };
+        match given.iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(format!("{option} goes with {other} only")),
+            None => Ok(()),
+        }
+    }
+
+    /// The names of nginx's processes.
+    #[must_use]
+    pub fn nginx_names(&self) -> Vec<String> {
+        if self.process_name.is_empty() {
+            DEFAULT_NAMES.map(str::to_owned).to_vec()
+        } else {
+            self.process_name.clone()
+        }
+    }
+}
+
 /// `whoclosed report`
 #[derive(Clone, Debug, clap::Args)]
 pub struct Report {
-    /// Traces that captures wrote; each gets a report of its own
+    /// Traces that captures wrote; each of an nginx gets a report of its own, joined with
+    /// those of backends' hosts that are given
     #[arg(required = true, value_name = "TRACE")]
     pub traces: Vec<PathBuf>,
     /// Form of the report
@@ -102,6 +159,9 @@ pub struct Show {
     /// Trace that a capture wrote
     #[arg(value_name = "TRACE")]
     pub trace: PathBuf,
+    /// Trace of a backend's host to join with it, as for the report; can be repeated
+    #[arg(long, value_name = "TRACE")]
+    pub backend: Vec<PathBuf>,
     /// Number of the incident in the report
     #[arg(value_name = "INCIDENT")]
     pub incident: u64,
@@ -144,6 +204,22 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_the_other_role_are_refused() {
+        let check = |line: &str| {
+            let words = ["whoclosed", "capture"].into_iter();
+            let parsed = Arguments::try_parse_from(words.chain(line.split_whitespace()));
+            let Verb::Capture(capture) = parsed.unwrap().verb else {
+                unreachable!()
+            };
+            capture.check()
+        };
+        assert_eq!(check("--role backend --port 80,81"), Ok(()));
+        assert_eq!(check("--nginx 1"), Ok(()));
+        assert!(check("--port 80").unwrap_err().contains("--role backend"));
+        assert!(check("--role backend --nginx 1").is_err());
     }
 
     #[test]

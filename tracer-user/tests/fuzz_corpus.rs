@@ -40,10 +40,10 @@ fn nothing_that_the_fuzzer_kept_reaches_a_terminal_raw() {
     for (number, bytes) in (0_u64..).zip(corpus()) {
         let (text, latin1) = checks::text_of(&bytes);
         judge.push(&Record::Line(Line {
+            pid: None,
             file: "/var/log/nginx/error.log".to_owned(),
             offset: number,
             master_pid: 1,
-            pid: None,
             read_ns: number * 1_000_000_000,
             text,
             latin1,

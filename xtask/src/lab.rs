@@ -38,10 +38,16 @@ pub(crate) struct Options {
     /// Good traffic beside scenarios that run singly, too
     #[arg(long)]
     traffic: bool,
-    /// The nginx to run, 1.22 (the distribution's, whichever that is), 1.28 or a binary;
-    /// may be repeated [default: 1.22]
+    /// The nginx to run, 1.22 (the distribution's, whichever that is), 1.28, static (1.28
+    /// without symbols) or a binary; may be repeated [default: 1.22]
     #[arg(long, value_name = "VERSION|FILE")]
     nginx: Vec<String>,
+    /// Captures attach nothing to nginx's binary: lines are matched by their order
+    #[arg(long, conflicts_with_all = ["real", "fixtures"])]
+    no_uprobe: bool,
+    /// Worker processes of nginx, where a scenario does not need a number of its own
+    #[arg(long, value_name = "N")]
+    workers: Option<u16>,
     /// Write docs/accuracy.md, with docs/accuracy-notes.md at its end
     #[arg(long)]
     write: bool,
@@ -122,6 +128,7 @@ impl Options {
         for (given, name) in [
             (self.mixed, "--mixed"),
             (self.traffic, "--traffic"),
+            (self.no_uprobe, "--no-uprobe"),
             (self.json, "--json"),
             (self.real, "--real"),
             (self.list, "--list"),
@@ -132,6 +139,9 @@ impl Options {
         }
         if let Some(times) = self.repeat {
             arguments.extend(["--repeat".into(), times.to_string().into()]);
+        }
+        if let Some(workers) = self.workers {
+            arguments.extend(["--workers".into(), workers.to_string().into()]);
         }
         if let Some(folder) = &self.save {
             let folder = std::path::absolute(folder)?;
@@ -160,6 +170,7 @@ fn binary(version: &str, distribution: &Path) -> Result<PathBuf> {
     Ok(match version {
         "1.22" => distribution.to_owned(),
         "1.28" => nginx::version_1_28()?,
+        "static" => nginx::static_1_28()?,
         file => std::path::absolute(file)?,
     })
 }

@@ -45,7 +45,12 @@ pub(crate) fn unpacked() -> Result<Option<PathBuf>> {
 
 /// nginx 1.28; built into the cache first if it is not there.
 pub(crate) fn version_1_28() -> Result<PathBuf> {
-    built::install()
+    built::install(built::SHARED)
+}
+
+/// The same, linked statically and without symbols.
+pub(crate) fn static_1_28() -> Result<PathBuf> {
+    built::install(built::STATIC)
 }
 
 /// Unpacks an nginx; where no package can be had, takes the one in PATH.

@@ -33,7 +33,7 @@ pub(crate) struct ForTest {
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Also what only the lab needs: nginx 1.28, built from source, and real servers
+    /// Also what only the lab needs: nginx 1.28, built from source in two ways, and real servers
     #[arg(long)]
     lab: bool,
 }
@@ -42,6 +42,7 @@ pub(crate) struct Options {
 pub(crate) fn verb(options: &Options) -> Result<()> {
     let found = test()?;
     let newer = options.lab.then(nginx::version_1_28).transpose()?;
+    let linked_whole = options.lab.then(nginx::static_1_28).transpose()?;
     let servers = options.lab.then(servers::install).transpose()?;
     let toolchain = &found.build.toolchain;
     let origin = match toolchain.origin {
@@ -60,6 +61,9 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     println!("nginx         {}", found.nginx.display());
     if let Some(newer) = newer {
         println!("nginx 1.28    {}", newer.display());
+    }
+    if let Some(linked_whole) = linked_whole {
+        println!("nginx static  {}", linked_whole.display());
     }
     if let Some(servers) = servers {
         println!("real servers  {}", servers.display());

@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -60,6 +60,12 @@ fn take_all_memory() -> ! {
         taken.push(vec![1; 1 << 20]);
         std::hint::black_box(&taken);
     }
+}
+
+/// Closes what a forked child has inherited.
+fn close_copy(descriptor: RawFd) {
+    // SAFETY: the child's own copy, which nothing else of the child uses.
+    unsafe { rustix::io::close(descriptor) };
 }
 
 fn main() -> io::Result<()> {
@@ -117,6 +123,26 @@ fn main() -> io::Result<()> {
                 command.pre_exec(move || {
                     there.write_all(b"r")?;
                     there.read_exact(&mut [0])
+                });
+            }
+            let starter = thread::spawn(move || command.spawn()?.wait());
+            here.read_exact(&mut [0])?;
+            drop(stream);
+            here.write_all(b"g")?;
+            let _status = starter.join();
+        }
+        // By a child that is to run another program and closes its copy itself, the last.
+        "close-in-a-start" => {
+            let copy = stream.as_raw_fd();
+            let (mut here, mut there) = UnixStream::pair()?;
+            let mut command = Command::new("/bin/true");
+            // SAFETY: read(2), write(2) and close(2) only, which a forked child may call.
+            unsafe {
+                command.pre_exec(move || {
+                    there.write_all(b"r")?;
+                    there.read_exact(&mut [0])?;
+                    close_copy(copy);
+                    Ok(())
                 });
             }
             let starter = thread::spawn(move || command.spawn()?.wait());

@@ -53,6 +53,12 @@ impl Remote {
         self.address
     }
 
+    /// Where its backends listen, which nginx does not know.
+    #[must_use]
+    pub fn listens(&self) -> SocketAddr {
+        self.listens
+    }
+
     /// Starts a backend there; the one before it has to have ended.
     ///
     /// # Errors

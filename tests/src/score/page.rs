@@ -335,7 +335,7 @@ fn mistakes(total: &Score) -> String {
     text
 }
 
-fn sum(score: &Score) -> Row {
+pub(super) fn sum(score: &Score) -> Row {
     score.causes.values().fold(Row::default(), |mut sum, row| {
         sum.add(row);
         sum
@@ -351,19 +351,19 @@ fn percent(part: usize, whole: usize) -> f64 {
     }
 }
 
-fn told(part: usize, whole: usize) -> String {
+pub(super) fn told(part: usize, whole: usize) -> String {
     // Rounded down: 99.96 % is not 100 %.
     let percent = (percent(part, whole) * 10.0).floor() / 10.0;
     format!("{part} of {whole} ({percent:.1} %)")
 }
 
 /// At least so many percent.
-fn share(part: usize, whole: usize, least: f64) -> (String, bool) {
+pub(super) fn share(part: usize, whole: usize, least: f64) -> (String, bool) {
     let enough = whole > 0 && percent(part, whole) >= least;
     (told(part, whole), enough)
 }
 
-fn none(count: usize) -> (String, bool) {
+pub(super) fn none(count: usize) -> (String, bool) {
     (count.to_string(), count == 0)
 }
 

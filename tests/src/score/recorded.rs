@@ -18,6 +18,9 @@ pub struct Recorded {
     pub wire: Vec<Carried>,
     /// Good requests beside.
     pub traffic: Option<Traffic>,
+    /// The capture saw no line being written: it may miss some connections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_uprobe: bool,
 }
 
 impl Recorded {

@@ -25,6 +25,13 @@ impl fmt::Display for Score {
             )?;
         }
         writeln!(f, "connections held against the wire: {}", self.witnessed)?;
+        for (strength, row) in &self.matches {
+            writeln!(
+                f,
+                "match: {strength}: {} lines, {} of {} on the right connection",
+                row.lines, row.right_connection, row.with_connection
+            )?;
+        }
         for (truth, said) in &self.confusion {
             for (cause, count) in said.iter().filter(|(cause, _)| *cause != truth) {
                 writeln!(f, "confused: {truth} called {cause}: {count}")?;

@@ -312,6 +312,10 @@ fn two_containers_with_the_same_pids_and_addresses_stay_apart() {
             let fault = if number == 0 { "fin" } else { "rst" };
             assert_eq!(incident.means, fault, "{incident:#?}");
             assert_eq!(incident.cause, "closed-without-answer", "{incident:#?}");
+            let master = nginxes[number].master_pid();
+            let name = format!("{address} of nginx {master}");
+            assert_eq!(incident.upstream, name);
+            assert!(report.upstreams.iter().any(|one| one.address == name));
         }
         assert!(closes.is_empty(), "never told: {closes:?}");
     }

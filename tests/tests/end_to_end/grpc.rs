@@ -253,3 +253,53 @@ fn nobody_who_listens_is_told_for_grpc_too() {
         ["backend", "refused", "connect", "connect-refused", "exact"],
     );
 }
+
+#[test]
+fn a_call_that_is_never_answered_is_nginxs_timer() {
+    let _alone = alone();
+    let backend = GrpcBackend::start(&[Call::Stall]).unwrap();
+    let mut configuration = one_worker(&backend);
+    for upstream in &mut configuration.upstreams {
+        upstream.directives.push_str("grpc_read_timeout 500ms;");
+    }
+    for arguments in [&[][..], &["--no-uprobe"]] {
+        let mut bench = Bench::start(&configuration, arguments);
+        let mut client = Client::connect(bench.nginx.address()).unwrap();
+        let request = Request::post("/app/x", 64);
+        assert_eq!(client.ask(&request).unwrap().status, 504);
+        let report = bench.report();
+        let incident = only(&report);
+        let matched = if arguments.is_empty() {
+            "exact"
+        } else {
+            "ordered"
+        };
+        says(
+            incident,
+            ["nginx", "timeout", "wait", "read-timeout", matched],
+        );
+        let connection = incident.connection.as_ref().unwrap();
+        assert_eq!(
+            connection.local,
+            backend.connections().last().unwrap().nginx
+        );
+        assert_eq!((connection.requests, connection.reused), (None, None));
+    }
+}
+
+#[test]
+fn an_answer_cut_short_is_found_without_the_uprobe_too() {
+    let _alone = alone();
+    let backend = GrpcBackend::start(&[Call::CloseInAnswer(Means::Fin)]).unwrap();
+    let mut bench = Bench::start(&one_worker(&backend), &["--no-uprobe"]);
+    let mut client = Client::connect(bench.nginx.address()).unwrap();
+    let request = Request::post("/app/x", 64);
+    assert_eq!(client.ask(&request).unwrap().status, 200);
+    let report = bench.report();
+    let incident = only(&report);
+    says(
+        incident,
+        ["backend", "fin", "body", "response-aborted", "ordered"],
+    );
+    is_on_its_only_one(incident, &backend);
+}

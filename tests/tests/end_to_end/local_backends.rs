@@ -2,7 +2,7 @@
 //! side of a connection, how, what it left unread, and how the process itself ended.
 
 mod named;
-mod victim;
+pub(crate) mod victim;
 
 use std::fs;
 use std::path::Path;
@@ -116,6 +116,27 @@ fn what_a_starting_child_closes_last_is_its_parents_close() {
     seen.is_its_own(Value::Null);
     // Nor is the child's end that of a backend.
     assert!(seen.exits.is_empty(), "{:#?}", seen.exits);
+}
+
+#[test]
+fn what_a_starting_child_closes_by_itself_is_not_put_down_to_its_programs_end() {
+    let _alone = alone();
+    let seen = one_request("close-in-a-start");
+    assert_eq!(seen.peer["parent_pid"], seen.pid);
+    assert_eq!(seen.peer["exit"], Value::Null);
+    // The child's program did end, and soon.
+    let [exit] = seen.exits.as_slice() else {
+        panic!("{:#?}", seen.exits);
+    };
+    assert_eq!(
+        (&exit["pid"], &exit["comm"]),
+        (&seen.peer["pid"], &json!("true"))
+    );
+    let incident = &seen.incident;
+    assert_eq!(incident.cause, "closed-without-answer", "{incident:#?}");
+    assert_ne!(incident.confidence, "certain", "{incident:#?}");
+    let said = incident.evidence.join(". ");
+    assert!(!said.contains("exited"), "{said}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
 
-use lab::attached::held_by;
+use lab::attached::{FOR_LOGS_WITHOUT_FILES, held_by};
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
@@ -52,7 +52,7 @@ fn sees_writes(bench: &Bench) -> bool {
         .links
         .values()
         .filter_map(|link| link.tracepoint.clone());
-    tracepoints.any(|tracepoint| tracepoint == "sys_enter")
+    tracepoints.any(|tracepoint| tracepoint == FOR_LOGS_WITHOUT_FILES.hooks[0].name())
 }
 
 fn configured(backend: &Backend, error_logs: &[&str]) -> Configuration {

@@ -9,11 +9,13 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use lab::backend::IPV4;
+use lab::backend::{Backend, Habits, IPV4};
+use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
 use lab::load::{Client, Request};
-use lab::nginx::{self, Configuration};
+use lab::nginx::{self, Configuration, Upstream};
 use lab::processes;
+use lab::tls_backend::{BOTH_VERSIONS, Identity, Tls, Version};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -269,4 +271,55 @@ fn requests_of_a_thousand_connections_over_tls_are_those_that_the_backend_counts
         let connections: usize = served.map(|(_, counts)| counts.len()).sum();
         assert_eq!(usize::try_from(upstream.connections).unwrap(), connections);
     }
+}
+
+/// Without the uprobes nobody can tell flights of a handshake from requests.
+#[test]
+fn requests_over_tls_are_unknown_where_handshakes_are_not_seen() {
+    const SERVED: u64 = 4;
+    let _alone = alone();
+    let identity = Identity::self_signed("lab.test").unwrap();
+    let tls = Tls::new(&identity, &Version::ALL).unwrap();
+    let secret = Backend::start_tls(IPV4, Habits::default(), tls).unwrap();
+    let plain = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstreams = vec![
+        Upstream::new("secret", secret.address())
+            .keepalive(4)
+            .with(BOTH_VERSIONS)
+            .over_tls(),
+        Upstream::new("plain", plain.address()).keepalive(4),
+    ];
+    let mut bench = Bench::start(&Configuration::new(upstreams), &["--no-uprobe"]);
+    let mut client = Client::connect(bench.nginx.address()).unwrap();
+    let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
+    for name in ["secret", "plain"] {
+        for number in 0..SERVED {
+            let request = Request::get(format!("/{name}/{number}"));
+            assert_eq!(client.ask(&request).unwrap().status, 200);
+        }
+        let request = Request::post(format!("/{name}/closed"), 8).asking(close);
+        assert_eq!(client.ask(&request).unwrap().status, 502);
+    }
+    let report = bench.report();
+    for backend in [&secret, &plain] {
+        let address = backend.address().to_string();
+        let mut upstreams = report.upstreams.iter();
+        let upstream = upstreams.find(|one| one.address == address).unwrap();
+        let mut incidents = report.incidents.iter();
+        let incident = incidents.find(|one| one.upstream == address).unwrap();
+        let connection = incident.connection.as_ref().unwrap();
+        let [record] = backend.connections().try_into().unwrap();
+        assert_eq!(connection.local, record.remote);
+        assert_eq!(incident.cause, "closed-without-answer", "{incident:#?}");
+        let known = address == plain.address().to_string();
+        let all = u64::try_from(record.requests.len()).unwrap();
+        assert_eq!(all, SERVED + 1);
+        assert_eq!(upstream.requests, known.then_some(all));
+        let own = connection.requests.map(u64::from);
+        assert_eq!(own, known.then_some(all), "{incident:#?}");
+        // More exchanges than any handshake has flights.
+        assert_eq!(connection.reused, Some(true), "{incident:#?}");
+    }
+    let told = |note: &String| note.contains("cannot be told from handshakes");
+    assert!(report.notes.iter().any(told), "{:#?}", report.notes);
 }

@@ -37,7 +37,7 @@ fn without_log_function(folder: &TempDir) -> PathBuf {
 }
 
 #[test]
-fn without_its_log_function_every_line_is_told_and_none_is_certain_of_a_socket() {
+fn without_its_log_function_lines_find_their_connections_by_their_order() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let binary = without_log_function(&folder);
@@ -92,9 +92,18 @@ fn without_its_log_function_every_line_is_told_and_none_is_certain_of_a_socket()
     assert!(report.capture.complete);
     assert_eq!(report.incidents.len(), lines.len());
     for incident in &report.incidents {
-        assert_eq!(incident.matched, "none", "{incident:#?}");
-        assert!(incident.connection.is_none(), "{incident:#?}");
-        assert_ne!(incident.confidence, "certain", "{incident:#?}");
+        assert_eq!(incident.matched, "ordered", "{incident:#?}");
+        let found = incident.connection.as_ref().unwrap();
+        assert_eq!(found.remote.to_string(), incident.upstream);
+        let cause = match incident.target().unwrap() {
+            "/app/a" | "/app/b" => "closed-without-answer",
+            "/app/c" => "response-aborted",
+            "/app/d" => "response-rejected",
+            "/nobody/e" => "connect-refused",
+            "/slow/f" => "read-timeout",
+            _ => "stale-keepalive",
+        };
+        assert_eq!(incident.cause, cause, "{incident:#?}");
     }
     let told = report.notes.join(". ");
     assert!(told.contains("ngx_log_error_core"), "{told:?}");

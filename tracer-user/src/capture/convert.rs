@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use tracer_ebpf::accepted::Accepted as WireAccepted;
 use tracer_ebpf::backend::{
     BackendExit as WireBackendExit, BackendKey, BackendProcess as WireBackendProcess,
 };
@@ -16,8 +17,8 @@ use tracer_ebpf::peer::PeerClose as WirePeerClose;
 use tracer_ebpf::upstream::UpstreamKey;
 
 use crate::trace::record::{
-    BackendExit, BackendProcess, Call, Connection, ConnectionEnd, Continuation, Exit, IdleEnd,
-    Logged, Next, PeerClose,
+    Accepted, AcceptedEnd, BackendExit, BackendProcess, Call, Connection, ConnectionEnd,
+    Continuation, Exit, IdleEnd, Logged, Next, PeerClose,
 };
 
 /// An address of the wire.
@@ -153,6 +154,42 @@ pub fn peer_close(wire: &WirePeerClose) -> PeerClose {
         unread_bytes: wire.unread_bytes,
         received_bytes: wire.received_bytes,
         accepted: wire.accepted != 0,
+        host: None,
+    }
+}
+
+/// An accepted connection; `read_ns` is when one that is still open was read.
+#[must_use]
+pub fn accepted(wire: &WireAccepted, read_ns: u64) -> Accepted {
+    let end = match (wire.sent, wire.closed_ns) {
+        (0, _) => AcceptedEnd::Open,
+        (_, 0) => AcceptedEnd::Broken,
+        _ => AcceptedEnd::Closed,
+    };
+    let open = end == AcceptedEnd::Open;
+    let end_of = |bytes: &[u8; 16], port| SocketAddr::new(address(0, bytes), port);
+    Accepted {
+        cookie: wire.cookie,
+        netns: wire.netns,
+        local: end_of(&wire.local, wire.local_port),
+        remote: end_of(&wire.remote, wire.remote_port),
+        established_ns: happened(wire.established_ns),
+        fin_received_ns: happened(wire.fin_received_ns),
+        rst_received_ns: happened(wire.rst_received_ns),
+        rst_sent_ns: happened(wire.rst_sent_ns),
+        rst_sent_reason: known(wire.rst_sent_reason),
+        closed_ns: happened(wire.closed_ns),
+        ended_ns: if open { read_ns } else { wire.ended_ns },
+        end,
+        socket_error: known(wire.socket_error),
+        received_bytes: (!open).then_some(wire.received_bytes),
+        unread_bytes: wire.unread_bytes,
+        pid: known(wire.pid),
+        parent_pid: wire.parent_pid,
+        comm: name(&wire.comm),
+        exit: (wire.exiting != 0).then(|| exit(wire.exit_code, wire.out_of_memory != 0)),
+        accepted: wire.accepted != 0,
+        first_seen_mid_life: wire.first_seen_mid_life != 0,
     }
 }
 

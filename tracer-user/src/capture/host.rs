@@ -107,6 +107,7 @@ impl Watched {
             configuration: self.in_force.configuration.clone(),
             configuration_problem: (!problems.is_empty()).then(|| problems.join("; ")),
             log_calls_seen,
+            netns: network_namespace(self.instance.master_pid),
             time_zone: time_zone::find(&self.instance, self.in_force.time_zone.as_deref()),
         }
     }
@@ -269,6 +270,12 @@ impl Host {
             .flat_map(|watched| watched.instance.update(now_ns).unwrap_or_default())
             .collect()
     }
+}
+
+/// Inode number of a process's network namespace.
+fn network_namespace(pid: u32) -> Option<u32> {
+    let metadata = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
+    u32::try_from(metadata.ino()).ok()
 }
 
 /// The logs without which lines would be missed: those that no file stands beside, or if

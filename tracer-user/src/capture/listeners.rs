@@ -28,6 +28,13 @@ use crate::trace::record::Listener;
 #[derive(Debug, Default)]
 pub(super) struct Listeners(BTreeMap<u32, Socket>);
 
+/// A listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listening {
+    pub(super) port: u16,
+    pub(super) inode: u64,
+}
+
 impl Listeners {
     /// Opens one in the agent's own network namespace and one in that of each process,
     /// where it is another. What cannot be opened is told in `problems`.
@@ -65,22 +72,39 @@ impl Listeners {
         Ok(())
     }
 
+    /// All of them. A namespace that cannot be asked is told in `problems`, and not asked
+    /// again.
+    pub(super) fn all(&mut self, problems: &mut Vec<String>) -> Vec<Listening> {
+        let mut found = Vec::new();
+        self.each(problems, |_, header| {
+            found.push(Listening {
+                port: header.socket_id.source_port,
+                inode: u64::from(header.inode),
+            });
+        });
+        found
+    }
+
     /// Those whose queue is full now. A namespace that cannot be asked is told in
     /// `problems`, and not asked again.
     pub(super) fn full(&mut self, ns: u64, problems: &mut Vec<String>) -> Vec<Listener> {
         let mut found = Vec::new();
+        self.each(problems, |netns, header| {
+            found.extend(full(ns, netns, header));
+        });
+        found
+    }
+
+    fn each(&mut self, problems: &mut Vec<String>, mut act: impl FnMut(u32, &InetResponseHeader)) {
         self.0.retain(|&netns, socket| {
-            let asked = [AF_INET, AF_INET6].into_iter().try_for_each(|family| {
-                listening(socket, family, |header| {
-                    found.extend(full(ns, netns, header));
-                })
-            });
+            let asked = [AF_INET, AF_INET6]
+                .into_iter()
+                .try_for_each(|family| listening(socket, family, |header| act(netns, header)));
             if let Err(error) = &asked {
                 problems.push(unseen(error));
             }
             asked.is_ok()
         });
-        found
     }
 }
 

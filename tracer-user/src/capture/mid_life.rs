@@ -13,6 +13,9 @@ use super::programs::why;
 /// The programs, in the order in which each needs what the ones before it noted.
 const PROGRAMS: [&str; 3] = ["whoclosed_ports", "whoclosed_taken", "whoclosed_held"];
 
+/// Maps that no other program uses: they go with these.
+const MAPS: [&str; 2] = ["LISTENED", "DRAFT"];
+
 /// The kernel looks at a million files in one go at most (`bpf_seq_read`) and then asks
 /// for another read.
 const MOST_READS: usize = 64;
@@ -31,6 +34,9 @@ pub(super) fn take_over(ebpf: &mut Ebpf) -> Result<()> {
             .map_err(|error| anyhow!(why(&error)))?;
         run(program).with_context(|| format!("cannot run {name} over the open files"))?;
         program.unload()?;
+    }
+    for name in MAPS {
+        drop(ebpf.take_map(name));
     }
     Ok(())
 }

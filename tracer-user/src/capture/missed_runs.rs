@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aya::Ebpf;
 
-use super::tracepoints::{STATE, STATE_TWIN};
+use super::tracepoints::TWINS;
 
 /// How many of each program's runs cost something, by its name.
 pub(super) fn by_program(ebpf: &Ebpf) -> BTreeMap<String, u64> {
@@ -19,10 +19,12 @@ pub(super) fn by_program(ebpf: &Ebpf) -> BTreeMap<String, u64> {
 /// A change of state is lost if both of its programs missed it, so at most as many are
 /// as the one that missed fewer did.
 fn that_count(mut missed: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    if let Some(by_twin) = missed.remove(STATE_TWIN)
-        && let Some(by_state) = missed.get_mut(STATE)
-    {
-        *by_state = by_twin.min(*by_state);
+    for (program, twin) in TWINS {
+        if let Some(by_twin) = missed.remove(twin)
+            && let Some(by_program) = missed.get_mut(program)
+        {
+            *by_program = by_twin.min(*by_program);
+        }
     }
     missed
 }
@@ -40,6 +42,7 @@ fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tracepoints::{STATE, STATE_TWIN};
     use super::*;
 
     fn counted(missed: &[(&str, u64)]) -> BTreeMap<String, u64> {

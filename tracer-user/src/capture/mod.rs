@@ -2,6 +2,7 @@
 //! writes all that they give to a trace. Judges nothing; the verdicts shown on the way
 //! come from [`crate::judge`], fed with the very records that are written.
 
+pub mod accepting;
 mod backends;
 pub mod btf;
 pub mod checks;
@@ -22,7 +23,7 @@ mod uprobes;
 mod write_calls;
 mod written;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +34,7 @@ use self::progress::Progress;
 use self::session::{Session, Signals};
 use crate::judge::Judge;
 use crate::report::words::counted;
-use crate::trace::record::{Capture, ErrorLog, Record};
+use crate::trace::record::{Capture, ErrorLog, Record, Role};
 use crate::trace::writer::Writer;
 
 /// What to capture.
@@ -51,6 +52,8 @@ pub struct Request {
     pub names: Vec<String>,
     /// Only the instance that this process belongs to.
     pub nginx: Option<u32>,
+    /// Leave backends' sides of connections on this host alone.
+    pub no_local_backends: bool,
     /// Attach nothing to nginx's binary.
     pub no_uprobe: bool,
     /// Show nothing on stderr but errors.
@@ -84,20 +87,26 @@ pub fn run(request: &Request) -> Result<()> {
         Err(error) => {
             // Nothing was captured: leave no empty trace behind.
             drop(writer);
-            if let Err(problem) = std::fs::remove_file(&request.output) {
-                crate::stderr::line(format_args!(
-                    "whoclosed: cannot remove {}: {problem}",
-                    request.output.display()
-                ));
-            }
+            remove_unused(&request.output);
             return Err(error);
         }
     };
     runtime.block_on(Session::new(host, prepared, writer)?.run(request, signals))
 }
 
+/// Removes the trace of a capture that did not begin.
+fn remove_unused(output: &Path) {
+    if let Err(problem) = std::fs::remove_file(output) {
+        crate::stderr::line(format_args!(
+            "whoclosed: cannot remove {}: {problem}",
+            output.display()
+        ));
+    }
+}
+
 /// What a session begins with.
 struct Prepared {
+    no_local_backends: bool,
     programs: Programs,
     progress: Progress,
     /// Has taken the records that the trace begins with.
@@ -106,6 +115,8 @@ struct Prepared {
 
 fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
     let mut programs = Programs::load(&Options {
+        role: Role::Nginx,
+        no_local_backends: request.no_local_backends,
         names: request.names.clone(),
         master: match request.nginx {
             Some(_) => host
@@ -124,10 +135,11 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
+        role: Role::Nginx,
+        boot_id: boot_id(),
+        ports: Vec::new(),
+        no_local_backends: request.no_local_backends,
+        host: host_name(),
         kernel: kernel(),
         start_ns,
         duration_ns: u64::try_from(request.duration.as_nanos()).unwrap_or(u64::MAX),
@@ -162,10 +174,23 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     }
     progress.say(&announcement(request, host, &followed));
     Ok(Prepared {
+        no_local_backends: request.no_local_backends,
         programs,
         progress,
         judge,
     })
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
 fn kernel() -> String {

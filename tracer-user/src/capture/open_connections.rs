@@ -9,7 +9,6 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use anyhow::{Context as _, Result, bail};
 use aya::maps::Map;
 use aya::programs::ProgramFd;
-use tracer_ebpf::connection::Connection;
 
 // Commands and attach type of include/uapi/linux/bpf.h.
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -73,11 +72,14 @@ pub(super) fn map_fd(map: &Map) -> Result<BorrowedFd<'_>> {
     }
 }
 
-/// Reads all connections that are in the map and whose record has not left yet.
+/// Reads all values of the map.
 ///
 /// # Errors
-/// If the kernel refuses the iterator or what it gives is no record.
-pub(super) fn read(program: &ProgramFd, map: BorrowedFd<'_>) -> Result<Vec<Connection>> {
+/// If the kernel refuses the iterator.
+pub(super) fn read<const SIZE: usize>(
+    program: &ProgramFd,
+    map: BorrowedFd<'_>,
+) -> Result<Vec<[u8; SIZE]>> {
     let number = |fd: i32| u32::try_from(fd);
     let target = IteratorTarget {
         map_fd: number(map.as_raw_fd())?,
@@ -109,14 +111,6 @@ pub(super) fn read(program: &ProgramFd, map: BorrowedFd<'_>) -> Result<Vec<Conne
     File::from(iterator)
         .read_to_end(&mut bytes)
         .context("cannot read open connections")?;
-    let mut connections = Vec::with_capacity(bytes.len() / Connection::SIZE);
-    for chunk in bytes.chunks(Connection::SIZE) {
-        // A connection that is just being set up has no cookie yet and does not decode.
-        if let Ok(connection) = Connection::decode(chunk)
-            && connection.sent == 0
-        {
-            connections.push(connection);
-        }
-    }
-    Ok(connections)
+    let (values, _rest) = bytes.as_chunks::<SIZE>();
+    Ok(values.to_vec())
 }

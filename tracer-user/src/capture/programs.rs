@@ -1,5 +1,7 @@
 //! The kernel programs: loaded, attached, and what became of each hook.
 
+mod accepting;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,14 +11,15 @@ use aya::programs::uprobe::UProbeScope;
 use aya::programs::{BtfTracePoint, Program, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
 use tracer_ebpf::backend::{BackendKey, BackendProcess, PROCESSES};
+use tracer_ebpf::connection::Connection;
 use tracer_ebpf::continuation::Continuation;
 use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
-use super::tracepoints::{TRACEPOINTS, Tracepoint};
+use super::tracepoints::{OF_BACKEND, OF_NGINX, Tracepoint};
 use super::{clock, mid_life, missed_runs, open_connections};
-use crate::trace::record::Hook;
+use crate::trace::record::{Hook, Role};
 
 #[cfg(programs_embedded)]
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
@@ -29,6 +32,7 @@ const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
 const HANDSHAKE_RETURN: &str = "whoclosed_tls_r";
 const OPEN_CONNECTIONS: &str = "whoclosed_open";
+const OPEN_ACCEPTED: &str = "whoclosed_b_ope";
 /// nginx's function behind every line of its logs.
 pub const LOG_FUNCTION: &str = "ngx_log_error_core";
 /// nginx's function that does each step of a TLS handshake.
@@ -37,14 +41,18 @@ pub const HANDSHAKE_FUNCTION: &str = "ngx_ssl_handshake";
 const SHUTDOWN_FUNCTION: &str = "ngx_ssl_shutdown";
 
 /// What the programs are told when they are loaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Whose side of connections is watched.
+    pub role: Role,
     /// Process names whose connections count, unless `master` is given.
     pub names: Vec<String>,
     /// Only connections of this master's workers.
     pub master: Option<u32>,
     /// nginx's log function takes a file name before errno (Angie 1.12 and later).
     pub log_has_file_name: bool,
+    /// Leave the backends' sides of connections on this host alone.
+    pub no_local_backends: bool,
     /// Let the programs' own diagnostics through.
     pub diagnostics: bool,
 }
@@ -165,6 +173,7 @@ impl Programs {
         values[settings::EXECVEAT] = u32::try_from(libc::SYS_execveat)?;
         values[settings::WRITE] = u32::try_from(libc::SYS_write)?;
         values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
+        values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &layout;
@@ -191,10 +200,15 @@ impl Programs {
             hooks: Vec::new(),
             losses_told: BTreeMap::new(),
         };
-        for tracepoint in TRACEPOINTS {
+        let (tracepoints, open) = match options.role {
+            Role::Nginx => (OF_NGINX, OPEN_CONNECTIONS),
+            Role::Backend => (OF_BACKEND, OPEN_ACCEPTED),
+        };
+        for tracepoint in tracepoints {
             this.attach_tracepoint(tracepoint, &btf)?;
         }
-        this.load_open_connections(&btf);
+        this.load_open_connections(open, &btf);
+        this.drop_unused_maps(options.role);
         Ok(this)
     }
 
@@ -240,8 +254,8 @@ impl Programs {
         Ok(())
     }
 
-    fn load_open_connections(&mut self, btf: &Btf) {
-        let result = match self.ebpf.program_mut(OPEN_CONNECTIONS) {
+    fn load_open_connections(&mut self, program: &str, btf: &Btf) {
+        let result = match self.ebpf.program_mut(program) {
             Some(Program::Iter(program)) => program.load("bpf_sk_storage_map", btf),
             _ => Err(ProgramError::NotLoaded),
         };
@@ -418,12 +432,16 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel has no such iterator or it cannot be read.
-    pub fn open_connections(&mut self) -> Result<Vec<tracer_ebpf::connection::Connection>> {
-        let map = self.ebpf.map("CONNECTIONS").context("no connection map")?;
-        let program = self
-            .ebpf
-            .program(OPEN_CONNECTIONS)
-            .context("no such program")?;
+    pub fn open_connections(&mut self) -> Result<Vec<Connection>> {
+        // A connection that is just being set up has no cookie yet and does not decode.
+        let open = self.open::<{ Connection::SIZE }>(OPEN_CONNECTIONS, "CONNECTIONS")?;
+        let open = open.iter().filter_map(|one| Connection::decode(one).ok());
+        Ok(open.filter(|one| one.sent == 0).collect())
+    }
+
+    fn open<const SIZE: usize>(&mut self, program: &str, map: &str) -> Result<Vec<[u8; SIZE]>> {
+        let map = self.ebpf.map(map).context("no map of connections")?;
+        let program = self.ebpf.program(program).context("no such program")?;
         open_connections::read(program.fd()?, open_connections::map_fd(map)?)
     }
 }

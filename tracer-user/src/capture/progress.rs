@@ -101,14 +101,19 @@ impl Progress {
 
     /// Shows the counts.
     pub(super) fn update(&self, counts: Counts) {
+        self.show(&format!(
+            "{} connections, {} lines, {} errors, {} lost",
+            counts.connections, counts.lines, counts.incidents, counts.lost
+        ));
+    }
+
+    /// Shows the time left and this.
+    pub(super) fn show(&self, counts: &str) {
         if let Some(bar) = &self.bar {
             let elapsed = self.started.elapsed().min(self.duration);
             let left = (self.duration - elapsed).as_secs();
             bar.set_position(elapsed.as_secs());
-            bar.set_message(format!(
-                "{left}s left, {} connections, {} lines, {} errors, {} lost",
-                counts.connections, counts.lines, counts.incidents, counts.lost
-            ));
+            bar.set_message(format!("{left}s left, {counts}"));
         }
     }
 

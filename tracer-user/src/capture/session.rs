@@ -10,6 +10,7 @@ use aya::maps::{MapData, RingBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_ebpf::Kind;
+use tracer_ebpf::accepted::Accepted as WireAccepted;
 use tracer_ebpf::backend::BackendExit as WireBackendExit;
 use tracer_ebpf::connection::Connection as WireConnection;
 use tracer_ebpf::continuation::Continuation as WireContinuation;
@@ -31,13 +32,13 @@ use crate::trace::writer::Writer;
 
 /// How often the ring buffer and the logs are looked at: the ring holds far more than
 /// comes in this time, and a verdict is shown this soon.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Logs are looked at every so many ticks.
 const TICKS_A_LOG_POLL: u32 = 2;
 /// Both clocks, counters, losses, workers and the trace's frame: every so many ticks.
-const TICKS_A_SECOND: u32 = 20;
+pub(super) const TICKS_A_SECOND: u32 = 20;
 /// After the bell a line and its socket may still end.
-const DRAIN: Duration = Duration::from_millis(1000);
+pub(super) const DRAIN: Duration = Duration::from_millis(1000);
 
 /// The signals that end a capture early.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -89,6 +90,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(mut host: Host, prepared: Prepared, writer: Writer) -> Result<Self> {
         let Prepared {
+            no_local_backends,
             mut programs,
             progress,
             judge,
@@ -99,7 +101,11 @@ impl Session {
             .iter()
             .map(|watched| watched.instance.master_pid)
             .collect();
-        let listeners = Listeners::open(&masters, &mut host.warnings);
+        let listeners = if no_local_backends {
+            Listeners::default()
+        } else {
+            Listeners::open(&masters, &mut host.warnings)
+        };
         Ok(Self {
             host,
             programs,
@@ -367,7 +373,8 @@ impl Session {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Record> {
+/// The record of these bytes from the ring buffer, if they are one.
+pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
     Some(match Kind::of(bytes).ok()? {
         Kind::Connection => {
             let wire = WireConnection::decode(bytes).ok()?;
@@ -388,5 +395,9 @@ fn decode(bytes: &[u8]) -> Option<Record> {
         }
         // Becomes a line only with what is known of its log.
         Kind::Written => return None,
+        Kind::Accepted => {
+            let wire = WireAccepted::decode(bytes).ok()?;
+            Record::Accepted(Box::new(convert::accepted(&wire, 0)))
+        }
     })
 }

@@ -13,7 +13,7 @@ pub(super) struct Tracepoint {
 impl Tracepoint {
     /// Name of the hook in traces and messages.
     pub(super) fn hook(&self) -> String {
-        if self.program == STATE_TWIN {
+        if TWINS.iter().any(|(_, twin)| self.program == *twin) {
             format!("{} (second program)", self.tracepoint)
         } else {
             self.tracepoint.to_owned()
@@ -25,9 +25,14 @@ impl Tracepoint {
 pub(super) const STATE: &str = "whoclosed_state";
 /// So does this, for the changes at which the kernel skips the first.
 pub(super) const STATE_TWIN: &str = "whoclosed_twin";
+/// The same in a capture on a backend's host.
+const ACCEPTING: &str = "whoclosed_b_set";
+const ACCEPTING_TWIN: &str = "whoclosed_b_two";
+/// Programs of which the second takes what the first misses.
+pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
 
-/// All of them.
-pub(super) const TRACEPOINTS: &[Tracepoint] = &[
+/// Those of a capture of nginx.
+pub(super) const OF_NGINX: &[Tracepoint] = &[
     Tracepoint {
         program: STATE,
         tracepoint: "inet_sock_set_state",
@@ -90,6 +95,52 @@ pub(super) const TRACEPOINTS: &[Tracepoint] = &[
         required: false,
         without: "a backend's process that closes its connections before it ends is not known \
                   to have ended",
+        instead: None,
+    },
+];
+
+/// Those of a capture on a backend's host.
+pub(super) const OF_BACKEND: &[Tracepoint] = &[
+    Tracepoint {
+        program: ACCEPTING,
+        tracepoint: "inet_sock_set_state",
+        required: true,
+        without: "no connection can be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: ACCEPTING_TWIN,
+        tracepoint: "inet_sock_set_state",
+        required: false,
+        without: "a change of state that comes in the middle of another is lost",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_b_end",
+        tracepoint: "tcp_destroy_sock",
+        required: true,
+        without: "the end of reset connections cannot be seen",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_b_ri",
+        tracepoint: "tcp_receive_reset",
+        required: false,
+        without: "the time at which an RST arrived is not known",
+        instead: None,
+    },
+    Tracepoint {
+        program: "whoclosed_b_rr",
+        tracepoint: "tcp_send_reset",
+        required: false,
+        without: "RSTs that this host sends are not seen",
+        instead: Some("whoclosed_b_ro"),
+    },
+    Tracepoint {
+        program: "whoclosed_exit",
+        tracepoint: "sched_process_exit",
+        required: false,
+        without: "a process that closes its connections before it ends is not known to have ended",
         instead: None,
     },
 ];

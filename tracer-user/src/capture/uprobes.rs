@@ -10,7 +10,8 @@ use super::programs::{HANDSHAKE_FUNCTION, LOG_FUNCTION, Programs};
 use crate::trace::record::Hook;
 
 const WITHOUT_LINES: &str = "lines are matched to connections by their order, which is less sure";
-const WITHOUT_HANDSHAKES: &str = "TLS handshakes with upstreams count as requests";
+const WITHOUT_HANDSHAKES: &str =
+    "requests to upstreams over TLS cannot be told from handshakes and are not counted";
 
 /// Attaches them. Tells for each instance whether its log calls are seen.
 ///

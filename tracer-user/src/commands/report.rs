@@ -6,19 +6,38 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use super::judged;
+use super::judged::{self, Page};
 use crate::cli::Report;
+use crate::trace::record::Role;
 
 pub(super) fn run(arguments: &Report) -> Result<ExitCode> {
     let mut failed = false;
-    let mut reports = Vec::new();
+    let mut of_nginx = Vec::new();
+    let mut of_backends = Vec::new();
     for trace in &arguments.traces {
-        let report = judged::judge(trace)?.report;
+        match judged::role(trace)? {
+            Role::Nginx => of_nginx.push(trace),
+            Role::Backend => of_backends.push(trace.clone()),
+        }
+    }
+    let mut reports = Vec::new();
+    if of_nginx.is_empty() {
+        for trace in &of_backends {
+            reports.push(Page::Accepting(Box::new(judged::accepting(trace)?)));
+        }
+    }
+    let backends = judged::backends(if of_nginx.is_empty() {
+        &[]
+    } else {
+        &of_backends
+    })?;
+    for trace in of_nginx {
+        let report = judged::judge(trace, &backends)?.report;
         failed |= report
             .incidents
             .iter()
             .any(|incident| arguments.fail_on.contains(&incident.cause));
-        reports.push(report);
+        reports.push(Page::Nginx(Box::new(report)));
     }
     match &arguments.output {
         Some(path) => {

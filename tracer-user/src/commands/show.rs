@@ -10,7 +10,7 @@ use crate::cli::Show;
 use crate::report::timeline;
 
 pub(super) fn run(arguments: &Show) -> Result<ExitCode> {
-    let judged = judged::judge(&arguments.trace)?;
+    let judged = judged::judge(&arguments.trace, &judged::backends(&arguments.backend)?)?;
     let incidents = judged.report.incidents.len();
     let found = arguments
         .incident

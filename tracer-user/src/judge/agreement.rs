@@ -23,7 +23,9 @@ const LONGEST_TURN_NS: i64 = 3 * NS_PER_S;
 /// The log is read in turns; that it was read to its end is known a little later.
 const READ_SLACK_NS: u64 = 50_000_000;
 /// Between the line and the close there is nothing to do, but a worker may be made to wait.
-const CLOSES_WITHIN_NS: u64 = 2_000_000_000;
+const CLOSES_WITHIN_NS: u64 = 500_000_000;
+/// The same for what comes before the line.
+const CLOSED_WITHIN_NS: u64 = 2_000_000_000;
 /// Silence before a close that no timer of nginx's made.
 const NO_TIMER_NS: u64 = 50_000_000;
 
@@ -52,20 +54,20 @@ pub(super) fn agreement(
         return None;
     }
     let shown = shown(line, connection)?;
-    if shown.ns > line.read_ns
-        || connection.ended_ns > line.read_ns.saturating_add(CLOSES_WITHIN_NS)
-    {
+    // A failure comes before the line, the close after it.
+    let failed_later = shown.ns > line.read_ns && shown.ns != connection.ended_ns;
+    if failed_later || connection.ended_ns > line.read_ns.saturating_add(CLOSES_WITHIN_NS) {
         return None;
     }
     let mut weight = shown.weight + in_its_second(line, shown.ns, clock)?;
     if connection.ended_ns > line.read_ns.saturating_add(READ_SLACK_NS) {
-        weight += UNUSUAL;
+        weight += RARE;
     }
     if let Some(since) = line.since_ns {
         let before = since.saturating_sub(connection.ended_ns);
         weight += match before {
             0..=READ_SLACK_NS => 0,
-            _ if before < CLOSES_WITHIN_NS => RARE,
+            _ if before < CLOSED_WITHIN_NS => RARE,
             _ => return None,
         };
     }
@@ -140,7 +142,8 @@ fn shown(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
 fn end_of_stream(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
     let ns = connection.eof_read_ns?;
     let in_body = in_body(line);
-    if in_body && connection.first_byte_ns.is_none() {
+    // Over HTTP/2 what came last may have been answered by an acknowledgement.
+    if in_body && connection.first_byte_ns.is_none() && !line.has_own_bytes() {
         return None;
     }
     let weight = match (connection.response_bytes, in_body) {
@@ -166,7 +169,7 @@ fn end_over_tls(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
     }
     // A close_notify stands among the bytes.
     let ns = connection.last_received_ns?;
-    (connection.ended_ns.saturating_sub(ns) < CLOSES_WITHIN_NS).then_some(Shown {
+    (connection.ended_ns.saturating_sub(ns) < CLOSED_WITHIN_NS).then_some(Shown {
         ns,
         weight: UNUSUAL,
     })
@@ -228,9 +231,11 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
         "connecting to upstream" => !established,
         "SSL handshaking to upstream" => established && connection.handshake_ns.is_none(),
         "sending request to upstream" | "reading response header from upstream" => {
-            asked && (line.tls || !answered || !in_body(line) && unfinished(connection))
+            // Part of a header looks like a whole answer, after which nginx keeps the
+            // connection for a while and closes it without a line.
+            asked && (line.has_own_bytes() || !answered)
         }
-        "reading upstream" | "sending to client" => answered,
+        "reading upstream" | "sending to client" => answered || asked && line.has_own_bytes(),
         _ => established,
     };
     if !waits {
@@ -254,18 +259,11 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
     })
 }
 
-/// Part of a header had come: few bytes, and the close long after them.
-fn unfinished(connection: &Connection) -> bool {
-    connection
-        .last_received_ns
-        .is_some_and(|ns| connection.ended_ns.saturating_sub(ns) >= NO_TIMER_NS)
-}
-
 /// nginx read something that it refused, and closed.
 fn closed_after_reading(connection: &Connection) -> Option<Shown> {
     let ns = connection.last_received_ns?;
     connection.first_byte_ns?;
-    let at_once = connection.ended_ns.saturating_sub(ns) < CLOSES_WITHIN_NS;
+    let at_once = connection.ended_ns.saturating_sub(ns) < CLOSED_WITHIN_NS;
     if !at_once || ended_before_request(connection) || connection.failed_call_ns.is_some() {
         return None;
     }
@@ -293,7 +291,7 @@ fn closed_in_handshake(kind: MessageKind, connection: &Connection) -> Option<Sho
         .last_received_ns
         .max(connection.last_sent_ns)
         .unwrap_or(connection.opened_ns);
-    (connection.ended_ns.saturating_sub(ns) < CLOSES_WITHIN_NS).then_some(Shown {
+    (connection.ended_ns.saturating_sub(ns) < CLOSED_WITHIN_NS).then_some(Shown {
         ns: connection.ended_ns,
         weight: 0,
     })

@@ -1,10 +1,9 @@
 //! The judge's part that takes what is known of the backends' own side: which process
 //! ended which connection, and each upstream's history.
 
-use std::net::SocketAddr;
-
 use super::end::{caused_by, ended_by_reset, unacked_at_end};
 use super::history::History;
+use super::remote::Remote;
 use super::{Entry, Judge};
 use crate::nginx::message::MessageKind;
 use crate::trace::record::{BackendExit, BackendProcess, Connection, PeerClose};
@@ -22,13 +21,14 @@ impl Judge {
     /// An upstream connection, at its end.
     pub(super) fn remember(&mut self, connection: &Connection) {
         let peer = self.peers.close_of(connection);
-        let history = self.histories.entry(connection.remote).or_default();
+        let history = self.histories.entry(Remote::of(connection)).or_default();
         history.connection(connection, peer);
         if let Some(exit) = peer.and_then(|peer| self.peers.exit_of(peer.pid)) {
             history.exit(exit);
         }
         if peer.is_none() {
-            self.remotes.insert(connection.cookie, connection.remote);
+            self.remotes
+                .insert(connection.cookie, Remote::of(connection));
         }
     }
 
@@ -42,7 +42,7 @@ impl Judge {
                 | MessageKind::TlsSendFailed
         );
         if let Some(connection) = entry.connection().filter(|_| of_the_backend)
-            && let Some(history) = self.histories.get_mut(&connection.remote)
+            && let Some(history) = self.histories.get_mut(&Remote::of(connection))
         {
             history.aborted(connection, entry.cause_of_end());
         }
@@ -76,8 +76,8 @@ impl Judge {
     }
 
     pub(super) fn backend_process(&mut self, process: &BackendProcess) {
-        let address = SocketAddr::new(process.address.to_canonical(), process.port);
-        let history = self.histories.entry(address).or_default();
+        let remote = Remote::served_by(process);
+        let history = self.histories.entry(remote).or_default();
         history.seen(process);
         if let Some(exit) = self.peers.exit_of(process.pid) {
             history.exit(exit);
@@ -113,18 +113,19 @@ impl Judge {
             && entry.connection().is_some_and(|connection| {
                 connection.established_ns.is_some()
                     && !connection.first_seen_mid_life
+                    && !self.unwatched.contains(&connection.cookie)
                     && came_about(connection)
             })
     }
 
     pub(super) fn history_of(&self, entry: &Entry) -> Option<&History> {
-        self.histories.get(&entry.line.peer?)
+        self.histories.get(&self.remote_of(entry)?)
     }
 
     /// Infers from what has come by now.
-    pub(super) fn settle_history(&mut self, address: SocketAddr) {
-        if let Some(history) = self.histories.get_mut(&address) {
-            let figures = self.upstreams.get(&address);
+    pub(super) fn settle_history(&mut self, remote: Remote) {
+        if let Some(history) = self.histories.get_mut(&remote) {
+            let figures = self.upstreams.get(&remote);
             history.settle(
                 figures.and_then(|figures| figures.settled().idle_timeout),
                 figures.map_or(0, super::Figures::longest_first_byte_ns),

@@ -27,6 +27,7 @@ pub(super) mod errno {
     pub(in crate::judge) const ENOENT: u32 = 2;
     pub(in crate::judge) const EAGAIN: u32 = 11;
     pub(in crate::judge) const ENOMEM: u32 = 12;
+    pub(in crate::judge) const EINVAL: u32 = 22;
     pub(in crate::judge) const ENFILE: u32 = 23;
     pub(in crate::judge) const EMFILE: u32 = 24;
     pub(in crate::judge) const EPIPE: u32 = 32;

@@ -8,12 +8,12 @@ use crate::trace::record::Anchor;
 
 /// Anchors of both clocks, in the order in which they were taken.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     anchors: Vec<Anchor>,
 }
 
 impl Clock {
-    pub(super) fn add(&mut self, anchor: Anchor) {
+    pub(crate) fn add(&mut self, anchor: Anchor) {
         self.anchors.push(anchor);
     }
 
@@ -29,7 +29,7 @@ impl Clock {
     }
 
     /// RFC 3339 in UTC with nanoseconds; empty if the trace has no anchor.
-    pub(super) fn rfc3339(&self, ns: u64) -> String {
+    pub(crate) fn rfc3339(&self, ns: u64) -> String {
         self.realtime_ns(ns).map(format_ns).unwrap_or_default()
     }
 
@@ -77,7 +77,7 @@ pub(super) fn utc_seconds(stamp: civil::DateTime) -> Option<i64> {
 }
 
 /// A stamp's second as RFC 3339 in UTC with nanoseconds.
-pub(super) fn rfc3339_second(second: i64) -> String {
+pub(crate) fn rfc3339_second(second: i64) -> String {
     second
         .checked_mul(1_000_000_000)
         .map(format_ns)

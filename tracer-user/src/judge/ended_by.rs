@@ -118,6 +118,7 @@ impl Case<'_> {
                 MessageKind::SendFailed | MessageKind::TlsSendFailed | MessageKind::TimedOut => {
                     Phase::Send
                 }
+                _ if self.line.in_upload() => Phase::Send,
                 _ if self.answered() == Some(true) => Phase::Header,
                 _ => Phase::Wait,
             },

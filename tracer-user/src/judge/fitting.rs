@@ -147,7 +147,7 @@ fn shows_failure(line: &UpstreamLine, ns: u64, connection: &Connection) -> bool 
         MessageKind::TimedOut | MessageKind::ClientClosed | MessageKind::ShutdownTimeout => {
             connection.eof_read_ns.is_none()
                 && connection.failed_call_ns.is_none()
-                && (line.tls || at_once || waits(action, connection))
+                && (line.has_own_bytes() || at_once || waits(action, connection))
         }
         MessageKind::ResponseRejected | MessageKind::TlsReceiveFailed => {
             connection.first_byte_ns.is_some() && just_read()

@@ -1,9 +1,12 @@
 //! One incident of the report, from an entry: its case, its verdict, what losses and
 //! doubts take from it.
 
+use std::collections::BTreeMap;
+
 use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
 use super::line::UpstreamLine;
+use super::moments::Moments;
 use super::queues::FullQueue;
 use super::socket::{Aligned, Socket};
 use super::upstreams::Figures;
@@ -30,10 +33,13 @@ impl Judge {
             .unwrap_or_default()
     }
 
-    fn constants_of(&self, line: &UpstreamLine) -> Constants {
-        line.peer
-            .and_then(|peer| self.upstreams.get(&peer))
+    fn constants_of(&self, entry: &Entry) -> Constants {
+        self.figures_of(entry)
             .map_or_else(Constants::default, Figures::settled)
+    }
+
+    fn figures_of(&self, entry: &Entry) -> Option<&Figures> {
+        self.upstreams.get(&self.remote_of(entry)?)
     }
 
     /// The queue of the backend's listening socket, if it was full meanwhile.
@@ -52,22 +58,37 @@ impl Judge {
             .full(entry.line.peer?, None, ns.saturating_sub(TRIES_FOR_NS), ns)
     }
 
-    /// Records lost at about that time, which could have changed the verdict.
-    fn lost_around(&self, ns: u64) -> u64 {
+    /// Records lost at about that time, which could have changed the verdict on a line of
+    /// this worker.
+    fn lost_around(&self, pid: u32, ns: u64) -> u64 {
         const BEFORE_NS: u64 = 100_000_000;
         // Losses are counted once a second.
         const AFTER_NS: u64 = 2_100_000_000;
-        self.losses
-            .range(ns.saturating_sub(BEFORE_NS)..ns.saturating_add(AFTER_NS))
-            .map(|(_, count)| count)
-            .sum()
+        let span = ns.saturating_sub(BEFORE_NS)..ns.saturating_add(AFTER_NS);
+        let count = |losses: &BTreeMap<u64, u64>| -> u64 {
+            losses.range(span.clone()).map(|(_, count)| count).sum()
+        };
+        let near = |unseen: &Moments| {
+            let before = unseen.last_before(ns.saturating_add(1));
+            before.is_some_and(|before| ns - before <= AFTER_NS)
+                || unseen
+                    .first_after(ns)
+                    .is_some_and(|after| after - ns <= AFTER_NS)
+        };
+        let sightings = self.unseen.get(&pid).is_some_and(near);
+        count(&self.losses)
+            + if sightings {
+                count(&self.lost_sightings)
+            } else {
+                0
+            }
     }
 
     /// Notes what the backend gave up of a request, if this entry shows it.
     pub(super) fn note_size(&mut self, entry: &Entry) {
         let request = causes::given_up(&self.case_of(entry, &Settings::default()));
-        if let (Some(peer), Some(request)) = (entry.line.peer, request)
-            && let Some(figures) = self.upstreams.get_mut(&peer)
+        if let (Some(remote), Some(request)) = (self.remote_of(entry), request)
+            && let Some(figures) = self.upstreams.get_mut(&remote)
         {
             figures.gave_up(request);
         }
@@ -91,12 +112,12 @@ impl Judge {
             sighting: entry.sighting.as_ref(),
             socket: &entry.socket,
             settings,
-            constants: self.constants_of(&entry.line),
+            constants: self.constants_of(entry),
             peer_close: entry.cause_of_end(),
             backend_exit: self.exit_of(entry),
             peer_open: self.peer_open(entry),
             full: self.full_queue(entry),
-            figures: entry.line.peer.and_then(|peer| self.upstreams.get(&peer)),
+            figures: self.figures_of(entry),
             history: self.history_of(entry),
         }
     }
@@ -113,7 +134,7 @@ impl Judge {
         if let Socket::Aligned(aligned) = &entry.socket {
             weaken(&mut verdict, aligned);
         }
-        let lost = self.lost_around(entry.ns());
+        let lost = self.lost_around(entry.pid, entry.ns());
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {
                 Confidence::Certain => Confidence::Likely,
@@ -139,11 +160,13 @@ impl Judge {
             },
             |sighting| self.clock.rfc3339(sighting.ns),
         );
+        let whose = self.remote_of(entry).map(|remote| self.whose(remote));
+        let whose = whose.unwrap_or_default();
         let incident = Incident {
             id,
             time,
             line: entry.line.summary.clone(),
-            upstream: entry.line.upstream.clone(),
+            upstream: entry.line.upstream.clone() + &whose,
             side,
             means,
             phase,

@@ -47,6 +47,17 @@ pub(super) struct UpstreamLine {
 }
 
 impl UpstreamLine {
+    /// Is something spoken to the upstream that has bytes of its own beside requests and
+    /// answers? What the connection last sent or received may then be neither.
+    pub(super) fn has_own_bytes(&self) -> bool {
+        self.tls || self.spoken().http2
+    }
+
+    /// The client left in the middle of its request, which nginx handed on as it came.
+    pub(super) fn in_upload(&self) -> bool {
+        self.kind == MessageKind::ClientClosed && !self.summary.message.contains("so upstream")
+    }
+
     /// What nginx speaks to the upstream, as far as the line says.
     pub(super) fn spoken(&self) -> Spoken {
         Spoken {

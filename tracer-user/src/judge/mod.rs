@@ -12,7 +12,7 @@ mod backends;
 mod bursts;
 mod case;
 mod causes;
-mod clock;
+pub(crate) mod clock;
 mod doubts;
 mod duplicates;
 mod end;
@@ -30,6 +30,7 @@ mod no_live;
 mod peers;
 mod queues;
 mod recent;
+mod remote;
 mod samples;
 mod settings;
 mod shutdown;
@@ -46,8 +47,7 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 pub use self::entry::Details;
@@ -57,10 +57,13 @@ use self::entry::Entry;
 use self::history::History;
 use self::line::AnyLine;
 use self::logs::Logs;
+use self::moments::Moments;
 use self::peers::Peers;
 use self::queues::Queues;
 use self::recent::Recent;
+use self::remote::Remote;
 use self::shutdown::Shutdowns;
+use self::socket::Socket;
 use self::spoken::Spoken;
 use self::upstreams::Figures;
 use self::workers::{Settled, Worker};
@@ -110,7 +113,9 @@ pub struct Judge {
     entry_of: HashMap<u64, usize>,
     /// Entries before this one have been given out by [`Judge::fresh`].
     told: usize,
-    upstreams: BTreeMap<SocketAddr, Figures>,
+    upstreams: BTreeMap<Remote, Figures>,
+    /// Network namespace of a worker.
+    networks: HashMap<u32, u32>,
     other_lines: u64,
     unread_lines: u64,
     /// Times that nginx said that it drops lines.
@@ -121,6 +126,10 @@ pub struct Judge {
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.
     losses: BTreeMap<u64, u64>,
+    /// The same of sightings of lines: they bear on workers of which one is missing.
+    lost_sightings: BTreeMap<u64, u64>,
+    /// Lines of each worker that were not seen being written.
+    unseen: HashMap<u32, Moments>,
     end: Option<End>,
     last_ns: u64,
     order: u64,
@@ -128,15 +137,28 @@ pub struct Judge {
     /// Connections that ended, or were open at the end, with a request unanswered: when
     /// it began.
     unanswered: Recent<u64>,
-    /// The backends' own side, where it is on this host.
+    /// The backends' own side, where it is on this host, or another capture on its host
+    /// tells of it.
     peers: Peers,
+    /// Connections whose backends' side nobody watched, though that of others was.
+    unwatched: HashSet<u64>,
     queues: Queues,
-    histories: BTreeMap<SocketAddr, History>,
+    histories: BTreeMap<Remote, History>,
     /// Backends of connections whose other end's record may still come.
-    remotes: Recent<SocketAddr>,
+    remotes: Recent<Remote>,
 }
 
 impl Judge {
+    /// A judge of a trace that is joined with others: the backends' sides of these
+    /// connections were not watched, whatever is known of others'.
+    #[must_use]
+    pub fn joined(unwatched: HashSet<u64>) -> Self {
+        Self {
+            unwatched,
+            ..Self::default()
+        }
+    }
+
     /// Takes one record, in the trace's order.
     pub fn push(&mut self, record: &Record) {
         self.order += 1;
@@ -177,15 +199,16 @@ impl Judge {
                 self.forget_the_gone();
             }
             Record::Upstream(counters) => {
-                let address = SocketAddr::new(counters.address, counters.port);
                 self.upstreams
-                    .entry(address)
+                    .entry(Remote::counted(counters))
                     .or_default()
                     .counters(counters);
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
-                if could_change_verdicts(&loss.what) {
+                if is_of_sightings(&loss.what) {
+                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
+                } else if could_change_verdicts(&loss.what) {
                     *self.losses.entry(loss.ns).or_default() += loss.count;
                 }
             }
@@ -194,7 +217,8 @@ impl Judge {
             Record::BackendExit(exit) => self.backend_exit(exit),
             Record::BackendProcess(process) => self.backend_process(process),
             Record::Listener(listener) => self.queues.full_one(listener),
-            Record::Trace(_) | Record::Unknown => {}
+            // Of a trace of another kind: `crate::join` makes of them what counts here.
+            Record::Accepted(_) | Record::Trace(_) | Record::Unknown => {}
         }
     }
 
@@ -213,7 +237,8 @@ impl Judge {
 
     fn connection(&mut self, connection: &Connection) {
         self.last_ns = self.last_ns.max(connection.ended_ns);
-        let figures = self.upstreams.entry(connection.remote).or_default();
+        self.networks.insert(connection.pid, connection.netns);
+        let figures = self.upstreams.entry(Remote::of(connection)).or_default();
         figures.connection(connection);
         self.remember(connection);
         if connection.first_byte_ns.is_none() {
@@ -347,12 +372,12 @@ impl Judge {
                 continue;
             }
             if let Some(connection) = entry.connection()
-                && let Some(figures) = self.upstreams.get_mut(&connection.remote)
+                && let Some(figures) = self.upstreams.get_mut(&Remote::of(connection))
             {
                 figures.failed(connection);
             }
-            if let Some(peer) = entry.line.peer
-                && let Some(figures) = self.upstreams.get_mut(&peer)
+            if let Some(remote) = self.remote_of(&entry)
+                && let Some(figures) = self.upstreams.get_mut(&remote)
             {
                 figures.heard(entry.line.spoken());
             }
@@ -362,6 +387,9 @@ impl Judge {
                 entry.peer_remembered = self.peers.remember_since(opened_ns);
                 entry.continuation = self.continuations.get(cookie).copied();
                 self.entry_of.insert(cookie, self.entries.len());
+            }
+            if entry.sighting.is_none() && !matches!(entry.socket, Socket::NoneByNature(_)) {
+                self.unseen.entry(pid).or_default().add(entry.ns());
             }
             self.remember_failure(&entry);
             self.note_size(&entry);
@@ -373,12 +401,14 @@ impl Judge {
     /// can be said by now. Their numbers are provisional.
     pub fn fresh(&mut self) -> Vec<Incident> {
         let fresh = self.entries.get(self.told..).unwrap_or_default();
-        let peers: BTreeSet<SocketAddr> =
-            fresh.iter().filter_map(|entry| entry.line.peer).collect();
+        let peers: BTreeSet<Remote> = fresh
+            .iter()
+            .filter_map(|entry| self.remote_of(entry))
+            .collect();
         for peer in peers {
             if let Some(figures) = self.upstreams.get_mut(&peer) {
                 if let Some(capture) = &self.capture {
-                    figures.heard(Spoken::to(capture, peer));
+                    figures.heard(Spoken::to(capture, peer.address));
                 }
                 figures.look_again();
             }
@@ -410,13 +440,13 @@ impl Judge {
         });
         self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
         self.note_sizes();
-        for (address, figures) in &mut self.upstreams {
+        for (remote, figures) in &mut self.upstreams {
             if let Some(capture) = &self.capture {
-                figures.heard(Spoken::to(capture, *address));
+                figures.heard(Spoken::to(capture, remote.address));
             }
             figures.settle();
         }
-        let addresses: Vec<SocketAddr> = self.histories.keys().copied().collect();
+        let addresses: Vec<Remote> = self.histories.keys().copied().collect();
         for address in addresses {
             self.settle_history(address);
         }
@@ -426,12 +456,15 @@ impl Judge {
 
     fn name_upstreams(&mut self) {
         let Some(capture) = &self.capture else { return };
-        for (address, figures) in &mut self.upstreams {
+        for (remote, figures) in &mut self.upstreams {
             figures.name = capture
                 .nginx
                 .iter()
+                .filter(|nginx| nginx.netns.is_none_or(|netns| netns == remote.netns))
                 .filter_map(|nginx| nginx.configuration.as_ref())
-                .find_map(|configuration| settings::block_of(configuration, Some(*address), ""))
+                .find_map(|configuration| {
+                    settings::block_of(configuration, Some(remote.address), "")
+                })
                 .map(|block| block.name.clone());
         }
     }
@@ -444,6 +477,11 @@ fn is_failure(entry: &Entry) -> bool {
         || entry
             .connection()
             .is_some_and(|connection| end::is_tls_alert(connection))
+}
+
+/// Lines whose sightings are lost are found by their order, or not at all.
+fn is_of_sightings(lost: &str) -> bool {
+    matches!(lost, "logged_records" | "missed_runs:whoclosed_line")
 }
 
 /// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less

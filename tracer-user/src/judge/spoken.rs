@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use super::settings;
 use crate::trace::record::{Capture, Configuration, ProxyLocation};
 
-/// nginx's function whose calls tell handshakes from requests; hooks are named after it.
+/// nginx's function whose calls tell handshakes from requests; it stands in its hook's
+/// name, alone or beside another.
 const HANDSHAKE_FUNCTION: &str = "ngx_ssl_handshake";
 
 /// What an upstream's exchanges are.
@@ -37,7 +38,7 @@ impl Spoken {
         let blind = capture
             .hooks
             .iter()
-            .any(|hook| hook.name.starts_with(HANDSHAKE_FUNCTION) && !hook.attached);
+            .any(|hook| hook.name.contains(HANDSHAKE_FUNCTION) && !hook.attached);
         let mut spoken = Self::default();
         for nginx in &capture.nginx {
             let Some(configuration) = &nginx.configuration else {
@@ -157,6 +158,7 @@ mod tests {
                 attached,
                 reason: None,
             }],
+            ..Capture::default()
         }
     }
 

@@ -5,6 +5,7 @@ use super::end::{
     ended_before_request, ended_by_reset, in_flight_at_end_ns, peer_end_ns, silence_before_ns,
     unacked_at_end,
 };
+use super::spoken::Counted;
 
 /// An RST that comes this soon after the request is the backend's kernel speaking, not
 /// a program that worked on the request.
@@ -15,8 +16,10 @@ pub(super) const NEAR: f64 = 0.05;
 const NEAR_MS: f64 = 50.0;
 /// No program takes a request, works on it and gives up sooner.
 const AT_ONCE_NS: u64 = 5_000_000;
-/// Silence that no handshake knows.
-const LONG_NS: u64 = 1_000_000_000;
+/// Silence that no handshake knows, unless nginx's worker was kept from working.
+const AFTER_HANDSHAKE_NS: u64 = 100_000_000;
+/// A silence this long, a stream over HTTP/2 hardly knows between two of its frames.
+const BETWEEN_FRAMES_NS: u64 = 1_000_000_000;
 
 /// How a connection was already over when the request went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +116,13 @@ impl Case<'_> {
     /// A new TLS connection gets its request right after the handshake: one that had
     /// been silent for long had been kept alive, most likely.
     pub(super) fn reused_by_silence(&self) -> bool {
-        !self.counts_requests()
-            && self
-                .connection()
-                .and_then(|connection| silence_before_ns(connection))
-                .is_some_and(|idle| idle >= LONG_NS)
+        let long = match self.counted() {
+            Counted::Requests => return false,
+            Counted::TlsFlights => AFTER_HANDSHAKE_NS,
+            Counted::Http2 => BETWEEN_FRAMES_NS,
+        };
+        self.connection()
+            .and_then(|connection| silence_before_ns(connection))
+            .is_some_and(|idle| idle >= long)
     }
 }

@@ -73,6 +73,7 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         summary: summary(judge, &incidents),
         upstreams: upstreams(judge, &incidents),
         advice: advice(&incidents, &verdicts),
+        joined: Vec::new(),
         notes,
         incidents,
     };
@@ -156,10 +157,10 @@ fn summary(judge: &Judge, incidents: &[Incident]) -> Summary {
 fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
     let mut all = judge.upstreams.clone();
     for (incident, entry) in incidents.iter().zip(&judge.entries) {
-        let Some(peer) = entry.line.peer else {
+        let Some(remote) = judge.remote_of(entry) else {
             continue;
         };
-        let figures = all.entry(peer).or_default();
+        let figures = all.entry(remote).or_default();
         figures.incidents += 1;
         // A close in mid-response looks like one after a response until its line says more.
         let cut_short = incident.cause == Cause::ResponseAborted
@@ -176,8 +177,8 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
         }
     }
     all.into_iter()
-        .map(|(address, figures)| UpstreamSummary {
-            address: address.to_string(),
+        .map(|(remote, figures)| UpstreamSummary {
+            address: format!("{}{}", remote.address, judge.whose(remote)),
             name: figures.name.clone(),
             connections: figures.connects(),
             requests: figures.requests(),
@@ -188,7 +189,7 @@ fn upstreams(judge: &Judge, incidents: &[Incident]) -> Vec<UpstreamSummary> {
             request_limit: figures.settled().request_limit,
             work_timeout: judge
                 .histories
-                .get(&address)
+                .get(&remote)
                 .and_then(|history| history.work().timeout()),
             size_threshold: figures.settled().size_threshold,
             connect_ms: figures.connect_ms(),

@@ -6,7 +6,7 @@
 //!
 //! Of several logs the order between their lines is not known: each is aligned by itself.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::agreement::{agreement, alert_agrees};
@@ -40,13 +40,28 @@ struct Waiting {
     order: u64,
 }
 
+/// A close, and whether a line has been given it already.
+#[derive(Debug)]
+struct Close {
+    connection: Rc<Connection>,
+    given: bool,
+}
+
+/// What a line may be about.
+#[derive(Default)]
+struct Candidates {
+    pairs: Vec<Pair>,
+    /// Another line has been given one that it may be about.
+    contested: bool,
+}
+
 /// Lines and closes of one worker that have not found each other.
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
     lines: VecDeque<Waiting>,
     /// Lines about bytes that nginx passes on until the backend closes.
     passing_on: Vec<Waiting>,
-    closes: VecDeque<Rc<Connection>>,
+    closes: VecDeque<Close>,
     looked_ns: u64,
 }
 
@@ -59,16 +74,20 @@ impl Unseen {
         let oldest = connection.ended_ns.saturating_sub(CLOSE_WAITS_NS);
         let needed = !self.lines.is_empty() || !self.passing_on.is_empty();
         while let Some(first) = self.closes.front()
-            && (self.closes.len() >= CLOSES || !needed && first.ended_ns < oldest)
+            && (self.closes.len() >= CLOSES || !needed && first.connection.ended_ns < oldest)
         {
             self.closes.pop_front();
         }
-        self.closes.push_back(Rc::clone(connection));
+        self.closes.push_back(Close {
+            connection: Rc::clone(connection),
+            given: false,
+        });
     }
 
     /// This connection is the one of a line that was seen being written.
     pub(super) fn taken(&mut self, cookie: u64) {
-        let found = self.closes.iter().rposition(|one| one.cookie == cookie);
+        let is_it = |close: &Close| close.connection.cookie == cookie;
+        let found = self.closes.iter().rposition(is_it);
         if let Some(index) = found {
             self.closes.remove(index);
         }
@@ -133,15 +152,19 @@ impl Unseen {
                 .filter(of_file)
                 .map(|(index, _)| index)
                 .collect();
-            let lines: Vec<Vec<Pair>> = indices
+            let (lines, contested): (Vec<Vec<Pair>>, Vec<bool>) = indices
                 .iter()
                 .filter_map(|index| self.lines.get(*index))
-                .map(|waiting| self.pairs(waiting, clock))
-                .collect();
+                .map(|waiting| self.candidates(waiting, clock))
+                .map(|candidates| (candidates.pairs, candidates.contested))
+                .unzip();
             let aligned = alignment::align(&lines, self.closes.len());
-            for (index, aligned) in indices.into_iter().zip(aligned) {
+            for ((index, aligned), contested) in indices.into_iter().zip(aligned).zip(contested) {
                 if let Some(slot) = found.get_mut(index) {
-                    *slot = aligned;
+                    *slot = aligned.map(|aligned| alignment::Aligned {
+                        forced: aligned.forced && !contested,
+                        ..aligned
+                    });
                 }
             }
         }
@@ -152,7 +175,6 @@ impl Unseen {
     /// Moves out the lines at the beginning that are ready, and takes their closes away.
     fn give_out(&mut self, found: &[Option<alignment::Aligned>], ready_ns: u64) -> Vec<Settled> {
         let mut settled = Vec::new();
-        let mut used = HashSet::new();
         for aligned in found {
             let ready = |first: &Waiting| first.line.read_ns <= ready_ns;
             if !self.lines.front().is_some_and(ready) {
@@ -161,14 +183,14 @@ impl Unseen {
             let Some(waiting) = self.lines.pop_front() else {
                 break;
             };
-            let connection = aligned
+            let close = aligned
                 .as_ref()
-                .and_then(|aligned| Some((aligned, self.closes.get(aligned.close)?)));
-            let socket = match connection {
-                Some((aligned, connection)) => {
-                    used.insert(connection.cookie);
+                .and_then(|aligned| Some((aligned, self.closes.get_mut(aligned.close)?)));
+            let socket = match close {
+                Some((aligned, close)) => {
+                    close.given = true;
                     Socket::Aligned(Aligned {
-                        connection: Rc::clone(connection),
+                        connection: Rc::clone(&close.connection),
                         candidates: aligned.candidates,
                         ordered: aligned.unique,
                         forced: aligned.forced && aligned.unique,
@@ -178,32 +200,33 @@ impl Unseen {
             };
             settled.push(waiting.with(socket));
         }
-        self.closes
-            .retain(|connection| !used.contains(&connection.cookie));
         settled
     }
 
     /// The connections that can be this line's, by the order of their closes.
-    fn pairs(&self, waiting: &Waiting, clock: &Clock) -> Vec<Pair> {
+    fn candidates(&self, waiting: &Waiting, clock: &Clock) -> Candidates {
+        let mut found = Candidates::default();
         if no_socket(&waiting.line).is_some() {
-            return Vec::new();
+            return found;
         }
         let earliest = waiting.line.read_ns.saturating_sub(CLOSE_WAITS_NS);
-        let first = self.closes.partition_point(|one| one.ended_ns < earliest);
-        let mut pairs: Vec<Pair> = self
+        let first = self
             .closes
-            .iter()
-            .enumerate()
-            .skip(first)
-            .filter_map(|(close, connection)| {
-                let weight = agreement(&waiting.line, connection, clock)?;
-                Some(Pair { close, weight })
-            })
-            .collect();
+            .partition_point(|close| close.connection.ended_ns < earliest);
+        for (index, close) in self.closes.iter().enumerate().skip(first) {
+            match agreement(&waiting.line, &close.connection, clock) {
+                Some(_) if close.given => found.contested = true,
+                Some(weight) => found.pairs.push(Pair {
+                    close: index,
+                    weight,
+                }),
+                None => {}
+            }
+        }
         // The last before the line was read are the nearest.
-        let too_many = pairs.len().saturating_sub(MOST_CANDIDATES);
-        pairs.drain(..too_many);
-        pairs
+        let too_many = found.pairs.len().saturating_sub(MOST_CANDIDATES);
+        found.pairs.drain(..too_many);
+        found
     }
 
     fn pass_on(&mut self, now_ns: u64, clock: &Clock) -> Vec<Settled> {
@@ -211,7 +234,8 @@ impl Unseen {
         for waiting in std::mem::take(&mut self.passing_on) {
             let ready = waiting.line.read_ns.saturating_add(LINE_WAITS_NS) <= now_ns;
             let late = waiting.line.read_ns.saturating_add(PASSES_ON_NS) <= now_ns;
-            let agree = |connection: &Rc<Connection>| {
+            let agree = |close: &Close| {
+                let connection = Some(&close.connection).filter(|_| !close.given)?;
                 let weight = alert_agrees(&waiting.line, connection, clock)?;
                 Some((weight, connection.first_byte_ns, Rc::clone(connection)))
             };

@@ -73,7 +73,10 @@ pub enum MessageKind {
     /// `[epoll_wait() reported that ]client prematurely closed connection, so upstream
     /// connection is closed too`, at info: the client left before the response's header.
     /// `ngx_http_upstream_check_broken_connection`. The short form without `so upstream
-    /// ...` closes no upstream and is no such line; HTTP/2 and HTTP/3 log none.
+    /// ...` closes no upstream and is no such line, unless nginx was reading the request's
+    /// body to hand it on (`ngx_http_do_read_client_request_body`, with request buffering
+    /// off): then it says `client prematurely closed connection` or, of a reset, `recv()
+    /// failed (104: ...)` at info. HTTP/2 and HTTP/3 log none.
     ClientClosed,
     /// `shutdown timeout`, at info: `worker_shutdown_timeout` ran out. Stream and mail
     /// alone write it; requests over http are cut without a line.
@@ -242,6 +245,9 @@ fn shared_text(line: &LogLine<'_>) -> Option<MessageKind> {
         "connection timed out" => Some(MessageKind::TimedOut),
         "shutdown timeout" => Some(MessageKind::ShutdownTimeout),
         "peer closed connection in SSL handshake" => Some(MessageKind::PeerClosedInTlsHandshake),
+        "client prematurely closed connection" | "recv() failed" if is_upload(line) => {
+            Some(MessageKind::ClientClosed)
+        }
         "recv() failed" | "readv() failed" => {
             is_upstream_socket(line).then_some(MessageKind::ReceiveFailed)
         }
@@ -333,6 +339,14 @@ fn is_upstream_socket(line: &LogLine<'_>) -> bool {
             .is_some_and(|action| action.ends_with(" client") || action.contains(" client ")),
         Level::Warn | Level::Notice | Level::Info | Level::Debug => false,
     }
+}
+
+/// Was the worker reading a client's body to hand it on? Of a client that leaves while
+/// nginx waits for the answer, epoll tells, and the line says so.
+fn is_upload(line: &LogLine<'_>) -> bool {
+    line.level == Level::Info
+        && line.upstream.is_some()
+        && line.action == Some("sending request to upstream")
 }
 
 /// The same for TLS: `ngx_ssl_connection_error` logs what it does not know at crit for

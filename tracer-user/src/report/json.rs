@@ -7,7 +7,6 @@ use serde_json::Serializer;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 
 use super::escape::is_plain;
-use super::model::Report;
 
 /// Writes a report, indented if `pretty`, and a line end.
 ///
@@ -17,7 +16,7 @@ use super::model::Report;
 /// # Errors
 ///
 /// If `out` fails.
-pub fn render(report: &Report, pretty: bool, out: &mut impl Write) -> io::Result<()> {
+pub fn render(report: &impl Serialize, pretty: bool, out: &mut impl Write) -> io::Result<()> {
     if pretty {
         let formatter = Visible(PrettyFormatter::new());
         report.serialize(&mut Serializer::with_formatter(&mut *out, formatter))?;
@@ -77,6 +76,7 @@ impl<F: Formatter> Formatter for Visible<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::model::Report;
     use crate::report::text::samples;
 
     fn rendered(report: &Report, pretty: bool) -> String {

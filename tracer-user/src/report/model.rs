@@ -23,6 +23,9 @@ pub struct Report {
     pub upstreams: Vec<UpstreamSummary>,
     /// What to change, most incidents first.
     pub advice: Vec<Advice>,
+    /// Traces of backends' hosts that were read beside nginx's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<Joined>,
     /// What limits this report: losses, hooks that were missing, a cut-off trace.
     pub notes: Vec<String>,
 }
@@ -46,6 +49,38 @@ pub struct CaptureSummary {
     pub lost: BTreeMap<String, u64>,
     /// The trace has its end record.
     pub complete: bool,
+}
+
+/// A trace made on a backend's host, and how it was joined with nginx's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Its file.
+    pub trace: String,
+    /// The backend's host.
+    pub host: String,
+    /// Ports whose connections it has.
+    pub ports: Vec<u16>,
+    /// Connections in it, whoever opened them.
+    pub accepted: u64,
+    /// Those that are nginx's, and joined.
+    pub connections: u64,
+    /// Connections of nginx's that could be several of its, and were left out.
+    pub ambiguous: u64,
+    /// Both captures ran on one host, with one clock.
+    pub one_clock: bool,
+    /// How far the host's clock is ahead of that of nginx's host; null if nothing was
+    /// joined.
+    pub clock_offset_ms: Option<f64>,
+    /// By how much that may be wrong.
+    pub clock_error_ms: Option<f64>,
+    /// Median of what each connection's handshake says of it.
+    pub clock_median_ms: Option<f64>,
+    /// How far the middle half of these lies apart.
+    pub clock_spread_ms: Option<f64>,
+    /// How far it wandered during the capture.
+    pub clock_drift_ms: Option<f64>,
+    /// Connections that it was estimated from.
+    pub clock_samples: u64,
 }
 
 /// Counts over all incidents.

@@ -12,10 +12,10 @@ pub use super::words::{one_line, verdict_sentence};
 
 use super::escape::escape;
 use super::incidents;
-use super::model::{Advice, Cause, Confidence, Incident, Means, Report, Side};
+use super::model::{Advice, Cause, Confidence, Incident, Joined, Means, Report, Side};
 use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING};
 use super::upstreams;
-use super::words::{NAME, clock, count, counted, date_time, who_and_how};
+use super::words::{NAME, clock, count, counted, date_time, milliseconds, who_and_how};
 
 /// Longest sentence of the judge that is shown whole.
 const SENTENCE: usize = 600;
@@ -29,6 +29,7 @@ pub fn render(report: &Report, options: &TextOptions, out: &mut impl Write) -> f
     let mut page = Page::new(out, *options);
     capture(&mut page, report)?;
     happened(&mut page, report)?;
+    joined(&mut page, &report.joined)?;
     notes(&mut page, report)?;
     if !report.incidents.is_empty() {
         causes(&mut page, &report.incidents)?;
@@ -153,6 +154,29 @@ fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
     .map(|(number, how)| format!("{} {how}", count(*number)))
     .collect();
     page.paragraph("Matched     ", PLAIN, &ties.join(", "))
+}
+
+/// The traces of backends' hosts, and how sure their times are.
+fn joined<W: Write>(page: &mut Page<'_, W>, joined: &[Joined]) -> fmt::Result {
+    for trace in joined.iter().filter(|trace| trace.connections > 0) {
+        let connections = counted(trace.connections, "connection", "connections");
+        let clock = match (trace.clock_offset_ms, trace.clock_error_ms) {
+            (Some(_), _) if trace.one_clock => "the same clock as here".to_owned(),
+            (Some(offset), Some(error)) => format!(
+                "its clock is {:.3} ms {} of nginx's host's, give or take {} (from {}, spread {})",
+                offset.abs(),
+                if offset < 0.0 { "behind" } else { "ahead" },
+                milliseconds(error),
+                counted(trace.clock_samples, "connection", "connections"),
+                milliseconds(trace.clock_spread_ms.unwrap_or(0.0))
+            ),
+            _ => String::new(),
+        };
+        let host = escape(&trace.host, NAME);
+        let text = format!("{host}, {connections}; {clock}");
+        page.paragraph("Joined with ", PLAIN, &text)?;
+    }
+    Ok(())
 }
 
 /// What was looked at, for a report without incidents.

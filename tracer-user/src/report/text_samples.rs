@@ -31,6 +31,7 @@ pub(in crate::report) fn nothing() -> Report {
             upstream("[2001:db8::12]:8080", 0),
         ],
         advice: Vec::new(),
+        joined: Vec::new(),
         notes: Vec::new(),
     }
 }

@@ -219,7 +219,9 @@ fn ending(list: &mut Events, connection: &Connection) {
 
 /// How the backend's process ended its side.
 fn peer_ended(peer: &PeerClose) -> String {
-    let process = format!("process {} ({})", peer.pid, peer.comm);
+    let on = peer.host.as_deref();
+    let on = on.map_or_else(String::new, |host| format!(" on {host}"));
+    let process = format!("process {} ({}){on}", peer.pid, peer.comm);
     let how = match peer.exit {
         None => format!("{process} closes the connection"),
         Some(Exit::Code(code)) => {

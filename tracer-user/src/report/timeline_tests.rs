@@ -165,6 +165,7 @@ fn the_backends_process_and_its_end_are_told() {
         unread_bytes,
         received_bytes: 174,
         accepted,
+        host: None,
     };
     let told = |peer: PeerClose| {
         let events = events_of(&stale(), None, None, Some(&peer));
@@ -190,4 +191,44 @@ fn the_backends_process_and_its_end_are_told() {
         told(peer(None, 0, false)),
         "process 900 (gunicorn) closes the connection; nobody had accepted it"
     );
+}
+
+fn told(connection: &Connection) -> Vec<String> {
+    let events = events_of(connection, None, None, None);
+    events.into_iter().map(|event| event.what).collect()
+}
+
+#[test]
+fn a_connection_older_than_the_capture_was_not_opened_in_it() {
+    let mut connection = stale();
+    connection.first_seen_mid_life = true;
+    connection.established_ns = Some(connection.opened_ns);
+    let told = told(&connection);
+    assert!(
+        told.contains(
+            &"the capture begins; the connection from 127.0.0.1:40312 to 127.0.0.1:9101 was open \
+              before it"
+                .to_owned()
+        ),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(&"sends request 2 or a later one, 87 bytes in all".to_owned()),
+        "{told:?}"
+    );
+    for never in ["connects", "handshake", "number 1"] {
+        assert!(!told.iter().any(|what| what.contains(never)), "{told:?}");
+    }
+}
+
+#[test]
+fn a_request_older_than_the_capture_has_no_size() {
+    let mut connection = stale();
+    connection.first_seen_mid_life = true;
+    connection.request_started_ns = Some(connection.opened_ns - 1);
+    connection.last_sent_ns = connection.request_started_ns;
+    connection.idle_before_ns = None;
+    let told = told(&connection);
+    assert!(told.contains(&"last byte sent".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|what| what.contains("in all")), "{told:?}");
 }

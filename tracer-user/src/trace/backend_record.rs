@@ -2,7 +2,7 @@
 //! connection ended, its processes, its listening sockets. Conventions are those of
 //! [`super::record`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,85 @@ pub struct PeerClose {
     pub received_bytes: u64,
     /// A process had taken the connection from the listening socket's queue.
     pub accepted: bool,
+    /// Name of the backend's host, if another capture, made there, saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}
+
+/// How the record of an accepted connection came about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceptedEnd {
+    /// It was still open when the capture ended.
+    #[default]
+    Open,
+    /// Its process closed it, or ended with it open.
+    Closed,
+    /// An RST of the other side's, a timeout or an administrator had ended it before its
+    /// process gave it up.
+    Broken,
+}
+
+/// A connection that a process of a backend's host accepted, as that host saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Cookie of the accepted socket, of this host's kernel.
+    pub cookie: u64,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// The accepting end.
+    pub local: SocketAddr,
+    /// The other end: nginx's, if it is one of nginx's.
+    pub remote: SocketAddr,
+    /// Handshake done; absent if it was open before the capture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub established_ns: Option<u64>,
+    /// The other side's FIN arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fin_received_ns: Option<u64>,
+    /// Its RST arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rst_received_ns: Option<u64>,
+    /// This host sent an RST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rst_sent_ns: Option<u64>,
+    /// The kernel's reason number for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rst_sent_reason: Option<u32>,
+    /// Its process closed it, or ended with it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_ns: Option<u64>,
+    /// The record left the kernel.
+    pub ended_ns: u64,
+    /// How.
+    pub end: AcceptedEnd,
+    /// Socket error, if it was broken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_error: Option<u32>,
+    /// Bytes that had reached the socket; absent while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_bytes: Option<u64>,
+    /// Bytes that its process had not read when it closed.
+    #[serde(default)]
+    pub unread_bytes: u32,
+    /// Process that gave it up, on the host; absent while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its parent.
+    #[serde(default)]
+    pub parent_pid: u32,
+    /// Name of its main thread.
+    #[serde(default)]
+    pub comm: String,
+    /// The process was ending: nobody called close(). How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// A process had taken the connection from the listening socket's queue.
+    #[serde(default)]
+    pub accepted: bool,
+    /// It was open before the capture began.
+    #[serde(default)]
+    pub first_seen_mid_life: bool,
 }
 
 /// A process that had held a backend's side of connections ended.

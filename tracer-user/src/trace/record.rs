@@ -11,7 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::backend_record::{BackendExit, BackendProcess, Exit, Listener, PeerClose};
+pub use super::backend_record::{
+    Accepted, AcceptedEnd, BackendExit, BackendProcess, Exit, Listener, PeerClose,
+};
 
 /// Name of the format in the first record.
 pub const FORMAT: &str = "whoclosed.trace";
@@ -45,6 +47,8 @@ pub enum Record {
     BackendExit(BackendExit),
     /// A process that holds a backend's side of connections.
     BackendProcess(BackendProcess),
+    /// A connection accepted at a port that a capture on a backend's host was asked for.
+    Accepted(Box<Accepted>),
     /// A backend on this host did not take its connections from the queue in time.
     Listener(Listener),
     /// One upstream's counters over the time since its last such record.
@@ -69,9 +73,39 @@ pub struct Header {
     pub writer: String,
 }
 
+/// Whose side of connections a capture watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// nginx's.
+    #[default]
+    Nginx,
+    /// The accepting side, on a backend's host.
+    Backend,
+}
+
+impl Role {
+    fn is_nginx(&self) -> bool {
+        *self == Self::Nginx
+    }
+}
+
 /// Where and how the capture ran.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Capture {
+    /// Whose side it watched.
+    #[serde(default, skip_serializing_if = "Role::is_nginx")]
+    pub role: Role,
+    /// The kernel's name for its time since it was started: the same in two traces means
+    /// one clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Ports whose accepted connections are recorded, in the role of a backend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// Backends' sides on this host were left alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_local_backends: bool,
     /// Host name.
     pub host: String,
     /// Kernel release and machine.
@@ -125,6 +159,9 @@ pub struct Nginx {
     pub log_calls_seen: bool,
     /// Time zone that nginx stamps its lines in.
     pub time_zone: TimeZone,
+    /// Inode number of its network namespace, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u32>,
 }
 
 /// A worker process.

@@ -315,6 +315,7 @@ pub fn kind(record: &Record) -> &'static str {
         Record::PeerClose(_) => "peer_close",
         Record::BackendExit(_) => "backend_exit",
         Record::BackendProcess(_) => "backend_process",
+        Record::Accepted(_) => "accepted",
         Record::Listener(_) => "listener",
         Record::Upstream(_) => "upstream",
         Record::Loss(_) => "loss",

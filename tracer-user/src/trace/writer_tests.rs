@@ -243,6 +243,7 @@ fn every_kind_and_every_field_is_documented() {
         "peer_close",
         "backend_exit",
         "backend_process",
+        "accepted",
         "listener",
         "upstream",
         "loss",

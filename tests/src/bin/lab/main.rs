@@ -11,10 +11,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use arguments::Arguments;
 use clap::Parser;
-use lab::real::section;
+use lab::real::section::HEADING;
 use lab::scenarios::ALL;
-use lab::score::Score;
 use lab::score::page::{Page, Version};
+use lab::score::{Score, section, without_uprobe};
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -57,17 +57,28 @@ fn run(arguments: &Arguments) -> Result<bool> {
         println!("seed {}: {verdict}", arguments.seeds()?);
     }
     if let Some(file) = &arguments.write {
-        let page = Page {
-            versions,
-            seeds: arguments.seeds()?.to_string(),
-            command: arguments.command(),
-            notes: arguments.notes()?,
-        };
-        // What `--real` wrote there stays.
         let old = fs::read_to_string(file).unwrap_or_default();
-        let text = page.text()? + section::of(&old).unwrap_or_default();
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::write(file, page(arguments, versions, &old)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("wrote {}", file.display());
     }
     Ok(total.holds())
+}
+
+/// The page about the accuracy; what other kinds of runs wrote there stays.
+fn page(arguments: &Arguments, versions: Vec<Version>, old: &str) -> Result<String> {
+    let seeds = arguments.seeds()?.to_string();
+    if arguments.no_uprobe {
+        let text = without_uprobe::text(&versions, &seeds, &arguments.command());
+        return Ok(section::replaced(old, without_uprobe::HEADING, &text));
+    }
+    let page = Page {
+        versions,
+        seeds,
+        command: arguments.command(),
+        notes: arguments.notes()?,
+    };
+    let others = [HEADING, without_uprobe::HEADING];
+    let others = others.map(|heading| section::of(old, heading).unwrap_or_default());
+    Ok(page.text()? + &others.concat())
 }

@@ -3,7 +3,9 @@
 use std::fs;
 
 use anyhow::{Context, Result, bail};
-use lab::real::{self, Outcome, REAL, Server, section};
+use lab::real::section::HEADING;
+use lab::real::{self, Outcome, REAL, Server};
+use lab::score::section;
 
 use crate::arguments::Arguments;
 use crate::runs;
@@ -38,8 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     if let Some(file) = &arguments.write {
         let page = fs::read_to_string(file).unwrap_or_default();
-        let section = section::text(&outcomes, &arguments.command());
-        fs::write(file, section::replaced(&page, &section))
+        let text = real::section::text(&outcomes, &arguments.command());
+        fs::write(file, section::replaced(&page, HEADING, &text))
             .with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("wrote {}", file.display());
     }

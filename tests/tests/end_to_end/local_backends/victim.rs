@@ -19,14 +19,14 @@ use crate::bench::{Bench, records};
 use crate::causes::only;
 
 /// A backend that takes one request and ends.
-struct Victim {
-    child: Child,
+pub(crate) struct Victim {
+    pub(crate) child: Child,
     said: BufReader<ChildStdout>,
 }
 
 impl Victim {
     #[track_caller]
-    fn start(mode: &str, body: usize, listen: Option<SocketAddr>) -> Self {
+    pub(crate) fn start(mode: &str, body: usize, listen: Option<SocketAddr>) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_victim"));
         let mut command = processes::bound_to_us(program);
         let mut child = command
@@ -49,7 +49,7 @@ impl Victim {
 
     /// The next address that it prints.
     #[track_caller]
-    fn address(&mut self) -> SocketAddr {
+    pub(crate) fn address(&mut self) -> SocketAddr {
         let address: SocketAddr = self.line().parse().unwrap();
         (address.ip().to_canonical(), address.port()).into()
     }

@@ -13,7 +13,14 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         cause: Cause::ClientAbort,
         confidence: with_socket(case),
         evidence: sentences([
-            Some("nginx saw the client close its connection before the response came".to_owned()),
+            Some(format!(
+                "nginx saw the client close its connection {}",
+                if case.line.in_upload() {
+                    "in the middle of its request, of which it had handed on a part"
+                } else {
+                    "before the response came"
+                }
+            )),
             in_flight(case),
         ]),
         advice: None,

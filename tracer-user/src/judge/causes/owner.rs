@@ -8,7 +8,7 @@ use crate::judge::work::may_be_a_supervisors;
 use crate::nginx::message::MessageKind;
 use crate::report::model::Confidence;
 use crate::report::words::{counted, signal_name};
-use crate::trace::record::{Exit, PeerClose};
+use crate::trace::record::{BackendExit, Exit, PeerClose};
 
 /// A process that ends this soon after a close meant to end then.
 const SOON_NS: u64 = 1_000_000_000;
@@ -54,7 +54,7 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
     }
     let ended = case
         .backend_exit()
-        .filter(|_| !is_a_servers_child(case, close))?;
+        .filter(|exit| !is_another_programs(exit, close) && !is_a_servers_child(case, close))?;
     Some(Owner {
         close,
         exit: ended.exit,
@@ -65,7 +65,9 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
 
 /// Did a process of this host close, and live on?
 pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
-    let by_call = case.peer_close().is_some_and(|close| close.exit.is_none());
+    let by_call = case
+        .peer_close()
+        .is_some_and(|close| close.exit.is_none() && !is_a_servers_child(case, close));
     by_call && case.backend_exit().is_none()
 }
 
@@ -82,10 +84,21 @@ pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
         String::new()
     };
     Some(format!(
-        "process {} ({}), which held the other end, closed the connection by a call{leaving} and \
+        "{}, which held the other end, closed the connection by a call{leaving} and \
          lived on",
-        close.pid, close.comm
+        short_name(close)
     ))
+}
+
+/// `process 4711 (gunicorn)`, and where it ran if that was another host.
+pub(super) fn short_name(close: &PeerClose) -> String {
+    format!("process {} ({}){}", close.pid, close.comm, on_host(close))
+}
+
+/// Where the process ran, if another capture saw it.
+fn on_host(close: &PeerClose) -> String {
+    let host = close.host.as_deref();
+    host.map_or_else(String::new, |host| format!(" on {host}"))
 }
 
 /// Is this the child of a process that serves the backend's connections itself? Between
@@ -95,6 +108,12 @@ pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
 fn is_a_servers_child(case: &Case<'_>, close: &PeerClose) -> bool {
     let history = case.history;
     close.parent_pid > 1 && history.is_some_and(|history| history.serves(close.parent_pid))
+}
+
+/// Did the process run another program between its close and its end? What it closed then
+/// were copies of its parent's connections, and its end is that program's.
+fn is_another_programs(exit: &BackendExit, close: &PeerClose) -> bool {
+    exit.comm != close.comm
 }
 
 impl Owner<'_> {
@@ -127,7 +146,8 @@ impl Owner<'_> {
             comm,
             ..
         } = self.close;
-        format!("process {pid} ({comm}, child of {parent_pid})")
+        let on = on_host(self.close);
+        format!("process {pid} ({comm}, child of {parent_pid}){on}")
     }
 
     /// `was killed by SIGKILL (9)`.

@@ -59,7 +59,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
 
 /// A host whose socket is still open has sent no RST of it.
 fn still_open(open: StillOpen, connection: &Connection) -> (Confidence, String) {
-    let what = "the backend's own socket, on this host, was still open then";
+    let what = "the backend's own socket was still open then";
     match open {
         StillOpen::ClosedLater(ns) => {
             let rst = connection.rst_received_ns.unwrap_or(ns);

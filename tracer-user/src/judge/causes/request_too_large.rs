@@ -74,12 +74,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             unread.map(|unread| {
                 let process = case.peer_close().map_or_else(
                     || "the backend's process".to_owned(),
-                    |close| {
-                        format!(
-                            "process {} ({}), which held the other end,",
-                            close.pid, close.comm
-                        )
-                    },
+                    |close| format!("{}, which held the other end,", owner::short_name(close)),
                 );
                 format!(
                     "{process} closed with {} of it unread",

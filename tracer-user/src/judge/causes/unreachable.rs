@@ -1,5 +1,8 @@
 //! `unreachable`: there was no way to the backend. Requires: ENETUNREACH, EHOSTUNREACH
-//! or EHOSTDOWN in nginx's line, which is the result of its own call.
+//! or EHOSTDOWN in nginx's line, which is the result of its own call; or EINVAL of a
+//! link-local address, which is none without an interface.
+
+use std::net::IpAddr;
 
 use super::{Case, Remedy, Verdict, sentences};
 use crate::judge::case::{errno, words};
@@ -17,6 +20,10 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
             "a router or this host's own neighbour lookup reported the backend's host unreachable"
         }
         errno::EHOSTDOWN => "the backend's host is down",
+        errno::EINVAL if is_link_local(case) => {
+            "a link-local address leads nowhere without an interface, and nginx takes none with \
+             one (`fe80::1%eth0` is an error in its configuration)"
+        }
         _ => return None,
     };
     if !failed {
@@ -31,6 +38,12 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
                 words(end.saturating_sub(connection.opened_ns))
             )
         });
+    let text = if case.errno() == errno::EINVAL {
+        "give the backend another address, global or unique local (fd00::/8)"
+    } else {
+        "check the route and the address of this peer; marking it `down` until then saves the \
+         failed attempts and costs its capacity"
+    };
     Some(Verdict {
         cause: Cause::Unreachable,
         // The errno is the result of nginx's own connect(): with or without a socket,
@@ -38,11 +51,15 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         confidence: Confidence::Certain,
         evidence: sentences([Some(what.to_owned()), waited]),
         advice: Some(Remedy {
-            text:
-                "check the route and the address of this peer; marking it `down` until then saves \
-                   the failed attempts and costs its capacity"
-                    .to_owned(),
+            text: text.to_owned(),
             because: what.to_owned(),
         }),
+    })
+}
+
+fn is_link_local(case: &Case<'_>) -> bool {
+    case.line.peer.is_some_and(|peer| match peer.ip() {
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+        IpAddr::V4(_) => false,
     })
 }

@@ -1,6 +1,7 @@
 //! Each cause: the case that it needs, the look-alike, the line without a socket.
 
 use super::*;
+use crate::report::model::Phase;
 
 fn sent() -> Connection {
     connection(1, 0).request(1)
@@ -145,6 +146,38 @@ fn a_rejected_response_and_a_client_that_left_are_nginxs_own_words() {
         Confidence::Certain,
     );
     assert_verdict(&alone(&line), Cause::ClientAbort, Confidence::Likely);
+}
+
+#[test]
+fn a_client_that_left_in_its_upload_did_so_while_nginx_sent() {
+    for (message, errno) in [
+        ("client prematurely closed connection", 0),
+        ("recv() failed", 104),
+    ] {
+        let mut line = said(5000, message, errno, SENDING);
+        line.level = 7;
+        let incident = one(sent().closed(5000), &line);
+        assert_verdict(&incident, Cause::ClientAbort, Confidence::Certain);
+        assert_eq!(incident.phase, Phase::Send);
+        assert!(incident.evidence[0].contains("in the middle of its request"));
+    }
+}
+
+#[test]
+fn a_link_local_address_leads_nowhere_and_other_invalid_arguments_are_not_explained() {
+    let invalid = |upstream: &str| {
+        let message = format!("connect() to {upstream} failed");
+        let mut line = said(5000, &message, 22, CONNECTING);
+        line.level = 3;
+        line.upstream = format!("http://{upstream}/a");
+        alone(&line)
+    };
+    let local = invalid("[fe80::1]:80");
+    assert_verdict(&local, Cause::Unreachable, Confidence::Certain);
+    assert!(local.evidence[0].contains("without an interface"));
+    for other in ["[fd00::1]:80", "127.0.0.1:80"] {
+        assert_ne!(invalid(other).cause, Cause::Unreachable, "{other}");
+    }
 }
 
 #[test]

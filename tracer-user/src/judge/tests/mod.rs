@@ -3,7 +3,10 @@
 
 mod attempts;
 mod causes;
+mod http2;
 mod matching;
+mod mid_life;
+mod namespaces;
 mod owners;
 mod path;
 mod properties;
@@ -13,6 +16,7 @@ mod restarts;
 mod sizes;
 mod stale;
 mod tls;
+mod unseen;
 mod workers;
 
 use std::net::SocketAddr;
@@ -85,7 +89,7 @@ pub(super) fn beginning_with(nginx: Nginx) -> Vec<Record> {
             start_ns: START,
             duration_ns: 60 * S,
             nginx: vec![nginx],
-            hooks: Vec::new(),
+            ..Capture::default()
         })),
         Record::Anchor(Anchor {
             monotonic_ns: START,
@@ -328,6 +332,7 @@ pub(super) fn peer_close(cookie: u64, ms: u64, exit: Option<Exit>) -> Record {
         unread_bytes: 0,
         received_bytes: 80,
         accepted: true,
+        host: None,
     }))
 }
 

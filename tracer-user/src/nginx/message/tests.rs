@@ -230,7 +230,12 @@ fn only_client_aborts_that_close_the_upstream_count() {
             "client prematurely closed connection, so upstream connection is closed too (104: Connection reset by peer)",
             Some(ClientClosed),
         ),
-        ("client prematurely closed connection", None),
+        // In the body, which nginx hands on as it comes.
+        ("client prematurely closed connection", Some(ClientClosed)),
+        (
+            "recv() failed (104: Connection reset by peer)",
+            Some(ClientClosed),
+        ),
         (
             "epoll_wait() reported that client prematurely closed connection",
             None,
@@ -240,6 +245,16 @@ fn only_client_aborts_that_close_the_upstream_count() {
     ] {
         let message = format!("{message} while sending request to upstream");
         assert_eq!(kind_at("info", &message, HTTP), expected, "{message}");
+    }
+    // Before there is an upstream, and after the answer has begun.
+    for (message, upstream) in [
+        ("client prematurely closed connection", ""),
+        (
+            "client prematurely closed connection while reading upstream",
+            HTTP,
+        ),
+    ] {
+        assert_eq!(kind_at("info", message, upstream), None, "{message}");
     }
 }
 

@@ -1,0 +1,321 @@
+//! A capture on a backend's host (`--role backend`): the accepting side of connections at
+//! the ports asked for, and the ends of the processes there. Needs no nginx on this host
+//! and reads no log; [`crate::join`] puts its trace beside that of nginx's host.
+
+mod ports;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use self::ports::{Host, Ports};
+use super::diagnostics::Diagnostics;
+use super::programs::{Options, Programs};
+use super::progress::Progress;
+use super::session::{DRAIN, Signals, TICK, TICKS_A_SECOND, decode};
+use super::{boot_id, checks, clock, convert, host_name, kernel, remove_unused};
+use crate::trace::record::{AcceptedEnd, Capture, End, EndReason, Loss, Record, Role};
+use crate::trace::writer::Writer;
+
+pub use self::ports::Asked;
+
+/// Processes that were asked for by name are looked for again every so many seconds.
+const SECONDS_A_SEARCH: u32 = 5;
+
+/// What to capture.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How long.
+    pub duration: Duration,
+    /// The trace file.
+    pub output: PathBuf,
+    /// Replace it if it exists.
+    pub force: bool,
+    /// Which ports.
+    pub asked: Asked,
+    /// Show nothing on stderr but errors.
+    pub quiet: bool,
+    /// Show the kernel programs' own diagnostics.
+    pub diagnostics: bool,
+}
+
+/// Runs a capture from start to end. The trace is at [`Request::output`] afterwards.
+///
+/// # Errors
+/// As [`super::run`]; also if nobody listens where connections are to be recorded.
+pub fn run(request: &Request) -> Result<()> {
+    checks::before_capture()?;
+    let mut warnings = checks::warnings();
+    let mut host = Host::open(&mut warnings)?;
+    let ports = host.asked(&request.asked, &mut warnings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::install()?
+    };
+    let writer = Writer::create(&request.output, request.force)?;
+    match Session::start(request, host, ports, warnings, writer) {
+        Ok(session) => runtime.block_on(session.run(request, signals)),
+        Err(error) => {
+            remove_unused(&request.output);
+            Err(error)
+        }
+    }
+}
+
+/// How many connections have ended, for the display.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    connections: u64,
+    by_process: u64,
+    exits: u64,
+    lost: u64,
+}
+
+/// A running capture.
+struct Session {
+    host: Host,
+    asked: Asked,
+    ports: Ports,
+    warnings: Vec<String>,
+    programs: Programs,
+    records: RingBuf<MapData>,
+    diagnostics: Option<Diagnostics>,
+    writer: Writer,
+    progress: Progress,
+    counts: Counts,
+    undecodable: u64,
+    ticks: u32,
+}
+
+impl Session {
+    fn start(
+        request: &Request,
+        host: Host,
+        ports: Ports,
+        warnings: Vec<String>,
+        writer: Writer,
+    ) -> Result<Self> {
+        let mut programs = Programs::load(&Options {
+            role: Role::Backend,
+            diagnostics: request.diagnostics,
+            ..Options::default()
+        })?;
+        let records = programs.take_records()?;
+        let mut session = Self {
+            host,
+            asked: request.asked.clone(),
+            ports: Ports::new(),
+            warnings,
+            programs,
+            records,
+            diagnostics: None,
+            writer,
+            progress: Progress::new(request.duration, request.quiet),
+            counts: Counts::default(),
+            undecodable: 0,
+            ticks: 0,
+        };
+        session.watch_these(ports)?;
+        session.begin(request)?;
+        Ok(session)
+    }
+
+    fn begin(&mut self, request: &Request) -> Result<()> {
+        let capture = Capture {
+            role: Role::Backend,
+            boot_id: boot_id(),
+            ports: self.ports.keys().copied().collect(),
+            host: host_name(),
+            kernel: kernel(),
+            start_ns: clock::monotonic_ns(),
+            duration_ns: u64::try_from(request.duration.as_nanos()).unwrap_or(u64::MAX),
+            hooks: self.programs.hooks.clone(),
+            ..Capture::default()
+        };
+        self.writer.write(&Record::Capture(Box::new(capture)))?;
+        self.writer.write(&Record::Anchor(clock::anchor()))?;
+        self.writer.flush()?;
+        self.warn();
+        for hook in self.programs.hooks.iter().filter(|hook| !hook.attached) {
+            let reason = hook.reason.as_deref().unwrap_or_default();
+            self.progress
+                .say(&format!("warning: {} is not attached: {reason}", hook.name));
+        }
+        self.progress.say(&format!(
+            "capturing for {:?}: connections accepted at {}; Ctrl-C ends it early",
+            request.duration,
+            ports::list(&self.ports)
+        ));
+        Ok(())
+    }
+
+    fn warn(&mut self) {
+        for warning in std::mem::take(&mut self.warnings) {
+            self.progress.say(&format!("warning: {warning}"));
+        }
+    }
+
+    /// Ports never stop counting: what listened there may come back.
+    fn watch_these(&mut self, found: Ports) -> Result<()> {
+        let exits: BTreeSet<u32> = found
+            .values()
+            .flat_map(|servers| servers.processes.keys())
+            .copied()
+            .collect();
+        self.programs.watch_exits(&exits)?;
+        let known = self.ports.len();
+        self.ports.extend(found);
+        if self.ports.len() > known {
+            self.programs
+                .watch_ports(&self.ports.keys().copied().collect())?;
+        }
+        Ok(())
+    }
+
+    async fn run(mut self, request: &Request, mut signals: Signals) -> Result<()> {
+        if request.diagnostics {
+            self.diagnostics = Some(Diagnostics::start(&mut self.programs)?);
+        }
+        let ended = match self.watch(request.duration, &mut signals).await {
+            Ok(reason) => self.end(reason, &mut signals).await,
+            Err(error) => Err(error.context(format!(
+                "the capture had to stop; what is in {} can be read with `whoclosed report`",
+                request.output.display()
+            ))),
+        };
+        self.progress.finish();
+        ended
+    }
+
+    /// Until the time is over or a signal comes.
+    async fn watch(&mut self, duration: Duration, signals: &mut Signals) -> Result<EndReason> {
+        let bell = sleep_until(Instant::now() + duration);
+        tokio::pin!(bell);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick()?,
+                () = &mut bell => return Ok(EndReason::Duration),
+                () = signals.next() => return Ok(EndReason::Signal),
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.take_records()?;
+        if self.ticks.is_multiple_of(TICKS_A_SECOND) {
+            self.writer.write(&Record::Anchor(clock::anchor()))?;
+            self.every_second()?;
+            self.writer.flush()?;
+        }
+        if self.ticks.is_multiple_of(TICKS_A_SECOND * SECONDS_A_SEARCH)
+            && !self.asked.names.is_empty()
+        {
+            // That a server is down for a moment is no reason to stop.
+            if let Ok(found) = self.host.asked(&self.asked, &mut Vec::new()) {
+                self.watch_these(found)?;
+            }
+        }
+        let Counts {
+            connections,
+            by_process,
+            exits,
+            lost,
+        } = self.counts;
+        self.progress.show(&format!(
+            "{connections} connections ended, {by_process} of them here, {exits} processes \
+             ended, {lost} lost"
+        ));
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.print();
+        }
+        Ok(())
+    }
+
+    fn take_records(&mut self) -> Result<()> {
+        while let Some(bytes) = self.records.next() {
+            let Some(record) = decode(&bytes) else {
+                self.undecodable += 1;
+                continue;
+            };
+            drop(bytes);
+            match &record {
+                Record::Accepted(accepted) => {
+                    self.counts.connections += 1;
+                    let here =
+                        accepted.end == AcceptedEnd::Closed && accepted.fin_received_ns.is_none();
+                    self.counts.by_process += u64::from(here);
+                }
+                Record::BackendExit(_) => self.counts.exits += 1,
+                _ => {}
+            }
+            self.writer.write(&record)?;
+        }
+        Ok(())
+    }
+
+    fn every_second(&mut self) -> Result<()> {
+        let ns = clock::monotonic_ns();
+        let full = self.host.listeners.full(ns, &mut self.warnings);
+        for listener in full {
+            if self.ports.contains_key(&listener.port) {
+                self.writer.write(&Record::Listener(listener))?;
+            }
+        }
+        let mut losses = self.programs.new_losses()?;
+        if self.undecodable > 0 {
+            let count = std::mem::take(&mut self.undecodable);
+            losses.push(("undecodable_records".to_owned(), count));
+        }
+        for (what, count) in losses {
+            self.counts.lost += count;
+            self.writer.write(&Record::Loss(Loss { ns, what, count }))?;
+        }
+        Ok(())
+    }
+
+    /// Drains, reads what is still open, and closes the trace.
+    async fn end(&mut self, reason: EndReason, signals: &mut Signals) -> Result<()> {
+        let bell_ns = clock::monotonic_ns();
+        let over = Instant::now() + DRAIN;
+        let mut ticks = interval(TICK);
+        while Instant::now() < over {
+            tokio::select! {
+                _ = ticks.tick() => self.tick()?,
+                // A second Ctrl-C: no more waiting.
+                () = signals.next() => break,
+            }
+        }
+        self.take_records()?;
+        self.every_second()?;
+        match self.programs.open_accepted() {
+            Ok(open) => {
+                let now = clock::monotonic_ns();
+                for accepted in open {
+                    let accepted = convert::accepted(&accepted, now);
+                    self.writer.write(&Record::Accepted(Box::new(accepted)))?;
+                }
+            }
+            Err(error) => self.progress.say(&format!("warning: {error:#}")),
+        }
+        self.warn();
+        self.writer.write(&Record::Anchor(clock::anchor()))?;
+        let records = self.writer.counts();
+        self.writer.write(&Record::End(End {
+            ns: bell_ns,
+            reason,
+            records,
+        }))?;
+        self.writer.flush().context("cannot finish the trace")
+    }
+}
