@@ -25,12 +25,12 @@ struct Counts {
 
 impl Counts {
     /// One record, as the follower hands it on: a text of its own.
-    fn record(&mut self, bytes: &[u8]) {
+    fn record(&mut self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
         self.records += 1;
-        let text = match String::from_utf8(bytes.to_vec()) {
+        let text = match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => error.as_bytes().iter().map(|&byte| char::from(byte)).collect(),
         };
@@ -49,7 +49,7 @@ fn main() -> std::io::Result<()> {
     let mut counts = Counts::default();
     let mut chunk = vec![0; CHUNK];
     // Bytes after the last LF, and the record that further lines may continue.
-    let (mut partial, mut held) = (Vec::new(), Vec::new());
+    let (mut partial, mut held): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
     let mut total = 0;
     loop {
         let length = file.read(&mut chunk)?;
@@ -61,17 +61,17 @@ fn main() -> std::io::Result<()> {
         for end in memchr::memchr_iter(b'\n', &chunk[..length]) {
             partial.extend_from_slice(&chunk[start..end]);
             if line::starts_record(&partial) {
-                counts.record(&held);
-                held.clear();
-            } else if !held.is_empty() {
+                let next = std::mem::take(&mut partial);
+                counts.record(std::mem::replace(&mut held, next));
+            } else {
                 held.push(b'\n');
+                held.append(&mut partial);
             }
-            held.append(&mut partial);
             start = end + 1;
         }
         partial.extend_from_slice(&chunk[start..length]);
     }
-    counts.record(&held);
+    counts.record(held);
     let seconds = begun.elapsed().as_secs_f64();
     println!(
         "{total} bytes, {} records, {} about an upstream, {} not nginx's, {seconds:.3} s",

@@ -1,5 +1,5 @@
-//! The same line in two logs: nginx writes it, byte for byte, to every `error_log` of
-//! its context.
+//! The same line in two logs: nginx writes it to every `error_log` of its context, byte for
+//! byte; Angie to each in that log's format.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -202,9 +202,10 @@ fn upstream_prefix(message: &str, line: &LogLine<'_>) -> Option<MessageKind> {
         ("no resolver defined to resolve ", MessageKind::NotResolved),
         ("invalid URL prefix in \"", MessageKind::NotResolved),
     ];
+    let first = message.as_bytes().first();
     let &(prefix, kind) = PREFIXES
         .iter()
-        .find(|(prefix, _)| message.starts_with(prefix))?;
+        .find(|(prefix, _)| prefix.as_bytes().first() == first && message.starts_with(prefix))?;
     Some(match kind {
         // nginx says at warn or info that it goes on all the same.
         MessageKind::ResponseRejected if line.level >= Level::Warn => MessageKind::Oddity,

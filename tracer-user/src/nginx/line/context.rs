@@ -7,10 +7,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use memchr::{memchr_iter, memmem};
 
 use super::LogLine;
 use super::message_end::{is_quoting, quotation_is_closed};
+
+/// Searchers for what every line has; making one costs more than searching a line.
+static CLIENT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("client: "));
+static VERSION: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" HTTP/"));
 
 /// The longest address in a line: an IPv6 address with scope and port, `unix:`.
 const LONGEST_ADDRESS: usize = 80;
@@ -77,7 +84,7 @@ pub(super) struct Client<'a> {
 pub(super) fn find_client(body: &str) -> Option<Client<'_>> {
     let quoting = is_quoting(body);
     let mut first = None;
-    for at in memmem::find_iter(body.as_bytes(), "client: ") {
+    for at in CLIENT.find_iter(body.as_bytes()) {
         let before = &body[..at];
         let Some(before) = before
             .strip_suffix(", udp ")
@@ -179,11 +186,17 @@ pub(super) fn read<'a>(line: &mut LogLine<'a>, client: &Client<'a>, cut: bool) {
 
 /// The server's name is the configuration's, so nobody forges what ends it.
 fn split_server<'a>(context: &'a str, dialect: &Dialect) -> (&'a str, &'a str) {
-    let end = dialect
-        .after_server
-        .iter()
-        .filter_map(|field| memmem::find(context.as_bytes(), field.as_bytes()))
-        .min();
+    // The first comma that one of them begins at: a name has none, as a rule.
+    let start = dialect.quote.len();
+    let end = memchr_iter(b',', context.as_bytes())
+        .filter_map(|comma| comma.checked_sub(start))
+        .find(|&end| {
+            let rest = &context.as_bytes()[end..];
+            dialect
+                .after_server
+                .iter()
+                .any(|field| rest.starts_with(field.as_bytes()))
+        });
     match end {
         Some(end) => {
             let (server, rest) = context.split_at(end);
@@ -197,7 +210,7 @@ fn split_server<'a>(context: &'a str, dialect: &Dialect) -> (&'a str, &'a str) {
 /// that inside an HTTP/1.x request line, though before 1.21.1 it accepted spaces and
 /// with them `", upstream: "`. `None` if the end cannot be told.
 fn split_request(value: &str, cut: bool) -> Option<(&str, &str)> {
-    for at in memmem::find_iter(value.as_bytes(), " HTTP/") {
+    for at in VERSION.find_iter(value.as_bytes()) {
         let version = &value[at + " HTTP/".len()..];
         let after = version.trim_start_matches(|byte: char| byte.is_ascii_digit() || byte == '.');
         // nginx keeps spaces that follow the version.

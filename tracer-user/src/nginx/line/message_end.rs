@@ -1,7 +1,14 @@
 //! Where a message ends: before its errno, its action and its context.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::FinderRev;
+
 use super::LogLine;
 use super::head::number;
+
+/// A searcher, made once.
+static WHILE: LazyLock<FinderRev<'_>> = LazyLock::new(|| FinderRev::new(" while "));
 
 /// Openings of messages that quote a backend's bytes, or a client's by way of a variable
 /// in `proxy_pass`. nginx logs all of them with an action or a closing quote, so their
@@ -16,9 +23,10 @@ const QUOTING_MESSAGES: [&str; 5] = [
 
 /// Does the message hold text that others wrote?
 pub(super) fn is_quoting(body: &str) -> bool {
+    let first = body.as_bytes().first();
     QUOTING_MESSAGES
         .iter()
-        .any(|opening| body.starts_with(opening))
+        .any(|opening| opening.as_bytes().first() == first && body.starts_with(opening))
         || is_evaluated_url(body)
 }
 
@@ -55,7 +63,8 @@ pub(super) fn quotation_is_closed(before: &str) -> bool {
 /// Splits `message while action`. Actions are constant words in nginx's source; those
 /// of a message's own ` while ` would have to be the last and as plain.
 pub(super) fn split_action(text: &str) -> Option<(&str, &str)> {
-    let (message, action) = text.rsplit_once(" while ")?;
+    let at = WHILE.rfind(text.as_bytes())?;
+    let (message, action) = (&text[..at], &text[at + " while ".len()..]);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b" /-_.".contains(&byte);
     (!action.is_empty() && action.bytes().all(plain)).then_some((message, action))
 }
