@@ -312,6 +312,13 @@ pub(crate) fn sent(socket: Socket, result: i32) {
         connection.request_bytes += bytes;
         connection.sent_bytes += bytes;
         connection.last_sent_ns = now;
+        if connection.first_seen_mid_life != 0 {
+            // Taken over in the middle of this send, its bytes are counted twice, and
+            // later sends would look unfinished by their sequence numbers.
+            connection.first_sequence = socket
+                .next_sequence()
+                .wrapping_sub(connection.sent_bytes as u32);
+        }
     } else {
         failed(connection, CALL_SEND, result);
     }
