@@ -262,3 +262,32 @@ fn a_hundred_failures_in_a_thousand_requests_each_have_the_right_connection() {
         );
     }
 }
+
+/// Nothing is attached to nginx's binary, and four workers share the load: their lines
+/// are matched by their order.
+#[test]
+fn without_the_uprobe_the_failures_of_four_workers_find_their_connections() {
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address()).keepalive(16);
+    let configuration = Configuration {
+        workers: 4,
+        ..Configuration::new(vec![upstream])
+    };
+    let mut bench = Bench::start(&configuration, &["--no-uprobe"]);
+    a_thousand_requests(bench.nginx.address());
+    let report = bench.report();
+    assert_eq!(report.incidents.len(), 100);
+    assert_eq!(report.summary.matched.get("exact"), Some(&0));
+    let closed = failed(&backend);
+    let mut right = 0;
+    for incident in &report.incidents {
+        let record = &closed[incident.target().unwrap()];
+        let found = incident.connection.as_ref();
+        let is_right =
+            found.is_some_and(|found| (found.local, found.remote) == (record.remote, record.local));
+        assert!(is_right || incident.confidence != "certain", "{incident:?}");
+        right += u32::from(is_right);
+    }
+    assert!(right >= 97, "{right} of 100 have their own connection");
+}
