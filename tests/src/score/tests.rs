@@ -47,7 +47,7 @@ fn report(incidents: &[Json]) -> Report {
     let json = json!({
         "schema": "whoclosed.report/1", "capture": { "lost": {} },
         "summary": { "lines": incidents.len(), "matched": {} }, "incidents": incidents,
-        "upstreams": [{ "address": "127.0.0.1:9000",
+        "upstreams": [{ "address": "127.0.0.1:9000", "connections": 9,
                         "idle_timeout": { "ms": 1010.0, "samples": 4 },
                         "work_timeout": { "ms": 2050.0, "samples": 4 },
                         "size_threshold": { "bytes": 20_300, "answered_bytes": 9_000 } }],

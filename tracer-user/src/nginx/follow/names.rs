@@ -25,6 +25,9 @@ pub(super) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Is {
     Known,
+    /// It stood at the log's name when the follower looked, which may have opened its
+    /// successor instead.
+    Looked,
     Fresh,
     /// It never stood at the log's name, but was created since the last look, by a name
     /// that begins with the log's: it may be a copy of it.
@@ -83,6 +86,7 @@ impl Names {
                 if *name == self.log {
                     self.at_log = Some(moving.unwrap_or(Is::Fresh));
                 } else if let Some(is) = moving {
+                    let is = if is == Is::Known { Is::Looked } else { is };
                     self.remember(name, is);
                 }
             }
@@ -97,19 +101,19 @@ impl Names {
     /// Names of files that stood at the log's name and may be unknown to the follower,
     /// in the order in which they left it.
     pub(super) fn fresh(&self) -> Vec<OsString> {
-        self.that_are(Is::Fresh)
+        self.that_are(&[Is::Looked, Is::Fresh])
     }
 
     /// Names of files created since the last look that may be copies of the log, in their
     /// order.
     pub(super) fn copies(&self) -> Vec<OsString> {
-        self.that_are(Is::Copy)
+        self.that_are(&[Is::Copy])
     }
 
-    fn that_are(&self, wanted: Is) -> Vec<OsString> {
+    fn that_are(&self, wanted: &[Is]) -> Vec<OsString> {
         self.former
             .iter()
-            .filter(|(_, is)| *is == wanted)
+            .filter(|(_, is)| wanted.contains(is))
             .map(|(name, _)| name.clone())
             .collect()
     }
@@ -192,7 +196,9 @@ mod tests {
         rename(&mut log, "error.log.1", "error.log.2", 2);
         rename(&mut log, "error.log", "error.log.1", 3);
         log.push(&Event::Created("error.log".into()));
-        assert_eq!(log.fresh(), ["error.log.1"]);
+        // The first may not be the file that the look before found at the path.
+        assert_eq!(log.fresh(), ["error.log.2", "error.log.1"]);
+        log.opened(OsStr::new("error.log.2"));
         log.opened(OsStr::new("error.log.1"));
         log.looked(true);
         assert_eq!(log.fresh(), [""; 0]);
