@@ -152,7 +152,7 @@ impl Host {
                     .logs
                     .follow(text, Path::new("/"), first.instance.master_pid)?
                 {
-                    self.warnings.push(not_there_yet(text));
+                    bail!("cannot follow the error log {text}: it does not exist");
                 }
                 followed.push(ErrorLog {
                     path: text.to_owned(),
