@@ -436,7 +436,8 @@ mod tests {
             "schema": "whoclosed.report/1", "capture": { "lost": {} },
             "summary": { "lines": incidents.len(), "matched": { "exact": 0 } },
             "incidents": incidents,
-            "upstreams": [{ "address": "127.0.0.1:9000", "idle_timeout": { "ms": 1000.2, "samples": 4 } }],
+            "upstreams": [{ "address": "127.0.0.1:9000", "connections": 9,
+                             "idle_timeout": { "ms": 1000.2, "samples": 4 } }],
         });
         Report::parse(json.to_string().as_bytes()).unwrap()
     }
