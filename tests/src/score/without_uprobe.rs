@@ -72,7 +72,7 @@ pub fn text(versions: &[Version], seeds: &str, command: &str) -> String {
         "{HEADING}
 Written by `{command}`, seeds {seeds}. The same failures, but nothing is attached to nginx's \
          binary, as where it has no symbols: lines are matched to connections by the order of each \
-         worker's lines and closes, and flights of TLS handshakes count as requests.\n\n| | to reach |"
+         worker's lines and closes, and how many requests a TLS connection had is not known.\n\n| | to reach |"
     );
     // Writing to a String does not fail.
     for one in versions {
