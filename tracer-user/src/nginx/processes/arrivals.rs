@@ -71,17 +71,23 @@ impl Arrivals {
 mod tests {
     use super::*;
     use std::process::Command;
+    use std::time::Duration;
 
     #[test]
     fn a_process_of_the_name_is_noticed_when_it_starts() {
         let names = ["sleep".to_owned()];
         let mut arrivals = Arrivals::new(&names);
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        let mut tries = 0..1000;
-        // Between fork and exec it has its parent's name; other tests may sleep, too.
-        let noticed = tries.any(|_| arrivals.any());
+        // It has its parent's name for a moment yet.
+        let comm = format!("/proc/{}/comm", child.id());
+        let named = (0..10_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n")
+        });
+        // Other tests may sleep, too.
+        let noticed = arrivals.any();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(noticed);
+        assert!(named && noticed);
     }
 }
