@@ -17,6 +17,7 @@ mod missed_runs;
 mod open_connections;
 pub mod programs;
 mod progress;
+mod reloads;
 mod session;
 mod tracepoints;
 mod uprobes;

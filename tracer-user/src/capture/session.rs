@@ -24,13 +24,13 @@ use tracer_ebpf::written::Written;
 use super::backends::Backends;
 use super::counters::Readings;
 use super::diagnostics::Diagnostics;
-use super::host::Host;
+use super::host::{Host, Watched};
 use super::listeners::Listeners;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
 use super::{Prepared, Request, clock, convert, uprobes};
 use crate::judge::Judge;
-use crate::trace::record::{Continuation, End, EndReason, Instance, Line, Loss, Record};
+use crate::trace::record::{Continuation, End, EndReason, ErrorLog, Instance, Line, Loss, Record};
 use crate::trace::writer::Writer;
 
 /// How often the ring buffer and the logs are looked at: the ring holds far more than
@@ -325,21 +325,37 @@ impl Session {
         let mut instances = Vec::new();
         for (index, logs) in self.host.new_instances() {
             let seen = uprobes::attach_later(&self.host, index, &mut self.programs, self.uprobes);
-            instances.push((index, logs, Some(seen)));
-        }
-        for master in masters {
-            if let Some((index, logs)) = self.host.reloaded(master) {
-                instances.push((index, logs, None));
-            }
+            instances.push((index, logs, seen));
         }
         for (index, logs, seen) in instances {
-            if let Some(watched) = self.host.watched.get_mut(index) {
-                let seen = seen.unwrap_or_else(|| watched.sees_log_calls());
-                let nginx = watched.record(&logs, seen);
-                self.record(&Record::Instance(Box::new(Instance { ns, nginx })))?;
-            }
+            self.tell(ns, None, index, &logs, Some(seen))?;
+        }
+        for reloaded in self.host.reloaded(&masters, ns) {
+            let since_ns = Some(reloaded.since_ns).filter(|since| *since < ns);
+            self.tell(ns, since_ns, reloaded.index, &reloaded.logs, None)?;
         }
         Ok(())
+    }
+
+    /// Records what an instance is like from now on.
+    fn tell(
+        &mut self,
+        ns: u64,
+        since_ns: Option<u64>,
+        index: usize,
+        logs: &[ErrorLog],
+        seen: Option<bool>,
+    ) -> Result<()> {
+        let Some(watched) = self.host.watched.get_mut(index) else {
+            return Ok(());
+        };
+        let seen = seen.unwrap_or_else(|| watched.sees_log_calls());
+        let nginx = watched.record(logs, seen);
+        self.record(&Record::Instance(Box::new(Instance {
+            ns,
+            since_ns,
+            nginx,
+        })))
     }
 
     /// What workers did after their last failure, as far as it has happened and was
@@ -413,6 +429,11 @@ impl Session {
         self.take_records()?;
         self.write_lines()?;
         self.every_second()?;
+        for index in self.host.changed_files() {
+            if let Some(logs) = self.host.watched.get(index).map(Watched::told_logs) {
+                self.tell(clock::monotonic_ns(), None, index, &logs, None)?;
+            }
+        }
         match self.programs.open_connections() {
             Ok(open) => {
                 let now = clock::monotonic_ns();

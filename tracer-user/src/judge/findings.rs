@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::Judge;
 use super::causes::stale_keepalive_remedy;
+use super::generations::in_force;
 use super::settings;
 use super::upstreams::Figures;
 use crate::report::model::{Advice, Incident, Means};
@@ -20,16 +21,33 @@ const ENOUGH: u64 = 20;
 pub(super) fn advise(judge: &Judge, incidents: &[Incident], advice: &mut Vec<Advice>) {
     let mut found = Vec::new();
     for (address, figures) in &judge.upstreams {
-        let here = |nginx: &Nginx| nginx.netns.is_none_or(|netns| netns == address.netns);
-        for (nginx, configuration) in configurations(judge).filter(|(nginx, _)| here(nginx)) {
-            let about = About {
-                address: address.address,
-                figures,
-                nginx,
-                configuration,
+        let instances = judge.capture.iter().flat_map(|capture| &capture.nginx);
+        let here = |nginx: &&Nginx| nginx.netns.is_none_or(|netns| netns == address.netns);
+        for nginx in instances.filter(here) {
+            let loaded = judge.generations.all_of(nginx.master_pid);
+            let loaded = loaded.map(|nginx| {
+                Some(About {
+                    address: address.address,
+                    figures,
+                    nginx,
+                    configuration: in_force(nginx)?,
+                })
+            });
+            let Some(loaded) = loaded.collect::<Option<Vec<About<'_>>>>() else {
+                continue;
             };
-            found.extend(about.never_reused());
-            found.extend(about.keeps_longer_than_the_backend());
+            // The figures are of the whole capture: what a reload has changed is no finding.
+            let of_all = |each: Vec<Option<Advice>>| {
+                let all: Option<Vec<Advice>> = each.into_iter().collect();
+                all?.pop()
+            };
+            found.extend(of_all(loaded.iter().map(About::never_reused).collect()));
+            found.extend(of_all(
+                loaded
+                    .iter()
+                    .map(About::keeps_longer_than_the_backend)
+                    .collect(),
+            ));
         }
     }
     found.extend(not_passed_on(judge, incidents));
@@ -41,11 +59,6 @@ pub(super) fn advise(judge: &Judge, incidents: &[Incident], advice: &mut Vec<Adv
             advice.push(finding);
         }
     }
-}
-
-fn configurations(judge: &Judge) -> impl Iterator<Item = (&Nginx, &Configuration)> {
-    let all = judge.capture.iter().flat_map(|capture| &capture.nginx);
-    all.filter_map(|nginx| Some((nginx, nginx.configuration.as_ref()?)))
 }
 
 /// One upstream address in one configuration.
@@ -86,14 +99,14 @@ impl About<'_> {
             counted(closes.nginx_after_response, "connection", "connections"),
             closes.backend_after_response,
         );
-        let obstacles: Vec<String> = places
+        let obstacle = places
             .iter()
-            .filter_map(|place| settings::closes_each(place, version))
-            .collect();
-        let (text, because) = if let Some(first) = obstacles.first() {
-            let text = "set `proxy_http_version 1.1` and `proxy_set_header Connection \"\"` where \
-                        requests are passed to it (costs: idle connections on both sides)";
-            (text.to_owned(), format!("{seen}; {first}"))
+            .find_map(|place| settings::closes_each(place, version));
+        let (text, because) = if let Some(obstacle) = obstacle {
+            (
+                obstacle.remedy.to_owned(),
+                format!("{seen}; {}", obstacle.because),
+            )
         } else if closes.backend_after_response > closes.nginx_after_response {
             (
                 "let the backend keep its connections open (keep-alive, HTTP/1.1 with a length or \
@@ -141,7 +154,7 @@ fn not_passed_on(judge: &Judge, incidents: &[Incident]) -> Vec<Advice> {
         {
             continue;
         }
-        let settings = judge.settings_of(&entry.line);
+        let settings = judge.settings_of(entry);
         let needed = match incident.means {
             Means::Timeout => "timeout",
             Means::Fin | Means::Rst | Means::Refused | Means::Unreachable => "error",

@@ -20,6 +20,7 @@ mod ended_by;
 mod entry;
 mod findings;
 mod fitting;
+mod generations;
 mod hidden;
 mod history;
 mod incident;
@@ -55,6 +56,7 @@ pub use self::entry::Details;
 
 use self::clock::Clock;
 use self::entry::Entry;
+use self::generations::Generations;
 use self::history::History;
 use self::line::AnyLine;
 use self::logs::Logs;
@@ -104,6 +106,8 @@ pub struct Judge {
     zones: HashMap<u32, jiff::tz::TimeZone>,
     /// Master of each worker, both on the host.
     masters: HashMap<u32, u32>,
+    /// What each worker runs with.
+    generations: Generations,
     /// Instances that loaded another configuration during the capture, and that appeared.
     reloaded: BTreeSet<u32>,
     appeared: BTreeSet<u32>,
@@ -198,8 +202,11 @@ impl Judge {
                 let pid = process.worker.pid;
                 self.gone.retain(|(_, gone)| *gone != pid);
                 if process.started {
+                    self.generations
+                        .started(process.master_pid, &process.worker, process.ns);
                     self.worker_of(process.master_pid, &process.worker);
                 } else {
+                    self.generations.gone(pid, process.ns);
                     self.gone.push_back((process.ns, pid));
                     self.shutdowns.gone(process.ns, pid);
                 }
@@ -207,7 +214,7 @@ impl Judge {
             }
             Record::Instance(instance) => {
                 self.last_ns = self.last_ns.max(instance.ns);
-                self.instance(&instance.nginx);
+                self.instance(instance);
             }
             Record::Upstream(counters) => {
                 self.upstreams
@@ -237,6 +244,7 @@ impl Judge {
         self.last_ns = self.last_ns.max(capture.start_ns);
         for nginx in &capture.nginx {
             self.know(nginx);
+            self.generations.loaded(nginx, 0);
         }
         self.capture = Some(capture.clone());
     }
@@ -255,8 +263,16 @@ impl Judge {
     }
 
     /// An instance that appeared, or whose configuration is another one now.
-    fn instance(&mut self, nginx: &Nginx) {
+    fn instance(
+        &mut self,
+        record::Instance {
+            ns,
+            since_ns,
+            nginx,
+        }: &record::Instance,
+    ) {
         self.know(nginx);
+        let reloaded = self.generations.loaded(nginx, since_ns.unwrap_or(*ns));
         let Some(capture) = &mut self.capture else {
             return;
         };
@@ -266,7 +282,9 @@ impl Judge {
             .find(|known| known.master_pid == nginx.master_pid);
         match known {
             Some(known) => {
-                self.reloaded.insert(nginx.master_pid);
+                if reloaded {
+                    self.reloaded.insert(nginx.master_pid);
+                }
                 *known = nginx.clone();
             }
             None => {

@@ -12,6 +12,7 @@ mod owners;
 mod path;
 mod properties;
 mod protocol;
+mod reloads;
 mod resources;
 mod restarts;
 mod sizes;

@@ -105,12 +105,22 @@ fn server(directive: &Directive, outer: &InForce, found: &mut Vec<ProxyLocation>
         .block
         .iter()
         .find(|inner| inner.name == "server_name");
+    let name = name.and_then(|name| name.argument(0)).unwrap_or_default();
     let place = Place {
-        server_name: name.and_then(|name| name.argument(0)).unwrap_or_default(),
+        server_name: &in_lines(name),
         location: Vec::new(),
         pass: None,
     };
     place.visit(&directive.block, outer, found);
+}
+
+/// A server's first name as lines have it (`ngx_http_core_merge_srv_conf`): in small
+/// letters unless it is a regular expression, and without a dot at its beginning.
+fn in_lines(name: &str) -> String {
+    if name.starts_with('~') {
+        return name.to_owned();
+    }
+    name.strip_prefix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// Settings in force at some place.

@@ -1,0 +1,126 @@
+//! Which configuration each instance runs with while it is captured. Files alone say
+//! nothing of that: they may be changed and not loaded, and a worker that died is started
+//! again with what its master had loaded before.
+
+use super::host::{Host, Watched};
+use crate::nginx::binary::Binary;
+use crate::nginx::configuration;
+use crate::nginx::processes::{Instance, cycle};
+use crate::trace::record::ErrorLog;
+
+/// Without symbols a reload shows once its old workers shut down, within 100 ms
+/// (`ngx_master_process_cycle`): it is looked for so many times, once a second.
+const LOOKS: u32 = 5;
+
+/// What a master had loaded when its files were read.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// See [`cycle::current`].
+    cycle: Option<u64>,
+    /// Workers have started since: when that was noticed, and how often it was looked.
+    started: Option<(u64, u32)>,
+    /// The trace was told that files have changed since.
+    told_of_change: bool,
+}
+
+impl Loaded {
+    pub(super) fn by(instance: &Instance, binary: &Binary) -> Self {
+        Self {
+            cycle: cycle::current(instance, binary),
+            started: None,
+            told_of_change: false,
+        }
+    }
+}
+
+/// An instance that has loaded its configuration again.
+#[derive(Debug)]
+pub(super) struct Reloaded {
+    /// Its index.
+    pub(super) index: usize,
+    /// The logs that are followed.
+    pub(super) logs: Vec<ErrorLog>,
+    /// When its first worker since then was noticed.
+    pub(super) since_ns: u64,
+}
+
+impl Watched {
+    /// Takes the files as in force if the master has loaded them again. Returns when the
+    /// first worker was noticed that runs with them, if they say something else.
+    fn loads(&mut self, started: bool, now_ns: u64) -> Option<u64> {
+        if started {
+            self.loaded.started.get_or_insert((now_ns, 0)).1 = 0;
+        }
+        let (since_ns, looks) = self.loaded.started?;
+        let has_loaded = self.has_loaded();
+        let again = has_loaded.is_none() && looks < LOOKS;
+        self.loaded.started = again.then_some((since_ns, looks + 1));
+        if has_loaded != Some(true) {
+            return None;
+        }
+        let files = configuration::read_files(&self.instance, &self.binary);
+        let before = std::mem::replace(&mut self.in_force, files);
+        self.loaded.told_of_change = false;
+        let differs = before.configuration != self.in_force.configuration
+            || before.error_logs != self.in_force.error_logs
+            || before.changed_since_start;
+        differs.then_some(since_ns)
+    }
+
+    /// Is it known that the master has loaded its files since they were read last? `None`
+    /// if that is not known yet.
+    fn has_loaded(&mut self) -> Option<bool> {
+        let now = cycle::current(&self.instance, &self.binary);
+        if let (Some(before), Some(now)) = (self.loaded.cycle, now) {
+            self.loaded.cycle = Some(now);
+            return Some(before != now);
+        }
+        self.loaded.cycle = now;
+        let files = configuration::read_files(&self.instance, &self.binary);
+        (!files.is_newer_than(self.instance.oldest_start_s())).then_some(true)
+    }
+}
+
+impl Host {
+    /// Reads the configuration again of each master that has loaded it again, of which
+    /// new workers are the first sign: `masters` have started some since the last call.
+    pub(super) fn reloaded(&mut self, masters: &[u32], now_ns: u64) -> Vec<Reloaded> {
+        let mut found = Vec::new();
+        for (index, watched) in self.watched.iter_mut().enumerate() {
+            let started = masters.contains(&watched.instance.master_pid);
+            if let Some(since_ns) = watched.loads(started, now_ns) {
+                found.push((index, since_ns));
+            }
+        }
+        let read = found.into_iter().map(|(index, since_ns)| Reloaded {
+            index,
+            logs: self.follow_new_logs(index),
+            since_ns,
+        });
+        read.collect()
+    }
+
+    /// Instances whose files say something else than they run with, of which the trace was
+    /// not told: they were changed during the capture, and not loaded.
+    pub(super) fn changed_files(&mut self) -> Vec<usize> {
+        let mut found = Vec::new();
+        for (index, watched) in self.watched.iter_mut().enumerate() {
+            let known = watched.loaded.told_of_change || watched.in_force.changed_since_start;
+            let files = configuration::read_files(&watched.instance, &watched.binary);
+            if known
+                || files.newest_change_s <= watched.in_force.newest_change_s
+                || !files.is_newer_than(watched.instance.oldest_start_s())
+            {
+                continue;
+            }
+            watched.loaded.told_of_change = true;
+            watched.in_force.problems.push(
+                "the files were changed after the workers started, and not loaded: the settings \
+                 named here are those that nginx runs with"
+                    .to_owned(),
+            );
+            found.push(index);
+        }
+        found
+    }
+}
