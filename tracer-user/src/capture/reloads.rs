@@ -5,7 +5,8 @@
 use super::host::{Host, Watched};
 use crate::nginx::binary::Binary;
 use crate::nginx::configuration;
-use crate::nginx::processes::{Instance, cycle};
+use crate::nginx::processes::Instance;
+use crate::nginx::processes::cycle::Cycle;
 use crate::trace::record::ErrorLog;
 
 /// Without symbols a reload shows once its old workers shut down, within 100 ms
@@ -15,8 +16,10 @@ const LOOKS: u32 = 5;
 /// What a master had loaded when its files were read.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    /// See [`cycle::current`].
-    cycle: Option<u64>,
+    /// Tells each reload, where it can be looked at.
+    cycle: Option<Cycle>,
+    /// It has told one of which the files were not read yet.
+    again: bool,
     /// Workers have started since: when that was noticed, and how often it was looked.
     started: Option<(u64, u32)>,
     /// The trace was told that files have changed since.
@@ -26,7 +29,8 @@ pub(super) struct Loaded {
 impl Loaded {
     pub(super) fn by(instance: &Instance, binary: &Binary) -> Self {
         Self {
-            cycle: cycle::current(instance, binary),
+            cycle: Cycle::open(instance, binary),
+            again: false,
             started: None,
             told_of_change: false,
         }
@@ -67,21 +71,30 @@ impl Watched {
         differs.then_some(since_ns)
     }
 
-    /// Is it known that the master has loaded its files since they were read last? `None`
-    /// if that is not known yet.
+    fn look_at_cycle(&mut self) {
+        let changed = self.loaded.cycle.as_mut().is_some_and(Cycle::has_changed);
+        self.loaded.again |= changed;
+    }
+
+    /// Is it known that the master has loaded its files since they were read last, by the
+    /// time at which it started workers? `None` if that is not known yet.
     fn has_loaded(&mut self) -> Option<bool> {
-        let now = cycle::current(&self.instance, &self.binary);
-        if let (Some(before), Some(now)) = (self.loaded.cycle, now) {
-            self.loaded.cycle = Some(now);
-            return Some(before != now);
+        if self.loaded.cycle.is_some() {
+            // The cycle is another one before the first worker of it starts.
+            self.look_at_cycle();
+            return Some(std::mem::take(&mut self.loaded.again));
         }
-        self.loaded.cycle = now;
         let files = configuration::read_files(&self.instance, &self.binary);
         (!files.is_newer_than(self.instance.oldest_start_s())).then_some(true)
     }
 }
 
 impl Host {
+    /// To be called often, see [`Cycle`].
+    pub(super) fn look_at_cycles(&mut self) {
+        self.watched.iter_mut().for_each(Watched::look_at_cycle);
+    }
+
     /// Reads the configuration again of each master that has loaded it again, of which
     /// new workers are the first sign: `masters` have started some since the last call.
     pub(super) fn reloaded(&mut self, masters: &[u32], now_ns: u64) -> Vec<Reloaded> {
