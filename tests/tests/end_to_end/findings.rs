@@ -106,15 +106,16 @@ fn used(backend: &Backend) -> usize {
 #[test]
 fn keepalive_without_effect_is_found_with_what_defeats_it() {
     let _alone = alone();
-    let [version, header, closing, upgrade, good] = std::array::from_fn(|_| backend());
-    let answers = Backend::start(
-        IPV4,
-        Habits {
+    // As a server answers that is asked to close, which the last is not.
+    let closes = |_| {
+        let habits = Habits {
             behaviour: Behaviour::of(Kind::AnswerClosing),
             ..Habits::default()
-        },
-    )
-    .unwrap();
+        };
+        Backend::start(IPV4, habits).unwrap()
+    };
+    let [version, header, closing, upgrade, answers] = std::array::from_fn(closes);
+    let good = backend();
     let all = [
         ("version", &version, "proxy_http_version 1.0;"),
         ("header", &header, ""),
