@@ -63,6 +63,8 @@ pub struct Programs {
     /// Every hook and what became of it.
     pub hooks: Vec<Hook>,
     losses_told: BTreeMap<String, u64>,
+    /// Programs that this kernel's tracepoints do not suit, and why.
+    unsuited: BTreeMap<&'static str, String>,
 }
 
 impl std::fmt::Debug for Programs {
@@ -158,7 +160,7 @@ impl Programs {
             "this whoclosed was built without its kernel programs, so it can report on traces \
              but not capture; build it with `cargo xtask build`",
         )?;
-        let layout = super::btf::layout_of(Path::new(super::btf::KERNEL_BTF))?;
+        let facts = super::btf::Facts::read(Path::new(super::btf::KERNEL_BTF))?;
         let mut names = [[0u64; 2]; NAMES];
         if options.names.len() > NAMES {
             bail!("at most {NAMES} process names can be given");
@@ -176,7 +178,7 @@ impl Programs {
         values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
-        let layout_global: &[u32; layout::COUNT] = &layout;
+        let layout_global: &[u32; layout::COUNT] = &facts.layout;
 
         let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
@@ -199,6 +201,7 @@ impl Programs {
             ebpf,
             hooks: Vec::new(),
             losses_told: BTreeMap::new(),
+            unsuited: facts.unsuited,
         };
         let (tracepoints, open) = match options.role {
             Role::Nginx => (OF_NGINX, OPEN_CONNECTIONS),
@@ -244,6 +247,9 @@ impl Programs {
         tracepoint: &str,
         btf: &Btf,
     ) -> Result<(), ProgramError> {
+        if let Some(reason) = self.unsuited.get(program) {
+            return Err(std::io::Error::other(reason.as_str()).into());
+        }
         let program = self
             .ebpf
             .program_mut(program)
