@@ -1,4 +1,7 @@
-//! The reader of BTF on blobs made by hand.
+//! The reader of BTF: on blobs made by hand here, on kernels' own in the modules.
+
+mod damaged;
+mod kernels;
 
 use super::*;
 
