@@ -58,6 +58,14 @@ impl Facts {
     }
 }
 
+/// Offsets of all fields, from a BTF file.
+///
+/// # Errors
+/// As [`Facts::read`].
+pub fn layout_of(path: &Path) -> Result<[u32; COUNT]> {
+    Ok(Facts::read(path)?.layout)
+}
+
 impl Types<'_> {
     /// Byte offset of a field.
     ///
