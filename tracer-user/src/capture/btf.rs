@@ -23,6 +23,7 @@ const ENUM: u32 = 6;
 const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
+const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
@@ -208,6 +209,24 @@ impl<'a> Types<'a> {
         }
         ensure!(bits % 8 == 0, "{} does not begin at a byte", name());
         Ok(bits / 8)
+    }
+
+    /// Names of a function's parameters; none if this kernel has no such function.
+    #[must_use]
+    pub fn parameters(&self, function: &str) -> Option<Vec<String>> {
+        let at = self.positions.iter().skip(1).find_map(|position| {
+            let at = usize::try_from(*position).ok()?;
+            let head = head(self.types, at)?;
+            let named = head.kind == FUNC && self.string(head.name) == function.as_bytes();
+            named.then(|| self.position(head.target))?
+        })?;
+        let prototype = head(self.types, at)?;
+        (0..prototype.members)
+            .map(|index| {
+                let name = self.string(u32_at(self.types, at + 12 + index * 8)?);
+                Some(String::from_utf8_lossy(name).into_owned())
+            })
+            .collect()
     }
 
     /// Offsets of all fields that the programs read, in the order of [`FIELDS`].
