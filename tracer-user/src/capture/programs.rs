@@ -17,7 +17,8 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
-use super::tracepoints::{OF_BACKEND, OF_NGINX, Tracepoint};
+use super::calls::{self, Withheld};
+use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
 use super::{clock, mid_life, missed_runs, open_connections};
 use crate::trace::record::{Hook, Role};
 
@@ -55,6 +56,8 @@ pub struct Options {
     pub no_local_backends: bool,
     /// Let the programs' own diagnostics through.
     pub diagnostics: bool,
+    /// Hooks to do without, for tests.
+    pub withheld: Withheld,
 }
 
 /// The loaded programs. Dropping them detaches everything.
@@ -207,6 +210,9 @@ impl Programs {
             Role::Nginx => (OF_NGINX, OPEN_CONNECTIONS),
             Role::Backend => (OF_BACKEND, OPEN_ACCEPTED),
         };
+        if options.role == Role::Nginx {
+            this.attach_calls(options.withheld, &btf)?;
+        }
         for tracepoint in tracepoints {
             this.attach_tracepoint(tracepoint, &btf)?;
         }
@@ -215,10 +221,23 @@ impl Programs {
         Ok(this)
     }
 
+    /// The other programs are told if nginx's calls are not seen.
+    fn attach_calls(&mut self, withheld: Withheld, btf: &Btf) -> Result<()> {
+        let hooks = calls::attach(&mut self.ebpf, btf, withheld);
+        let unseen = hooks.iter().any(|hook| !hook.attached);
+        let mut map: Array<_, u32> = Array::try_from(map(&mut self.ebpf, "CALLS_UNSEEN")?)?;
+        map.set(0, u32::from(unseen), 0)
+            .context("cannot tell the programs that calls are not seen")?;
+        self.hooks.extend(hooks);
+        Ok(())
+    }
+
     fn attach_tracepoint(&mut self, wanted: &Tracepoint, btf: &Btf) -> Result<()> {
         let mut result = self.try_tracepoint(wanted.program, wanted.tracepoint, btf);
-        if let (Err(_), Some(instead)) = (&result, wanted.instead) {
+        let mut by = None;
+        if let (Err(_), Some((instead, what))) = (&result, wanted.instead) {
             result = self.try_tracepoint(instead, wanted.tracepoint, btf);
+            by = result.is_ok().then(|| what.to_owned());
         }
         let reason = match result {
             Ok(()) => None,
@@ -236,6 +255,7 @@ impl Programs {
         self.hooks.push(Hook {
             name: wanted.hook(),
             attached: reason.is_none(),
+            by,
             reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
         });
         Ok(())
@@ -274,6 +294,7 @@ impl Programs {
         self.hooks.push(Hook {
             name: "bpf_sk_storage_map (iterator)".to_owned(),
             attached: reason.is_none(),
+            by: None,
             reason,
         });
     }
@@ -295,6 +316,7 @@ impl Programs {
         self.hooks.push(Hook {
             name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),
+            by: None,
             reason,
         });
     }

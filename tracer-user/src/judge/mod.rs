@@ -45,6 +45,7 @@ mod taking;
 mod unseen;
 mod upstreams;
 mod work;
+mod without_calls;
 mod workers;
 
 #[cfg(test)]
