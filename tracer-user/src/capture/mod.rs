@@ -17,6 +17,7 @@ mod missed_runs;
 mod open_connections;
 pub mod programs;
 mod progress;
+pub mod rehearsal;
 mod session;
 mod tracepoints;
 mod uprobes;
@@ -68,7 +69,7 @@ pub struct Request {
 /// If something that a capture cannot do without is missing, or the trace cannot be
 /// written; what was written before stays readable.
 pub fn run(request: &Request) -> Result<()> {
-    checks::before_capture()?;
+    checks::before_capture(Role::Nginx)?;
     let mut host = host::find(&request.names, request.nginx)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -116,19 +117,10 @@ struct Prepared {
 }
 
 fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
-    let mut programs = Programs::load(&Options {
-        role: Role::Nginx,
+    let mut programs = checks::load(&Options {
         no_local_backends: request.no_local_backends,
-        names: request.names.clone(),
-        master: match request.nginx {
-            Some(_) => host
-                .watched
-                .first()
-                .map(|watched| watched.instance.master_pid),
-            None => None,
-        },
-        log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
         diagnostics: request.diagnostics,
+        ..options_of(Some(host), &request.names, request.nginx)
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
     programs.take_over();
@@ -184,7 +176,20 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     })
 }
 
-fn host_name() -> String {
+/// What the programs are told of nginx.
+fn options_of(host: Option<&Host>, names: &[String], only: Option<u32>) -> Options {
+    let watched = host.map_or(&[][..], |host| &host.watched);
+    let first = watched.first().map(|watched| watched.instance.master_pid);
+    Options {
+        role: Role::Nginx,
+        names: names.to_vec(),
+        master: only.and(first),
+        log_has_file_name: watched.iter().any(host::Watched::log_has_file_name),
+        ..Options::default()
+    }
+}
+
+pub(crate) fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
