@@ -15,6 +15,7 @@ mod listeners;
 mod mid_life;
 mod missed_runs;
 mod open_connections;
+mod privileges;
 pub mod programs;
 mod progress;
 pub mod rehearsal;
@@ -92,7 +93,9 @@ pub fn run(request: &Request) -> Result<()> {
             return Err(error);
         }
     };
-    runtime.block_on(Session::new(host, prepared, writer)?.run(request, signals))
+    let mut session = Session::new(host, prepared, writer)?;
+    session.give_up_privileges();
+    runtime.block_on(session.run(request, signals))
 }
 
 /// Removes the trace of a capture that did not begin.

@@ -12,7 +12,6 @@ fn hook(name: &str, reason: Option<&str>) -> Hook {
         name: name.to_owned(),
         attached: reason.is_none(),
         reason: reason.map(str::to_owned),
-        ..Hook::default()
     }
 }
 

@@ -17,7 +17,7 @@ use super::diagnostics::Diagnostics;
 use super::programs::{Options, Programs};
 use super::progress::Progress;
 use super::session::{DRAIN, Signals, TICK, TICKS_A_SECOND, decode};
-use super::{boot_id, checks, clock, convert, host_name, kernel, remove_unused};
+use super::{boot_id, checks, clock, convert, host_name, kernel, privileges, remove_unused};
 use crate::trace::record::{AcceptedEnd, Capture, End, EndReason, Loss, Record, Role};
 use crate::trace::writer::Writer;
 
@@ -138,6 +138,8 @@ impl Session {
             ticks: 0,
         };
         session.watch_these(ports)?;
+        let programs = &mut session.programs;
+        privileges::give_up(false, || programs.open_accepted().is_ok())?;
         session.begin(request)?;
         Ok(session)
     }
