@@ -200,11 +200,11 @@ pub(super) fn load(options: &Options) -> Result<Programs> {
     explained(Programs::load(options))
 }
 
-/// Puts what of the host's policy explains a refusal of the kernel's before it.
+/// Says instead of a refusal of the kernel's what of the host's policy explains it.
 pub(super) fn explained<T>(result: Result<T>) -> Result<T> {
     result.map_err(
         |error| match policy(&format!("{error:#}"), &Policy::of_this_host()) {
-            Some(obstacle) => error.context(obstacle),
+            Some(obstacle) => obstacle.into(),
             None => error,
         },
     )
@@ -261,9 +261,9 @@ fn lockdown_asked(command_line: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Helpers that read the kernel's memory are refused as unknown ones
-/// (`bpf_tracing_func_proto` in kernel/trace/bpf_trace.c).
-const READS: &str = "probe_read_kernel";
+/// So the verifier refuses helpers that read the kernel's memory, under whichever name
+/// (`bpf_tracing_func_proto` in kernel/trace/bpf_trace.c; seen on Linux 6.12).
+const READS: &str = "cannot use helper bpf_probe_read";
 
 /// What of the host's policy explains why the kernel refuses the programs.
 pub(crate) fn policy(refusal: &str, policy: &Policy) -> Option<Obstacle> {
@@ -379,8 +379,7 @@ mod tests {
             lockdown: Some("confidentiality".to_owned()),
             ..Policy::default()
         };
-        let helper = "cannot attach: program of this type cannot use helper \
-                      bpf_probe_read_kernel#113";
+        let helper = "cannot attach: program of this type cannot use helper bpf_probe_read#4";
         let text = |host: &Policy| policy(helper, host).map(|obstacle| obstacle.what);
         assert!(text(&host).unwrap().contains("lockdown=confidentiality"));
         host.lockdown = Some("integrity".to_owned());
