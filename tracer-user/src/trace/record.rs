@@ -131,7 +131,7 @@ pub struct Capture {
 }
 
 /// A program and its attach point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Tracepoint or function.
     pub name: String,
