@@ -124,6 +124,7 @@ impl Session {
             ticks: 0,
         };
         session.watch_these(ports)?;
+        session.programs.take_over(Role::Backend);
         session.begin(request)?;
         Ok(session)
     }
