@@ -131,7 +131,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         ..options_of(Some(host), &request.names, request.nginx)
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
-    programs.take_over();
+    programs.take_over(Role::Nginx);
     let followed = host.follow(&request.error_logs)?;
     write_calls::attach(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();

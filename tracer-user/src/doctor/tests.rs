@@ -10,8 +10,8 @@ use crate::trace::record::{Hook, Role};
 fn hook(name: &str, reason: Option<&str>) -> Hook {
     Hook {
         name: name.to_owned(),
-        attached: by: None,
-        reason.is_none(),
+        attached: reason.is_none(),
+        by: None,
         reason: reason.map(str::to_owned),
     }
 }
