@@ -51,6 +51,8 @@ enum Verb {
     Demo(demo::Options),
     /// Build, then cause failures on purpose and score every verdict; needs root
     Lab(lab::Options),
+    /// Build, then boot other kernels and run the lab's scenarios on each
+    Kernels(kernels::Options),
     /// Measure how fast the error log is read, beside `grep -c`
     BenchLog(bench_log::Options),
     /// Look for lines of the error log that break its grammar, with cargo-fuzz
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::verb(&options),
         Verb::Demo(options) => demo::verb(&options),
         Verb::Lab(options) => lab::verb(&options),
+        Verb::Kernels(options) => kernels::verb(&options),
         Verb::BenchLog(options) => bench_log::verb(&options),
         Verb::Fuzz(options) => fuzz::verb(&options),
         Verb::Tidy => tidy::verb(),
