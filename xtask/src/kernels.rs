@@ -32,6 +32,9 @@ const LOCKDOWNS: [(&str, &str); 2] = [
     ("-integrity", "lockdown=integrity"),
     ("-confidentiality", "lockdown=confidentiality"),
 ];
+/// Under this the kernel lets no program read its memory (LOCKDOWN_BPF_READ_KERNEL): a
+/// capture has to refuse, with the word.
+const FORBIDS: (&str, &str) = ("lockdown=confidentiality", "lockdown");
 /// The kernel that is also run locked down where no kernel is named.
 const LOCKED: &str = "6.12";
 #[derive(Args, Debug)]
@@ -302,7 +305,12 @@ impl Bench {
         });
         match booted {
             Ok(booted) => {
-                row.told = Told::Ran(scenarios::read(chosen, &booted.output));
+                let mut outcomes = scenarios::read(chosen, &booted.output);
+                let (forbids, word) = FORBIDS;
+                if run.append == forbids {
+                    outcomes = scenarios::refusing(outcomes, word);
+                }
+                row.told = Told::Ran(outcomes);
                 row.failure = booted.failure();
             }
             Err(error) => row.failure = Some(format!("{error:#}")),

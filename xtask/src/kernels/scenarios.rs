@@ -30,13 +30,15 @@ const fn of_lab(column: &'static str, lab: &'static str) -> Scenario {
 }
 
 /// In the order of the columns.
-const ALL: [Scenario; 8] = [
+const ALL: [Scenario; 10] = [
     of_lab("stale", "stale"),
     of_lab("closed", "closed"),
     of_lab("aborted", "aborted"),
     of_lab("refused", "refused"),
     of_lab("timeout", "read_timeout"),
     of_lab("killed", "killed"),
+    of_lab("ipv6", "ipv6"),
+    of_lab("upload", "upload"),
     of_lab("tls", "tls_closed"),
     Scenario {
         column: "demo",
@@ -57,6 +59,33 @@ pub(super) struct Outcome {
     pub(super) verdicts: u64,
     /// Each hook and what became of it.
     pub(super) hooks: BTreeMap<String, String>,
+    /// The capture refused to run, as it has to on this kernel, and said why.
+    pub(super) refused: bool,
+}
+
+/// The same on a kernel that forbids what the programs do: a capture has to refuse and to
+/// say this word; nothing else is right.
+pub(super) fn refusing(outcomes: Vec<Outcome>, word: &str) -> Vec<Outcome> {
+    let refusal = |outcome: Outcome| {
+        let refused = outcome.wrong.iter().any(|wrong| wrong.contains(word));
+        let wrong = match (refused, outcome.wrong.is_empty()) {
+            (true, _) => Vec::new(),
+            (false, true) => vec![format!("the capture ran, in spite of {word}")],
+            (false, false) => {
+                let said = outcome.wrong.join(" | ");
+                vec![format!(
+                    "the capture refused without a word of {word}: {said}"
+                )]
+            }
+        };
+        Outcome {
+            wrong,
+            verdicts: 0,
+            refused,
+            hooks: BTreeMap::new(),
+        }
+    };
+    outcomes.into_iter().map(refusal).collect()
 }
 
 /// Those with these columns, or all.
@@ -177,6 +206,7 @@ fn scored(said: &str, succeeded: bool) -> Outcome {
         wrong,
         verdicts,
         hooks: hooks.collect(),
+        refused: false,
     }
 }
 
@@ -193,6 +223,7 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
         wrong: Vec::new(),
         verdicts: faults.unwrap_or(0),
         hooks: BTreeMap::new(),
+        refused: false,
     }
 }
 
@@ -209,6 +240,7 @@ impl Outcome {
             wrong: vec![last],
             verdicts: 0,
             hooks: BTreeMap::new(),
+            refused: false,
         }
     }
 }

@@ -66,6 +66,7 @@ impl Row {
     /// The word in a scenario's column.
     fn word(&self, at: usize) -> String {
         match self.outcomes().get(at) {
+            Some(outcome) if outcome.refused => "refuses".to_owned(),
             Some(outcome) if outcome.wrong.is_empty() => format!("right {}", outcome.verdicts),
             Some(_) => "WRONG".to_owned(),
             None if self.is_missing() => "-".to_owned(),
@@ -110,6 +111,13 @@ pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
         text.push('\n');
     }
     text += "\nright N: N verdicts, each as the backends recorded\n";
+    if rows
+        .iter()
+        .flat_map(Row::outcomes)
+        .any(|outcome| outcome.refused)
+    {
+        text += "refuses: this kernel forbids the programs; capture says so and does not run\n";
+    }
     for row in rows {
         let name = &row.name;
         for (scenario, outcome) in scenarios.iter().zip(row.outcomes()) {
@@ -165,6 +173,7 @@ mod tests {
             wrong: wrong.iter().map(|wrong| (*wrong).to_owned()).collect(),
             verdicts: 3,
             hooks: hooks.iter().map(owned).collect(),
+            refused: false,
         }
     }
 

@@ -1,3 +1,5 @@
+//! Scores and ends as the guests write them.
+
 use super::*;
 
 const SCORE: &str = r#"{
@@ -75,4 +77,18 @@ fn the_script_names_every_scenario_and_ends_each_with_its_status() {
     assert_eq!(script.matches("status: $?").count(), scenarios.len());
     assert!(script.contains("whoclosed-lab read_timeout --seed 7 --json"));
     assert!(chosen(&["nonsense".to_owned()]).is_err());
+}
+
+#[test]
+fn where_a_capture_has_to_refuse_only_a_refusal_that_says_why_is_right() {
+    let refused = output("capture: lockdown=confidentiality forbids it", 1);
+    let outcomes = refusing(read(&both(), &refused), "lockdown");
+    assert!(outcomes[0].refused && outcomes[0].wrong.is_empty());
+    // The demo ran.
+    assert!(!outcomes[1].refused && outcomes[1].wrong.len() == 1);
+    let outcomes = refusing(read(&both(), &output("Invalid argument", 1)), "lockdown");
+    assert!(
+        outcomes[0].wrong[0].contains("without a word"),
+        "{outcomes:?}"
+    );
 }
