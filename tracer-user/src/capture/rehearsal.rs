@@ -154,7 +154,7 @@ fn look_at_nginx(
     let seen = match &mut programs {
         Some(programs) => {
             let seen = this.check(uprobes::attach(host, programs, false));
-            programs.take_over();
+            programs.take_over(Role::Nginx);
             seen.unwrap_or(none_seen)
         }
         None => none_seen,

@@ -119,6 +119,11 @@ fn capture(judge: &Judge) -> CaptureSummary {
         duration_s: (seconds * 1000.0).round() / 1000.0,
         lost: judge.lost.clone(),
         complete: judge.end.is_some(),
+        hooks: judge
+            .capture
+            .as_ref()
+            .map(|capture| capture.hooks.clone())
+            .unwrap_or_default(),
     }
 }
 
