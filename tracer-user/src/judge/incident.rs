@@ -10,7 +10,7 @@ use super::moments::Moments;
 use super::queues::FullQueue;
 use super::socket::{Aligned, Socket};
 use super::upstreams::Figures;
-use super::{Entry, Judge, clock, end, settings};
+use super::{Entry, Judge, clock, end, settings, timers};
 use crate::nginx::message::SocketEvidence;
 use crate::report::model::{Cause, Confidence, ConnectionSummary, Incident, Match, Phase};
 use crate::report::words::counted;
@@ -31,6 +31,15 @@ impl Judge {
                 Some(settings::settings_for(configuration, version, line))
             })
             .unwrap_or_default()
+    }
+
+    /// See [`timers::of_head`].
+    pub(super) fn timer_of(&self, line: &UpstreamLine) -> Option<u64> {
+        let instances = self.capture.iter().flat_map(|capture| &capture.nginx);
+        let own = instances
+            .into_iter()
+            .find(|nginx| nginx.master_pid == line.master_pid)?;
+        timers::of_head(own.configuration.as_ref()?, own.version.as_deref(), line)
     }
 
     fn instance_of(&self, line: &UpstreamLine) -> Option<u32> {

@@ -40,6 +40,7 @@ mod socket;
 mod spoken;
 mod staleness;
 mod summary;
+mod timers;
 mod unseen;
 mod upstreams;
 mod work;
@@ -384,6 +385,7 @@ impl Judge {
                     worker.other_line(line.key, line.hash, &record.file, record.read_ns);
                     return;
                 }
+                line.timer_ns = self.timer_of(&line);
                 let seen = self.log_calls_seen(record.master_pid);
                 let worker = self.workers.entry(pid).or_default();
                 worker.line(*line, self.order, seen);
