@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::properties::{Captured, captured, events, interleaved};
 use super::*;
-use crate::trace::record::Loss;
+use crate::trace::record::{ConnectionEnd, Loss};
 
 /// No line of this nginx is seen being written.
 fn blind(records: Vec<Record>) -> Judged {
