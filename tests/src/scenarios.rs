@@ -13,6 +13,7 @@ mod descriptors_exhausted;
 mod exited;
 mod fast_stop;
 mod fastcgi;
+mod grpc;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
@@ -71,6 +72,7 @@ pub const ALL: &[Scenario] = &[
     slow_client::SCENARIO,
     websocket::SCENARIO,
     fastcgi::SCENARIO,
+    grpc::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,

@@ -58,6 +58,8 @@ pub struct Request {
     pub no_uprobe: bool,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Show the kernel programs' own diagnostics.
     pub diagnostics: bool,
 }
@@ -128,6 +130,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
             None => None,
         },
         log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
+        ring_bytes: request.ring_bytes,
         diagnostics: request.diagnostics,
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;

@@ -183,6 +183,7 @@ fn sightings_lost_for_a_while_weaken_that_worker_alone() {
         if !seen {
             records.push(Record::Loss(Loss {
                 ns: at(6500),
+                since_ns: None,
                 what: "logged_records".to_owned(),
                 count: 1,
             }));
@@ -392,6 +393,7 @@ proptest! {
             (Record::Connection(connection), Some(1)) => {
                 losses.push(Record::Loss(Loss {
                     ns: connection.ended_ns + 500 * MS,
+                    since_ns: None,
                     what: "connection_records".to_owned(),
                     count: 1,
                 }));
