@@ -13,6 +13,7 @@ mod descriptors_exhausted;
 mod exited;
 mod fast_stop;
 mod fastcgi;
+mod grpc;
 mod ipv6;
 mod killed;
 mod middlebox_dropped;
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     slow_client::SCENARIO,
     websocket::SCENARIO,
     fastcgi::SCENARIO,
+    grpc::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,

@@ -28,6 +28,7 @@ mod listeners;
 mod local_backends;
 mod logs;
 mod logs_without_files;
+mod lost;
 mod mid_life;
 mod modules;
 mod privileges;

@@ -64,6 +64,8 @@ pub struct Request {
     pub withheld: Withheld,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Show the kernel programs' own diagnostics.
     pub diagnostics: bool,
 }
@@ -126,6 +128,7 @@ struct Prepared {
 fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
     let mut programs = checks::load(&Options {
         no_local_backends: request.no_local_backends,
+        ring_bytes: request.ring_bytes,
         diagnostics: request.diagnostics,
         withheld: request.withheld,
         ..options_of(Some(host), &request.names, request.nginx)

@@ -54,6 +54,8 @@ pub struct Options {
     pub log_has_file_name: bool,
     /// Leave the backends' sides of connections on this host alone.
     pub no_local_backends: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Let the programs' own diagnostics through.
     pub diagnostics: bool,
     /// Hooks to do without, for tests.
@@ -204,7 +206,7 @@ impl Programs {
             .override_global("NAMES", &names, true)
             .override_global("SETTINGS", &values, true)
             .override_global("AYA_LOG_LEVEL", &level, true)
-            .map_max_entries("RECORDS", RING_BYTES)
+            .map_max_entries("RECORDS", options.ring_bytes.unwrap_or(RING_BYTES))
             .load(object)
             .map_err(|error| explain_load(anyhow::Error::new(error)))?;
 

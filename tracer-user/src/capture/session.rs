@@ -129,6 +129,8 @@ pub(super) struct Session {
     /// The last continuation recorded of each worker thread.
     continuations: HashMap<u32, u64>,
     log_losses: HashMap<&'static str, u64>,
+    /// When losses were last looked for.
+    losses_looked_ns: Option<u64>,
     undecodable: u64,
     ticks: u32,
 }
@@ -169,6 +171,7 @@ impl Session {
             lines: Vec::new(),
             continuations: HashMap::new(),
             log_losses: HashMap::new(),
+            losses_looked_ns: None,
             undecodable: 0,
             ticks: 0,
         })
@@ -392,9 +395,15 @@ impl Session {
                 losses.push((what.to_owned(), total - told));
             }
         }
+        let since_ns = self.losses_looked_ns.replace(ns);
         for (what, count) in losses {
             self.counts.lost += count;
-            self.record(&Record::Loss(Loss { ns, what, count }))?;
+            self.record(&Record::Loss(Loss {
+                ns,
+                since_ns,
+                what,
+                count,
+            }))?;
         }
         Ok(())
     }

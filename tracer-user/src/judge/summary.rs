@@ -28,7 +28,10 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         .iter()
         .zip(&judged)
         .map(|(entry, (_, phase, _))| {
-            let continuation = entry.continuation.as_ref();
+            // What followed the close of a connection that may be another line's is no
+            // word of this one's request.
+            let own = entry.only_connection().is_some();
+            let continuation = entry.continuation.as_ref().filter(|_| own);
             let next_unanswered = continuation.is_some_and(|continuation| {
                 let started = continuation
                     .next_cookie

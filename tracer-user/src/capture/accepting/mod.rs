@@ -296,7 +296,12 @@ impl Session {
         }
         for (what, count) in losses {
             self.counts.lost += count;
-            self.writer.write(&Record::Loss(Loss { ns, what, count }))?;
+            self.writer.write(&Record::Loss(Loss {
+                ns,
+                since_ns: None,
+                what,
+                count,
+            }))?;
         }
         Ok(())
     }
