@@ -38,3 +38,4 @@ mod trace_files;
 mod two_hosts;
 mod unprivileged;
 mod unusual_nginx;
+mod upgrades;

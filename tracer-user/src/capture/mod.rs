@@ -18,6 +18,7 @@ mod open_connections;
 pub mod programs;
 mod progress;
 mod session;
+mod strangers;
 mod tracepoints;
 mod uprobes;
 mod write_calls;
@@ -32,6 +33,7 @@ use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
 use self::session::{Session, Signals};
+use self::write_calls::WriteCalls;
 use crate::judge::Judge;
 use crate::report::words::counted;
 use crate::trace::record::{Capture, ErrorLog, Record, Role};
@@ -110,6 +112,7 @@ struct Prepared {
     uprobes: bool,
     no_local_backends: bool,
     programs: Programs,
+    write_calls: WriteCalls,
     progress: Progress,
     /// Has taken the records that the trace begins with.
     judge: Judge,
@@ -133,7 +136,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
     programs.take_over();
     let followed = host.follow(&request.error_logs)?;
-    write_calls::attach(host, &mut programs)?;
+    let write_calls = WriteCalls::start(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
@@ -179,6 +182,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         uprobes: !request.no_uprobe,
         no_local_backends: request.no_local_backends,
         programs,
+        write_calls,
         progress,
         judge,
     })

@@ -20,6 +20,7 @@ mod ended_by;
 mod entry;
 mod findings;
 mod fitting;
+mod foreign;
 mod hidden;
 mod history;
 mod incident;
@@ -104,9 +105,12 @@ pub struct Judge {
     zones: HashMap<u32, jiff::tz::TimeZone>,
     /// Master of each worker, both on the host.
     masters: HashMap<u32, u32>,
-    /// Instances that loaded another configuration during the capture, and that appeared.
+    /// Instances that loaded another configuration during the capture, and that appeared,
+    /// and when.
     reloaded: BTreeSet<u32>,
-    appeared: BTreeSet<u32>,
+    appeared: BTreeMap<u32, u64>,
+    /// Those of whose lines one was seen being written.
+    proven: BTreeSet<u32>,
     /// Host pid of a worker by its master and the pid in its lines.
     pids: HashMap<(u32, u32), u32>,
     /// Each master's logs.
@@ -130,6 +134,10 @@ pub struct Judge {
     limitings: u64,
     duplicates: u64,
     sightings_dropped: u64,
+    /// Some were too many to wait for their lines.
+    sightings_forgotten: bool,
+    /// Lines in nginx's logs that nginx did not write.
+    foreign: u64,
     /// What was lost in all, by kind.
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.
@@ -207,7 +215,7 @@ impl Judge {
             }
             Record::Instance(instance) => {
                 self.last_ns = self.last_ns.max(instance.ns);
-                self.instance(&instance.nginx);
+                self.instance(&instance.nginx, instance.ns);
             }
             Record::Upstream(counters) => {
                 self.upstreams
@@ -255,7 +263,7 @@ impl Judge {
     }
 
     /// An instance that appeared, or whose configuration is another one now.
-    fn instance(&mut self, nginx: &Nginx) {
+    fn instance(&mut self, nginx: &Nginx, ns: u64) {
         self.know(nginx);
         let Some(capture) = &mut self.capture else {
             return;
@@ -270,7 +278,7 @@ impl Judge {
                 *known = nginx.clone();
             }
             None => {
-                self.appeared.insert(nginx.master_pid);
+                self.appeared.insert(nginx.master_pid, ns);
                 capture.nginx.push(nginx.clone());
             }
         }
@@ -337,6 +345,7 @@ impl Judge {
             let settled = worker.finish(self.end.as_ref().map(|end| end.ns), &self.clock);
             self.duplicates += worker.duplicates;
             self.sightings_dropped += worker.sightings_dropped;
+            self.sightings_forgotten |= worker.sightings_forgotten;
             self.keep(pid, settled);
         }
     }
@@ -362,7 +371,10 @@ impl Judge {
             Some(AnyLine::Other { pid, key, hash }) => {
                 let pid = pid_of(pid, &self.pids);
                 let worker = self.workers.entry(pid).or_default();
-                worker.other_line(key, hash, &record.file, record.read_ns);
+                if worker.other_line(key, hash, &record.file, record.read_ns) {
+                    let master = self.masters.get(&pid).copied();
+                    self.proven.insert(master.unwrap_or(record.master_pid));
+                }
             }
             Some(AnyLine::Limiting) => self.limitings += 1,
             Some(AnyLine::Upstream(mut line)) => {
@@ -381,10 +393,12 @@ impl Judge {
                 if !line.kind.is_incident() {
                     self.other_lines += 1;
                     let worker = self.workers.entry(pid).or_default();
-                    worker.other_line(line.key, line.hash, &record.file, record.read_ns);
+                    if worker.other_line(line.key, line.hash, &record.file, record.read_ns) {
+                        self.proven.insert(line.master_pid);
+                    }
                     return;
                 }
-                let seen = self.log_calls_seen(record.master_pid);
+                let seen = self.log_calls_seen(line.master_pid);
                 let worker = self.workers.entry(pid).or_default();
                 worker.line(*line, self.order, seen);
                 self.look(pid);
@@ -418,6 +432,9 @@ impl Judge {
                 peer_close: None,
                 peer_remembered: false,
             };
+            if entry.sighting.is_some() {
+                self.proven.insert(entry.line.master_pid);
+            }
             if !is_failure(&entry) {
                 self.other_lines += 1;
                 continue;
@@ -469,6 +486,7 @@ impl Judge {
         let incidents = fresh
             .iter()
             .zip(self.told..)
+            .filter(|(entry, _)| !self.is_foreign(entry))
             .map(|(entry, index)| self.incident(entry, index as u64 + 1).0)
             .collect();
         self.told = self.entries.len();
@@ -483,6 +501,7 @@ impl Judge {
         for pid in pids {
             self.forget(pid);
         }
+        self.leave_foreign_out();
         self.doubt_exchanged_sightings();
         let end_ns = self.end.as_ref().map(|end| end.ns);
         self.entries.retain(|entry| {
