@@ -9,6 +9,7 @@ mod build;
 mod compiler;
 mod demo;
 mod fuzz;
+mod kernels;
 mod lab;
 mod linker;
 mod nginx;

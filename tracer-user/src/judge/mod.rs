@@ -19,6 +19,7 @@ mod end;
 mod ended_by;
 mod entry;
 mod findings;
+mod finishing;
 mod fitting;
 mod foreign;
 mod hidden;
@@ -41,6 +42,7 @@ mod socket;
 mod spoken;
 mod staleness;
 mod summary;
+mod taking;
 mod unseen;
 mod upstreams;
 mod work;
@@ -50,14 +52,12 @@ mod workers;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::rc::Rc;
 
 pub use self::entry::Details;
 
 use self::clock::Clock;
 use self::entry::Entry;
 use self::history::History;
-use self::line::AnyLine;
 use self::logs::Logs;
 use self::moments::Moments;
 use self::peers::Peers;
@@ -65,19 +65,10 @@ use self::queues::Queues;
 use self::recent::Recent;
 use self::remote::Remote;
 use self::shutdown::Shutdowns;
-use self::socket::Socket;
-use self::spoken::Spoken;
 use self::upstreams::Figures;
-use self::workers::{Settled, Worker};
-use crate::nginx::message::MessageKind;
-use crate::nginx::time_zone;
-use crate::report::model::{Incident, Report};
-use crate::trace::record::{
-    self, Capture, Connection, ConnectionEnd, Continuation, End, Nginx, Record,
-};
-
-/// A worker that has gone is forgotten after this time: its last lines are read by then.
-const GONE_NS: u64 = 10_000_000_000;
+use self::workers::Worker;
+use crate::report::model::Report;
+use crate::trace::record::{Capture, Continuation, End, Record};
 
 /// A report and, for each incident in its order, what it was made from.
 #[derive(Debug)]
@@ -174,395 +165,4 @@ impl Judge {
             ..Self::default()
         }
     }
-
-    /// Takes one record, in the trace's order.
-    pub fn push(&mut self, record: &Record) {
-        self.order += 1;
-        match record {
-            Record::Capture(capture) => self.begin(capture),
-            Record::Anchor(anchor) => {
-                self.clock.add(*anchor);
-                self.last_ns = self.last_ns.max(anchor.monotonic_ns);
-                let pids: Vec<u32> = self.workers.keys().copied().collect();
-                pids.into_iter().for_each(|pid| self.look(pid));
-            }
-            Record::Connection(connection) => self.connection(connection),
-            Record::Logged(logged) => {
-                self.last_ns = self.last_ns.max(logged.ns);
-                let wall_s = self
-                    .clock
-                    .realtime_ns(logged.ns)
-                    .map(|ns| ns.div_euclid(1_000_000_000));
-                let start_ns = self.capture.as_ref().map_or(0, |capture| capture.start_ns);
-                let worker = self.workers.entry(logged.pid).or_default();
-                worker.logged(*logged, wall_s, start_ns <= logged.ns);
-                self.look(logged.pid);
-                self.forget_the_gone();
-            }
-            Record::Continuation(continuation) => self.continuation(*continuation),
-            Record::Line(line) => self.line(line),
-            Record::Process(process) => {
-                self.last_ns = self.last_ns.max(process.ns);
-                let pid = process.worker.pid;
-                self.gone.retain(|(_, gone)| *gone != pid);
-                if process.started {
-                    self.worker_of(process.master_pid, &process.worker);
-                } else {
-                    self.gone.push_back((process.ns, pid));
-                    self.shutdowns.gone(process.ns, pid);
-                }
-                self.forget_the_gone();
-            }
-            Record::Instance(instance) => {
-                self.last_ns = self.last_ns.max(instance.ns);
-                self.instance(&instance.nginx, instance.ns);
-            }
-            Record::Upstream(counters) => {
-                self.upstreams
-                    .entry(Remote::counted(counters))
-                    .or_default()
-                    .counters(counters);
-            }
-            Record::Loss(loss) => {
-                *self.lost.entry(loss.what.clone()).or_default() += loss.count;
-                if is_of_sightings(&loss.what) {
-                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
-                } else if could_change_verdicts(&loss.what) {
-                    *self.losses.entry(loss.ns).or_default() += loss.count;
-                }
-            }
-            Record::End(end) => self.end = Some(end.clone()),
-            Record::PeerClose(close) => self.peer_close(close),
-            Record::BackendExit(exit) => self.backend_exit(exit),
-            Record::BackendProcess(process) => self.backend_process(process),
-            Record::Listener(listener) => self.queues.full_one(listener),
-            // Of a trace of another kind: `crate::join` makes of them what counts here.
-            Record::Accepted(_) | Record::Trace(_) | Record::Unknown => {}
-        }
-    }
-
-    fn begin(&mut self, capture: &Capture) {
-        self.last_ns = self.last_ns.max(capture.start_ns);
-        for nginx in &capture.nginx {
-            self.know(nginx);
-        }
-        self.capture = Some(capture.clone());
-    }
-
-    fn know(&mut self, nginx: &Nginx) {
-        self.zones
-            .insert(nginx.master_pid, time_zone::resolve(&nginx.time_zone));
-        for worker in &nginx.workers {
-            self.worker_of(nginx.master_pid, worker);
-        }
-    }
-
-    fn worker_of(&mut self, master_pid: u32, worker: &record::Worker) {
-        self.pids.insert((master_pid, worker.inner_pid), worker.pid);
-        self.masters.insert(worker.pid, master_pid);
-    }
-
-    /// An instance that appeared, or whose configuration is another one now.
-    fn instance(&mut self, nginx: &Nginx, ns: u64) {
-        self.know(nginx);
-        let Some(capture) = &mut self.capture else {
-            return;
-        };
-        let known = capture
-            .nginx
-            .iter_mut()
-            .find(|known| known.master_pid == nginx.master_pid);
-        match known {
-            Some(known) => {
-                self.reloaded.insert(nginx.master_pid);
-                *known = nginx.clone();
-            }
-            None => {
-                self.appeared.insert(nginx.master_pid, ns);
-                capture.nginx.push(nginx.clone());
-            }
-        }
-    }
-
-    fn connection(&mut self, connection: &Connection) {
-        self.last_ns = self.last_ns.max(connection.ended_ns);
-        self.networks.insert(connection.pid, connection.netns);
-        let figures = self.upstreams.entry(Remote::of(connection)).or_default();
-        figures.connection(connection);
-        self.remember(connection);
-        if connection.first_byte_ns.is_none() {
-            let started = connection
-                .request_started_ns
-                .unwrap_or(connection.opened_ns);
-            self.unanswered.insert(connection.cookie, started);
-        }
-        self.shutdowns.connection(connection);
-        if connection.end == ConnectionEnd::Open {
-            return;
-        }
-        let worker = self.workers.entry(connection.pid).or_default();
-        worker.closed(&Rc::new(connection.clone()));
-        self.look(connection.pid);
-    }
-
-    /// Takes what has been settled of a worker by now.
-    fn look(&mut self, pid: u32) {
-        if let Some(worker) = self.workers.get_mut(&pid) {
-            worker.look(self.last_ns, &self.clock);
-            let settled = worker.take_settled();
-            self.keep(pid, settled);
-        }
-    }
-
-    fn continuation(&mut self, continuation: Continuation) {
-        let cookie = continuation.failed_cookie;
-        match self
-            .entry_of
-            .get(&cookie)
-            .and_then(|index| self.entries.get_mut(*index))
-        {
-            Some(entry) => entry.continuation = Some(continuation),
-            None => {
-                self.continuations.insert(cookie, continuation);
-            }
-        }
-    }
-
-    /// Takes leave of workers whose last lines have been read.
-    fn forget_the_gone(&mut self) {
-        while let Some((ns, pid)) = self.gone.front().copied()
-            && ns.saturating_add(GONE_NS) < self.last_ns
-        {
-            self.gone.pop_front();
-            self.pids.retain(|_, known| *known != pid);
-            self.masters.remove(&pid);
-            self.forget(pid);
-        }
-    }
-
-    fn forget(&mut self, pid: u32) {
-        if let Some(mut worker) = self.workers.remove(&pid) {
-            let settled = worker.finish(self.end.as_ref().map(|end| end.ns), &self.clock);
-            self.duplicates += worker.duplicates;
-            self.sightings_dropped += worker.sightings_dropped;
-            self.sightings_forgotten |= worker.sightings_forgotten;
-            self.keep(pid, settled);
-        }
-    }
-
-    fn line(&mut self, record: &record::Line) {
-        self.last_ns = self.last_ns.max(record.read_ns);
-        let pid_of = |inner: u32, pids: &HashMap<(u32, u32), u32>| {
-            record
-                .pid
-                .or_else(|| pids.get(&(record.master_pid, inner)).copied())
-                .or_else(|| {
-                    // Two masters may write to one log, as in an upgrade of the binary.
-                    let mut others = pids.iter().filter(|((_, other), _)| *other == inner);
-                    let (_, pid) = others.next()?;
-                    others.next().is_none().then_some(*pid)
-                })
-                .unwrap_or(inner)
-        };
-        let log = self.logs.entry(record.master_pid).or_default();
-        let since_ns = log.read_before(&record.file, record.read_ns);
-        match line::read(record) {
-            None => self.unread_lines += 1,
-            Some(AnyLine::Other { pid, key, hash }) => {
-                let pid = pid_of(pid, &self.pids);
-                let worker = self.workers.entry(pid).or_default();
-                if worker.other_line(key, hash, &record.file, record.read_ns) {
-                    let master = self.masters.get(&pid).copied();
-                    self.proven.insert(master.unwrap_or(record.master_pid));
-                }
-            }
-            Some(AnyLine::Limiting) => self.limitings += 1,
-            Some(AnyLine::Upstream(mut line)) => {
-                let pid = pid_of(line.summary.pid, &self.pids);
-                if line.stamp_s.is_none()
-                    && let Some(zone) = self.zones.get(&record.master_pid)
-                {
-                    let read_ns = self.clock.realtime_ns(record.read_ns);
-                    let read_s = read_ns.map(|ns| ns.div_euclid(1_000_000_000));
-                    line.stamp_s = clock::stamp_seconds(line.stamp, zone, read_s);
-                }
-                line.since_ns = since_ns;
-                if let Some(master) = self.masters.get(&pid) {
-                    line.master_pid = *master;
-                }
-                if !line.kind.is_incident() {
-                    self.other_lines += 1;
-                    let worker = self.workers.entry(pid).or_default();
-                    if worker.other_line(line.key, line.hash, &record.file, record.read_ns) {
-                        self.proven.insert(line.master_pid);
-                    }
-                    return;
-                }
-                let seen = self.log_calls_seen(line.master_pid);
-                let worker = self.workers.entry(pid).or_default();
-                worker.line(*line, self.order, seen);
-                self.look(pid);
-            }
-        }
-    }
-
-    /// Can lines of this instance have a sighting?
-    fn log_calls_seen(&self, master_pid: u32) -> bool {
-        let mut instances = self.capture.iter().flat_map(|capture| &capture.nginx);
-        instances
-            .find(|nginx| nginx.master_pid == master_pid)
-            .is_none_or(|nginx| nginx.log_calls_seen)
-    }
-
-    fn keep(&mut self, pid: u32, settled: Vec<Settled>) {
-        for Settled {
-            line,
-            sighting,
-            socket,
-            order,
-        } in settled
-        {
-            let mut entry = Entry {
-                line,
-                sighting,
-                socket,
-                order,
-                pid,
-                continuation: None,
-                peer_close: None,
-                peer_remembered: false,
-            };
-            if entry.sighting.is_some() {
-                self.proven.insert(entry.line.master_pid);
-            }
-            if !is_failure(&entry) {
-                self.other_lines += 1;
-                continue;
-            }
-            if let Some(connection) = entry.connection()
-                && let Some(figures) = self.upstreams.get_mut(&Remote::of(connection))
-            {
-                figures.failed(connection);
-            }
-            if let Some(remote) = self.remote_of(&entry)
-                && let Some(figures) = self.upstreams.get_mut(&remote)
-            {
-                figures.heard(entry.line.spoken());
-            }
-            if let Some(connection) = entry.connection() {
-                let (cookie, opened_ns) = (connection.cookie, connection.opened_ns);
-                entry.peer_close = self.peers.close_of(connection).cloned().map(Box::new);
-                entry.peer_remembered = self.peers.remember_since(opened_ns);
-                entry.continuation = self.continuations.get(cookie).copied();
-                self.entry_of.insert(cookie, self.entries.len());
-            }
-            if entry.sighting.is_none() && !matches!(entry.socket, Socket::NoneByNature(_)) {
-                self.unseen.entry(pid).or_default().add(entry.ns());
-            }
-            self.remember_failure(&entry);
-            self.note_size(&entry);
-            self.entries.push(entry);
-        }
-    }
-
-    /// Incidents whose line and connection have come since the last call, with what
-    /// can be said by now. Their numbers are provisional.
-    pub fn fresh(&mut self) -> Vec<Incident> {
-        let fresh = self.entries.get(self.told..).unwrap_or_default();
-        let peers: BTreeSet<Remote> = fresh
-            .iter()
-            .filter_map(|entry| self.remote_of(entry))
-            .collect();
-        for peer in peers {
-            if let Some(figures) = self.upstreams.get_mut(&peer) {
-                if let Some(capture) = &self.capture {
-                    figures.heard(Spoken::to(capture, peer.address));
-                }
-                figures.look_again();
-            }
-            self.settle_history(peer);
-        }
-        let fresh = self.entries.get(self.told..).unwrap_or_default();
-        let incidents = fresh
-            .iter()
-            .zip(self.told..)
-            .filter(|(entry, _)| !self.is_foreign(entry))
-            .map(|(entry, index)| self.incident(entry, index as u64 + 1).0)
-            .collect();
-        self.told = self.entries.len();
-        incidents
-    }
-
-    /// The trace is over: the report. `notes` are what its reader has to say of the file.
-    #[must_use]
-    pub fn finish(mut self, notes: Vec<String>) -> Judged {
-        let mut pids: Vec<u32> = self.workers.keys().copied().collect();
-        pids.sort_unstable();
-        for pid in pids {
-            self.forget(pid);
-        }
-        self.leave_foreign_out();
-        self.doubt_exchanged_sightings();
-        let end_ns = self.end.as_ref().map(|end| end.ns);
-        self.entries.retain(|entry| {
-            // What was logged after the bell belongs to no capture.
-            end_ns.is_none_or(|end| entry.sighting.is_none_or(|seen| seen.ns <= end))
-        });
-        self.entries.sort_by_key(|entry| (entry.ns(), entry.order));
-        self.note_sizes();
-        for (remote, figures) in &mut self.upstreams {
-            if let Some(capture) = &self.capture {
-                figures.heard(Spoken::to(capture, remote.address));
-            }
-            figures.settle();
-        }
-        let addresses: Vec<Remote> = self.histories.keys().copied().collect();
-        for address in addresses {
-            self.settle_history(address);
-        }
-        self.name_upstreams();
-        summary::report(&self, notes)
-    }
-
-    fn name_upstreams(&mut self) {
-        let Some(capture) = &self.capture else { return };
-        for (remote, figures) in &mut self.upstreams {
-            figures.name = capture
-                .nginx
-                .iter()
-                .filter(|nginx| nginx.netns.is_none_or(|netns| netns == remote.netns))
-                .filter_map(|nginx| nginx.configuration.as_ref())
-                .find_map(|configuration| {
-                    settings::block_of(configuration, Some(remote.address), "")
-                })
-                .map(|block| block.name.clone());
-        }
-    }
-}
-
-/// Bytes that are no response are a failure if they are an alert of TLS: nginx passes
-/// anything else on to its client.
-fn is_failure(entry: &Entry) -> bool {
-    entry.line.kind != MessageKind::NotHttp
-        || entry
-            .connection()
-            .is_some_and(|connection| end::is_tls_alert(connection))
-}
-
-/// Lines whose sightings are lost are found by their order, or not at all.
-fn is_of_sightings(lost: &str) -> bool {
-    matches!(lost, "logged_records" | "missed_runs:whoclosed_line")
-}
-
-/// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less
-/// evidence, never a wrong verdict; the counter slots bear on totals alone.
-fn could_change_verdicts(lost: &str) -> bool {
-    !matches!(
-        lost,
-        "upstream_slots"
-            | "missed_runs:whoclosed_gone"
-            | "missed_runs:whoclosed_rst_o"
-            | "missed_runs:whoclosed_rst_r"
-            | "missed_runs:whoclosed_again"
-    )
 }

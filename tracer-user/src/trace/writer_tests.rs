@@ -255,7 +255,14 @@ fn every_kind_and_every_field_is_documented() {
             "docs/trace-format.md lacks {kind}"
         );
     }
-    let records = read("src/trace/record.rs") + &read("src/trace/backend_record.rs");
+    let records = [
+        "record",
+        "nginx_record",
+        "connection_record",
+        "backend_record",
+    ]
+    .map(|file| read(&format!("src/trace/{file}.rs")))
+    .concat();
     let fields = records.lines().filter_map(|line| {
         line.strip_prefix("    pub ")?
             .split_once(": ")
