@@ -130,6 +130,12 @@ impl Watched {
             configuration_path: Some(self.in_force.path.clone()),
             workers: self.instance.workers.clone(),
             error_logs: followed.to_vec(),
+            // What logs that the user gave may hide is not known.
+            narrowest_level: self
+                .in_force
+                .narrowest_level
+                .clone()
+                .filter(|_| followed.iter().any(|log| log.level.is_some())),
             configuration: self.in_force.configuration.clone(),
             configuration_problem: (!problems.is_empty()).then(|| problems.join("; ")),
             log_calls_seen,
