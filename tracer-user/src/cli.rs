@@ -91,6 +91,12 @@ pub struct Capture {
     /// Attach nothing to nginx's binary: lines are matched to connections by their order
     #[arg(long)]
     pub no_uprobe: bool,
+    /// For tests: do without the tracepoints of sends and receives
+    #[arg(long, hide = true)]
+    pub no_io_tracepoints: bool,
+    /// For tests: do without the ends of the kernel's functions
+    #[arg(long, hide = true)]
+    pub no_fentry: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
@@ -111,6 +117,8 @@ impl Capture {
                 ("--nginx", self.nginx.is_some()),
                 ("--error-log", !self.error_log.is_empty()),
                 ("--no-uprobe", self.no_uprobe),
+                ("--no-io-tracepoints", self.no_io_tracepoints),
+                ("--no-fentry", self.no_fentry),
                 ("--no-local-backends", self.no_local_backends),
             ],
         };

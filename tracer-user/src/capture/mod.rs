@@ -5,11 +5,13 @@
 pub mod accepting;
 mod backends;
 pub mod btf;
+mod calls;
 pub mod checks;
 pub mod clock;
 pub mod convert;
 pub mod counters;
 mod diagnostics;
+mod hooks;
 pub mod host;
 mod listeners;
 mod mid_life;
@@ -19,7 +21,6 @@ pub mod programs;
 mod progress;
 mod session;
 mod strangers;
-mod tracepoints;
 mod uprobes;
 mod write_calls;
 mod written;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+pub use self::calls::Withheld;
 use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
@@ -58,6 +60,8 @@ pub struct Request {
     pub no_local_backends: bool,
     /// Attach nothing to nginx's binary.
     pub no_uprobe: bool,
+    /// Hooks to do without, for tests.
+    pub withheld: Withheld,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
     /// Show the kernel programs' own diagnostics.
@@ -132,6 +136,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         },
         log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
         diagnostics: request.diagnostics,
+        withheld: request.withheld,
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
     programs.take_over();

@@ -78,6 +78,7 @@ fn attach_to(watched: &Watched, programs: &mut Programs, left_out: bool) -> bool
         programs.hooks.push(Hook {
             name: format!("{LOG_FUNCTION} and {HANDSHAKE_FUNCTION} in {binary}"),
             attached: false,
+            by: None,
             reason: Some(format!(
                 "{error:#}; without them {WITHOUT_LINES}, and {WITHOUT_HANDSHAKES}"
             )),
@@ -92,6 +93,7 @@ fn attach_to(watched: &Watched, programs: &mut Programs, left_out: bool) -> bool
         programs.hooks.push(Hook {
             name: format!("{function} in {binary}"),
             attached: reason.is_none(),
+            by: None,
             reason: reason.map(|error| format!("{error:#}; without it {without}")),
         });
     }

@@ -55,6 +55,7 @@ impl WriteCalls {
         programs.hooks.push(Hook {
             name: format!("{TRACEPOINT} for {names}"),
             attached: reason.is_none(),
+            by: None,
             reason: reason.map(|reason| {
                 format!("{reason}; without it the lines of these logs cannot be seen")
             }),

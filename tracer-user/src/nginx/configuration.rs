@@ -195,8 +195,31 @@ mod tests {
                 ("/var/link.log", "error"),
             ]
         );
+        // What goes to memory shows nothing.
+        assert_eq!(found.narrowest_level.as_deref(), Some("crit"));
         assert_eq!(found.problems, [""; 0]);
         assert_eq!(found.path, "/srv/nginx/conf/nginx.conf");
+    }
+
+    #[test]
+    fn the_narrowest_level_is_that_of_a_context_that_requests_log_to() {
+        let narrowest = |text: &str| {
+            let found = read_text(text, &Arguments::default());
+            found.narrowest_level.unwrap_or_default()
+        };
+        // The main one counts where it may be inherited; that no server does is not asked.
+        let server = "http { server { error_log /s.log info; } }";
+        assert_eq!(narrowest(&format!("error_log /m.log; {server}")), "error");
+        let http = "http { error_log /h.log info; server { } }";
+        assert_eq!(narrowest(&format!("error_log /m.log; {http}")), "info");
+        assert_eq!(
+            narrowest("error_log /m.log info; http { server { error_log /s.log; } }"),
+            "error"
+        );
+        assert_eq!(
+            narrowest("error_log /m.log; error_log /d.log info; http { }"),
+            "info"
+        );
     }
 
     #[test]

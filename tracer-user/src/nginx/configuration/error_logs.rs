@@ -45,6 +45,11 @@ pub enum LogKind {
 }
 
 impl LogKind {
+    /// Are its lines seen by any means?
+    const fn is_read(self) -> bool {
+        !matches!(self, Self::Memory | Self::Program | Self::Formatted)
+    }
+
     /// Why it is not followed as a file is.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -155,7 +160,15 @@ impl Logs<'_> {
             }
             self.visit(&directive.block, Context::default(), true);
         }
-        let others = context.others.iter().map(|(_, level)| *level);
+        let others = context
+            .others
+            .iter()
+            .filter(|(index, _)| {
+                self.others
+                    .get(*index)
+                    .is_some_and(|log| log.kind.is_read())
+            })
+            .map(|(_, level)| *level);
         let widest = others.chain(context.file).max();
         if in_force && let Some(widest) = widest {
             self.narrowest = Some(self.narrowest.map_or(widest, |known| known.min(widest)));
