@@ -10,8 +10,8 @@ use crate::nginx::processes::cycle::Cycle;
 use crate::trace::record::ErrorLog;
 
 /// Without symbols a reload shows once its old workers shut down, within 100 ms
-/// (`ngx_master_process_cycle`): it is looked for so many times, once a second.
-const LOOKS: u32 = 5;
+/// (`ngx_master_process_cycle`): for so long it is looked for.
+const LOOK_FOR_NS: u64 = 5_000_000_000;
 
 /// What a master had loaded when its files were read.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub(super) struct Loaded {
     cycle: Option<Cycle>,
     /// It has told one of which the files were not read yet.
     again: bool,
-    /// Workers have started since: when that was noticed, and how often it was looked.
-    started: Option<(u64, u32)>,
+    /// Workers have started since: when that was noticed first, and last.
+    started: Option<(u64, u64)>,
     /// The trace was told that files have changed since.
     told_of_change: bool,
 }
@@ -53,12 +53,12 @@ impl Watched {
     /// first worker was noticed that runs with them, if they say something else.
     fn loads(&mut self, started: bool, now_ns: u64) -> Option<u64> {
         if started {
-            self.loaded.started.get_or_insert((now_ns, 0)).1 = 0;
+            self.loaded.started.get_or_insert((now_ns, now_ns)).1 = now_ns;
         }
-        let (since_ns, looks) = self.loaded.started?;
+        let (since_ns, last_ns) = self.loaded.started?;
         let has_loaded = self.has_loaded();
-        let again = has_loaded.is_none() && looks < LOOKS;
-        self.loaded.started = again.then_some((since_ns, looks + 1));
+        let again = has_loaded.is_none() && now_ns.saturating_sub(last_ns) < LOOK_FOR_NS;
+        self.loaded.started = self.loaded.started.filter(|_| again);
         if has_loaded != Some(true) {
             return None;
         }

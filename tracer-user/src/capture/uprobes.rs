@@ -45,10 +45,12 @@ pub(super) fn attach_later(
         return false;
     };
     let identity = watched.binary_identity().ok();
-    let same = host.watched.iter().take(index).find(|known| {
-        // One that has ended cannot be asked.
-        identity.is_some() && known.binary_identity().ok() == identity
-    });
+    // Attached twice it would see each line twice; one whose master has ended stays.
+    let same = host
+        .watched
+        .iter()
+        .take(index)
+        .find(|known| identity.is_some() && known.binary_identity().ok() == identity);
     match same {
         Some(known) => known.sees_log_calls(),
         None => attach_to(watched, programs, !wanted),
@@ -76,6 +78,7 @@ fn attach_to(watched: &Watched, programs: &mut Programs, left_out: bool) -> bool
         programs.hooks.push(Hook {
             name: format!("{LOG_FUNCTION} and {HANDSHAKE_FUNCTION} in {binary}"),
             attached: false,
+            by: None,
             reason: Some(format!(
                 "{error:#}; without them {WITHOUT_LINES}, and {WITHOUT_HANDSHAKES}"
             )),
@@ -90,6 +93,7 @@ fn attach_to(watched: &Watched, programs: &mut Programs, left_out: bool) -> bool
         programs.hooks.push(Hook {
             name: format!("{function} in {binary}"),
             attached: reason.is_none(),
+            by: None,
             reason: reason.map(|error| format!("{error:#}; without it {without}")),
         });
     }

@@ -9,7 +9,7 @@ use super::line::AnyLine;
 use super::remote::Remote;
 use super::socket::Socket;
 use super::workers::Settled;
-use super::{Judge, clock, end, line};
+use super::{Judge, clock, end, line, without_calls};
 use crate::nginx::message::MessageKind;
 use crate::nginx::time_zone;
 use crate::trace::record::{self, Capture, Connection, ConnectionEnd, Continuation, Nginx, Record};
@@ -64,17 +64,18 @@ impl Judge {
                 self.instance(instance);
             }
             Record::Upstream(counters) => {
-                self.upstreams
-                    .entry(Remote::counted(counters))
-                    .or_default()
-                    .counters(counters);
+                let calls_unseen = self.capture.as_ref().is_some_and(without_calls::is_so);
+                let figures = self.upstreams.entry(Remote::counted(counters));
+                let figures = figures.or_default();
+                figures.counters(counters);
+                figures.calls_unseen |= calls_unseen;
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
                 if is_of_sightings(&loss.what) {
-                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
+                    self.lost_sightings.add(loss);
                 } else if could_change_verdicts(&loss.what) {
-                    *self.losses.entry(loss.ns).or_default() += loss.count;
+                    self.losses.add(loss);
                 }
             }
             Record::End(end) => self.end = Some(end.clone()),
@@ -130,13 +131,15 @@ impl Judge {
                 *known = nginx.clone();
             }
             None => {
-                self.appeared.insert(nginx.master_pid);
+                self.appeared.insert(nginx.master_pid, instance.ns);
                 capture.nginx.push(nginx.clone());
             }
         }
     }
 
     fn connection(&mut self, connection: &Connection) {
+        let connection = without_calls::completed(connection);
+        let connection = connection.as_ref();
         self.last_ns = self.last_ns.max(connection.ended_ns);
         self.networks.insert(connection.pid, connection.netns);
         let figures = self.upstreams.entry(Remote::of(connection)).or_default();
@@ -167,6 +170,10 @@ impl Judge {
     }
 
     fn continuation(&mut self, continuation: Continuation) {
+        // What a worker did next is known only where its sends are seen.
+        if self.capture.as_ref().is_some_and(without_calls::is_so) {
+            return;
+        }
         let cookie = continuation.failed_cookie;
         match self
             .entry_of
@@ -197,6 +204,7 @@ impl Judge {
             let settled = worker.finish(self.end.as_ref().map(|end| end.ns), &self.clock);
             self.duplicates += worker.duplicates;
             self.sightings_dropped += worker.sightings_dropped;
+            self.sightings_forgotten |= worker.sightings_forgotten;
             self.keep(pid, settled);
         }
     }
@@ -222,7 +230,10 @@ impl Judge {
             Some(AnyLine::Other { pid, key, hash }) => {
                 let pid = pid_of(pid, &self.pids);
                 let worker = self.workers.entry(pid).or_default();
-                worker.other_line(key, hash, &record.file, record.read_ns);
+                if worker.other_line(key, hash, &record.file, record.read_ns) {
+                    let master = self.masters.get(&pid).copied();
+                    self.proven.insert(master.unwrap_or(record.master_pid));
+                }
             }
             Some(AnyLine::Limiting) => self.limitings += 1,
             Some(AnyLine::Upstream(mut line)) => {
@@ -241,10 +252,13 @@ impl Judge {
                 if !line.kind.is_incident() {
                     self.other_lines += 1;
                     let worker = self.workers.entry(pid).or_default();
-                    worker.other_line(line.key, line.hash, &record.file, record.read_ns);
+                    if worker.other_line(line.key, line.hash, &record.file, record.read_ns) {
+                        self.proven.insert(line.master_pid);
+                    }
                     return;
                 }
-                let seen = self.log_calls_seen(record.master_pid);
+                line.timer_ns = self.timer_of(&line);
+                let seen = self.log_calls_seen(line.master_pid);
                 let worker = self.workers.entry(pid).or_default();
                 worker.line(*line, self.order, seen);
                 self.look(pid);
@@ -253,7 +267,7 @@ impl Judge {
     }
 
     /// Can lines of this instance have a sighting?
-    fn log_calls_seen(&self, master_pid: u32) -> bool {
+    pub(super) fn log_calls_seen(&self, master_pid: u32) -> bool {
         let mut instances = self.capture.iter().flat_map(|capture| &capture.nginx);
         instances
             .find(|nginx| nginx.master_pid == master_pid)
@@ -278,6 +292,9 @@ impl Judge {
                 peer_close: None,
                 peer_remembered: false,
             };
+            if entry.sighting.is_some() {
+                self.proven.insert(entry.line.master_pid);
+            }
             if !is_failure(&entry) {
                 self.other_lines += 1;
                 continue;
