@@ -14,6 +14,7 @@ mod bad_input;
 mod bench;
 mod causes;
 mod client_uploads;
+mod configurations;
 mod connections;
 mod containers;
 mod doctor;

@@ -2,6 +2,7 @@
 //! crossplane made of them (`tests/fixtures/configurations`, where `expected.py` says
 //! how), and of random ones that are printed here.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -99,6 +100,29 @@ fn configurations_are_read_as_crossplane_reads_them() {
     let folders = folders.filter(|entry| entry.as_ref().unwrap().path().is_dir());
     assert_eq!(compared, folders.count(), "one expectation for each folder");
     assert!(compared >= 30, "{compared}");
+}
+
+/// crossplane leaves backslashes as they are; nginx itself says what becomes of them
+/// (`served.json`: what it served, which an end-to-end test holds it to).
+#[test]
+fn escaped_words_are_read_as_nginx_serves_them() {
+    let folder = fixtures().join("escapes");
+    let served = fs::read(folder.join("served.json")).unwrap();
+    let served: BTreeMap<String, String> = serde_json::from_slice(&served).unwrap();
+    let root = Root::open(&folder).unwrap();
+    let mut loader = Loader::new(&root, "/nginx.conf");
+    let directives = loader.file("/nginx.conf").unwrap();
+    let http = directives.iter().find(|outer| outer.name == "http");
+    let locations = http.unwrap().block[0].block.iter();
+    let read: BTreeMap<String, String> = locations
+        .filter(|inner| inner.name == "location" && inner.block[0].arguments[0] == "200")
+        .map(|inner| {
+            let body = inner.block[0].arguments[1].clone();
+            (inner.arguments[0].clone(), body)
+        })
+        .collect();
+    assert_eq!(read, served);
+    assert!(served.len() >= 16);
 }
 
 fn first_difference(found: &[Directive], expected: &[Directive]) -> String {
