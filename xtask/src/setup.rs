@@ -167,6 +167,8 @@ fn install_base(tools: &[(&str, &[&str])]) -> Result<()> {
     }
     if let Some(Some(Way::Packages(rust))) = way {
         packages.extend(rust);
+        // That cargo fetches bpf-linker and trusts the system's certificates only.
+        packages.push("ca-certificates");
     }
     if !packages.is_empty() {
         // Also fetches the package lists where there are none.

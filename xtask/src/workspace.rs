@@ -23,11 +23,20 @@ pub(crate) fn target() -> Result<PathBuf> {
 
 /// The folder of tools that setup builds or unpacks for itself.
 pub(crate) fn tools() -> Result<PathBuf> {
+    Ok(cache()?.join("tools"))
+}
+
+/// The folder of other kernels than the host's.
+pub(crate) fn kernels() -> Result<PathBuf> {
+    Ok(cache()?.join("kernels"))
+}
+
+fn cache() -> Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").map(PathBuf::from) {
         Some(folder) if folder.is_absolute() => folder,
         _ => home()?.join(".cache"),
     };
-    Ok(cache.join("whoclosed").join("tools"))
+    Ok(cache.join("whoclosed"))
 }
 
 /// The user's home folder.
