@@ -44,8 +44,8 @@ mod summary;
 mod taking;
 mod unseen;
 mod upstreams;
-mod work;
 mod without_calls;
+mod work;
 mod workers;
 
 #[cfg(test)]
