@@ -34,6 +34,7 @@ mod mid_life;
 mod modules;
 mod modules_over_tls;
 mod privileges;
+mod no_io;
 mod repeated_hour;
 mod retries;
 mod rotation;
