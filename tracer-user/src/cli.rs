@@ -103,6 +103,12 @@ pub struct Capture {
     /// Attach nothing to nginx's binary: lines are matched to connections by their order
     #[arg(long)]
     pub no_uprobe: bool,
+    /// For tests: do without the tracepoints of sends and receives
+    #[arg(long, hide = true)]
+    pub no_io_tracepoints: bool,
+    /// For tests: do without the ends of the kernel's functions
+    #[arg(long, hide = true)]
+    pub no_fentry: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
@@ -124,6 +130,8 @@ impl Capture {
                 ("--nginx", self.nginx.is_some()),
                 ("--error-log", !self.error_log.is_empty()),
                 ("--no-uprobe", self.no_uprobe),
+                ("--no-io-tracepoints", self.no_io_tracepoints),
+                ("--no-fentry", self.no_fentry),
                 ("--no-local-backends", self.no_local_backends),
             ],
         )
@@ -182,6 +190,12 @@ pub struct Doctor {
     #[arg(long, value_name = "PORT", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
+    /// Leave the tracepoints of sends and receives out, to test what takes their place
+    #[arg(long, hide = true)]
+    pub no_io_tracepoints: bool,
+    /// Leave the ends of kernel functions out, likewise
+    #[arg(long, hide = true)]
+    pub no_fentry: bool,
     /// Form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub format: DoctorFormat,

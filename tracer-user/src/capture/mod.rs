@@ -5,11 +5,13 @@
 pub mod accepting;
 mod backends;
 pub mod btf;
+mod calls;
 pub mod checks;
 pub mod clock;
 pub mod convert;
 pub mod counters;
 mod diagnostics;
+mod hooks;
 pub mod host;
 mod listeners;
 mod mid_life;
@@ -20,7 +22,6 @@ pub mod programs;
 mod progress;
 pub mod rehearsal;
 mod session;
-mod tracepoints;
 mod uprobes;
 mod write_calls;
 mod written;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+pub use self::calls::Withheld;
 use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
@@ -58,6 +60,8 @@ pub struct Request {
     pub no_local_backends: bool,
     /// Attach nothing to nginx's binary.
     pub no_uprobe: bool,
+    /// Hooks to do without, for tests.
+    pub withheld: Withheld,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
     /// Show the kernel programs' own diagnostics.
@@ -123,6 +127,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     let mut programs = checks::load(&Options {
         no_local_backends: request.no_local_backends,
         diagnostics: request.diagnostics,
+        withheld: request.withheld,
         ..options_of(Some(host), &request.names, request.nginx)
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;

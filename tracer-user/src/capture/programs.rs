@@ -17,7 +17,8 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
-use super::tracepoints::{OF_BACKEND, OF_NGINX, Tracepoint};
+use super::calls::{self, Withheld};
+use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
 use super::{clock, mid_life, missed_runs, open_connections};
 use crate::trace::record::{Hook, Role};
 
@@ -55,6 +56,8 @@ pub struct Options {
     pub no_local_backends: bool,
     /// Let the programs' own diagnostics through.
     pub diagnostics: bool,
+    /// Hooks to do without, for tests.
+    pub withheld: Withheld,
 }
 
 /// The loaded programs. Dropping them detaches everything.
@@ -65,6 +68,8 @@ pub struct Programs {
     /// What no capture can do without and the kernel refused, in sentences.
     pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
+    /// Programs that this kernel's tracepoints do not suit, and why.
+    unsuited: BTreeMap<&'static str, String>,
 }
 
 impl std::fmt::Debug for Programs {
@@ -172,7 +177,7 @@ impl Programs {
             "this whoclosed was built without its kernel programs, so it can report on traces \
              but not capture; build it with `cargo xtask build`",
         )?;
-        let layout = super::btf::layout_of(Path::new(super::btf::KERNEL_BTF))?;
+        let facts = super::btf::Facts::read(Path::new(super::btf::KERNEL_BTF))?;
         let mut names = [[0u64; 2]; NAMES];
         if options.names.len() > NAMES {
             bail!("at most {NAMES} process names can be given");
@@ -190,7 +195,7 @@ impl Programs {
         values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
-        let layout_global: &[u32; layout::COUNT] = &layout;
+        let layout_global: &[u32; layout::COUNT] = &facts.layout;
 
         let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
@@ -214,11 +219,15 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
+            unsuited: facts.unsuited,
         };
         let (tracepoints, open) = match options.role {
             Role::Nginx => (OF_NGINX, OPEN_CONNECTIONS),
             Role::Backend => (OF_BACKEND, OPEN_ACCEPTED),
         };
+        if options.role == Role::Nginx {
+            this.attach_calls(options.withheld, &btf)?;
+        }
         for tracepoint in tracepoints {
             this.attach_tracepoint(tracepoint, &btf);
         }
@@ -227,10 +236,23 @@ impl Programs {
         Ok(this)
     }
 
+    /// The other programs are told if nginx's calls are not seen.
+    fn attach_calls(&mut self, withheld: Withheld, btf: &Btf) -> Result<()> {
+        let hooks = calls::attach(&mut self.ebpf, btf, withheld);
+        let unseen = hooks.iter().any(|hook| !hook.attached);
+        let mut map: Array<_, u32> = Array::try_from(map(&mut self.ebpf, "CALLS_UNSEEN")?)?;
+        map.set(0, u32::from(unseen), 0)
+            .context("cannot tell the programs that calls are not seen")?;
+        self.hooks.extend(hooks);
+        Ok(())
+    }
+
     fn attach_tracepoint(&mut self, wanted: &Tracepoint, btf: &Btf) {
         let mut result = self.try_tracepoint(wanted.program, wanted.tracepoint, btf);
-        if let (Err(_), Some(instead)) = (&result, wanted.instead) {
+        let mut by = None;
+        if let (Err(_), Some((instead, what))) = (&result, wanted.instead) {
             result = self.try_tracepoint(instead, wanted.tracepoint, btf);
+            by = result.is_ok().then(|| what.to_owned());
         }
         let reason = match result {
             Ok(()) => None,
@@ -247,6 +269,7 @@ impl Programs {
         self.hooks.push(Hook {
             name: wanted.hook(),
             attached: reason.is_none(),
+            by,
             reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
         });
     }
@@ -257,6 +280,9 @@ impl Programs {
         tracepoint: &str,
         btf: &Btf,
     ) -> Result<(), ProgramError> {
+        if let Some(reason) = self.unsuited.get(program) {
+            return Err(std::io::Error::other(reason.as_str()).into());
+        }
         let program = self
             .ebpf
             .program_mut(program)
@@ -281,6 +307,7 @@ impl Programs {
         self.hooks.push(Hook {
             name: "bpf_sk_storage_map (iterator)".to_owned(),
             attached: reason.is_none(),
+            by: None,
             reason,
         });
     }
@@ -302,6 +329,7 @@ impl Programs {
         self.hooks.push(Hook {
             name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),
+            by: None,
             reason,
         });
     }

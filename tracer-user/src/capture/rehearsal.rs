@@ -11,7 +11,7 @@ use super::checks::{self, Obstacle};
 use super::host::{self, Host};
 use super::listeners::Listeners;
 use super::programs::{Options, Programs};
-use super::{btf, options_of, uprobes, write_calls};
+use super::{Withheld, btf, options_of, uprobes, write_calls};
 use crate::trace::record::{ErrorLog, Hook, Role};
 
 /// What the capture would be asked for.
@@ -27,6 +27,8 @@ pub struct Request {
     pub nginx: Option<u32>,
     /// Ports of a backend's host.
     pub asked: Asked,
+    /// Hooks that are not to be tried.
+    pub withheld: Withheld,
 }
 
 /// What came of it.
@@ -128,7 +130,10 @@ pub fn rehearse(request: &Request) -> Rehearsal {
 /// The programs, if a capture would go on with them.
 fn load(this: &mut Rehearsal, request: &Request) -> Option<Programs> {
     let options = match request.role {
-        Role::Nginx => options_of(this.host.as_ref(), &request.names, request.nginx),
+        Role::Nginx => Options {
+            withheld: request.withheld,
+            ..options_of(this.host.as_ref(), &request.names, request.nginx)
+        },
         Role::Backend => Options {
             role: Role::Backend,
             ..Options::default()

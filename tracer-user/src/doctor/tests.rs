@@ -11,6 +11,7 @@ fn hook(name: &str, reason: Option<&str>) -> Hook {
     Hook {
         name: name.to_owned(),
         attached: reason.is_none(),
+        by: None,
         reason: reason.map(str::to_owned),
     }
 }

@@ -44,6 +44,7 @@ mod summary;
 mod taking;
 mod unseen;
 mod upstreams;
+mod without_calls;
 mod work;
 mod workers;
 
