@@ -29,6 +29,7 @@ mod logs;
 mod logs_without_files;
 mod mid_life;
 mod modules;
+mod other_layouts;
 mod repeated_hour;
 mod retries;
 mod rotation;
