@@ -16,7 +16,7 @@ use tracer_ebpf::{histogram, loss};
 use crate::handshake::{self, Part};
 use crate::kernel::{self, Socket};
 use crate::threads::{self, now};
-use crate::{maps, owner, peers};
+use crate::{maps, owner, peers, remembered};
 
 // TCP states of net/tcp_states.h.
 const ESTABLISHED: i32 = 1;
@@ -32,6 +32,8 @@ const EAGAIN: i32 = 11;
 const MSG_PEEK: i32 = 2;
 
 const NS_PER_US: u64 = 1000;
+/// Fewer bytes are no answer: over TLS a `close_notify` or an alert.
+const NO_ANSWER_BELOW: u64 = 64;
 
 /// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
 /// cookie if it is an upstream connection's. Two programs bring each change here, one
@@ -55,6 +57,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
         ESTABLISHED => established(socket, connection),
         CLOSE_WAIT => {
             note_arrival(socket, connection);
+            remembered::recall(connection, socket, true);
             connection.fin_received_ns = now();
             connection.unacked_at_fin = socket.unacked();
             // The FIN itself has taken a sequence number by now.
@@ -62,12 +65,14 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
         }
         FIN_WAIT1 | LAST_ACK => {
             note_arrival(socket, connection);
+            remembered::recall(connection, socket, false);
             connection.unread_at_close = unread(socket, connection);
             connection.unacked_at_close = socket.unacked();
             connection.closed_ns = now();
             finish(socket, connection, END_CLOSED);
         }
         CLOSE => {
+            remembered::recall(connection, socket, false);
             connection.socket_error = socket.error();
             // Without a socket error and without an RST it is this host that gave
             // the connection up: close() in SYN_SENT or with unread bytes, or a
@@ -110,6 +115,7 @@ fn begin(socket: Socket) -> Option<u64> {
     // SAFETY: no arguments.
     connection.cgroup = unsafe { bpf_get_current_cgroup_id() };
     connection.opened_ns = now;
+    connection.calls_unseen = u8::from(maps::calls_unseen());
     connection.upstream = maps::upstream_slot(&UpstreamKey {
         address: connection.remote,
         port: connection.remote_port,
@@ -210,6 +216,7 @@ pub(crate) fn reset_received(socket: Socket) {
         return;
     }
     note_arrival(socket, connection);
+    remembered::recall(connection, socket, false);
     connection.unacked_at_rst = socket.unacked();
     if connection.fin_received_ns == 0 {
         peer_ended(socket, connection, socket.unread());
@@ -279,7 +286,26 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
     peers::forget(socket, connection);
     maps::send_connection(connection);
     connection.sent = 1;
-    threads::closed(connection.cookie, now);
+    let failed = connection.tid == threads::current_tid() && shows_failure(connection);
+    threads::closed(connection.cookie, now, failed);
+}
+
+/// Did an attempt on this connection fail, by what it shows itself? Where nginx writes a
+/// line that is not seen (no symbols, no uprobe), this says that its next step tells what
+/// became of the request. What may as well be a whole answer that ends with the
+/// connection is not among it.
+#[inline(always)]
+fn shows_failure(connection: &Connection) -> bool {
+    if connection.idle_end != 0 {
+        // nginx found it ended among its idle ones, and was about no request.
+        return false;
+    }
+    connection.established_ns == 0
+        || connection.failed_call != CALL_NONE
+        || connection.socket_error != 0
+        || connection.rst_received_ns != 0
+        || connection.unread_at_close != 0
+        || connection.response_bytes < NO_ANSWER_BELOW
 }
 
 /// `sock_send_length`: a send of nginx returned `result`.

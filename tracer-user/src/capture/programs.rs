@@ -17,7 +17,8 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
 use tracer_ebpf::{layout, loss};
 
-use super::tracepoints::{OF_BACKEND, OF_NGINX, Tracepoint};
+use super::calls::{self, Withheld};
+use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
 use super::{clock, mid_life, missed_runs, open_connections};
 use crate::trace::record::{Hook, Role};
 
@@ -26,7 +27,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 
 /// Bytes of the ring buffer: about half a second of records at 50,000 connections a
 /// second; a power of two.
-const RING_BYTES: u32 = 8 << 20;
+pub(crate) const RING_BYTES: u32 = 8 << 20;
 
 const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
@@ -53,8 +54,12 @@ pub struct Options {
     pub log_has_file_name: bool,
     /// Leave the backends' sides of connections on this host alone.
     pub no_local_backends: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Let the programs' own diagnostics through.
     pub diagnostics: bool,
+    /// Hooks to do without, for tests.
+    pub withheld: Withheld,
 }
 
 /// The loaded programs. Dropping them detaches everything.
@@ -62,6 +67,8 @@ pub struct Programs {
     ebpf: Ebpf,
     /// Every hook and what became of it.
     pub hooks: Vec<Hook>,
+    /// What no capture can do without and the kernel refused, in sentences.
+    pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
     /// Programs that this kernel's tracepoints do not suit, and why.
     unsuited: BTreeMap<&'static str, String>,
@@ -152,10 +159,22 @@ impl Programs {
     /// Loads the object and attaches every tracepoint program.
     ///
     /// # Errors
-    /// If this build has no programs, the kernel's types cannot be read, or the
-    /// kernel refuses a program that no capture can do without: the error names it
-    /// and what would be lost.
+    /// As [`Programs::try_all`]; also if the kernel refuses a program that no capture can
+    /// do without: the error names it and what would be lost.
     pub fn load(options: &Options) -> Result<Self> {
+        let this = Self::try_all(options)?;
+        match this.refused.first() {
+            Some(refused) => bail!("{refused}"),
+            None => Ok(this),
+        }
+    }
+
+    /// The same, but goes on where the kernel refuses a program, and notes it.
+    ///
+    /// # Errors
+    /// If this build has no programs, or the kernel's types cannot be read, or it refuses
+    /// maps.
+    pub fn try_all(options: &Options) -> Result<Self> {
         let object = object().context(
             "this whoclosed was built without its kernel programs, so it can report on traces \
              but not capture; build it with `cargo xtask build`",
@@ -187,7 +206,7 @@ impl Programs {
             .override_global("NAMES", &names, true)
             .override_global("SETTINGS", &values, true)
             .override_global("AYA_LOG_LEVEL", &level, true)
-            .map_max_entries("RECORDS", RING_BYTES)
+            .map_max_entries("RECORDS", options.ring_bytes.unwrap_or(RING_BYTES))
             .load(object)
             .map_err(|error| explain_load(anyhow::Error::new(error)))?;
 
@@ -200,6 +219,7 @@ impl Programs {
         let mut this = Self {
             ebpf,
             hooks: Vec::new(),
+            refused: Vec::new(),
             losses_told: BTreeMap::new(),
             unsuited: facts.unsuited,
         };
@@ -207,18 +227,34 @@ impl Programs {
             Role::Nginx => (OF_NGINX, OPEN_CONNECTIONS),
             Role::Backend => (OF_BACKEND, OPEN_ACCEPTED),
         };
+        if options.role == Role::Nginx {
+            this.attach_calls(options.withheld, &btf)?;
+        }
         for tracepoint in tracepoints {
-            this.attach_tracepoint(tracepoint, &btf)?;
+            this.attach_tracepoint(tracepoint, &btf);
         }
         this.load_open_connections(open, &btf);
         this.drop_unused_maps(options.role);
         Ok(this)
     }
 
-    fn attach_tracepoint(&mut self, wanted: &Tracepoint, btf: &Btf) -> Result<()> {
+    /// The other programs are told if nginx's calls are not seen.
+    fn attach_calls(&mut self, withheld: Withheld, btf: &Btf) -> Result<()> {
+        let hooks = calls::attach(&mut self.ebpf, btf, withheld);
+        let unseen = hooks.iter().any(|hook| !hook.attached);
+        let mut map: Array<_, u32> = Array::try_from(map(&mut self.ebpf, "CALLS_UNSEEN")?)?;
+        map.set(0, u32::from(unseen), 0)
+            .context("cannot tell the programs that calls are not seen")?;
+        self.hooks.extend(hooks);
+        Ok(())
+    }
+
+    fn attach_tracepoint(&mut self, wanted: &Tracepoint, btf: &Btf) {
         let mut result = self.try_tracepoint(wanted.program, wanted.tracepoint, btf);
-        if let (Err(_), Some(instead)) = (&result, wanted.instead) {
+        let mut by = None;
+        if let (Err(_), Some((instead, what))) = (&result, wanted.instead) {
             result = self.try_tracepoint(instead, wanted.tracepoint, btf);
+            by = result.is_ok().then(|| what.to_owned());
         }
         let reason = match result {
             Ok(()) => None,
@@ -227,18 +263,17 @@ impl Programs {
         if let Some(reason) = &reason
             && wanted.required
         {
-            bail!(
+            self.refused.push(format!(
                 "cannot attach to the kernel's tracepoint {}: {reason}; without it {}",
-                wanted.tracepoint,
-                wanted.without
-            );
+                wanted.tracepoint, wanted.without
+            ));
         }
         self.hooks.push(Hook {
             name: wanted.hook(),
             attached: reason.is_none(),
+            by,
             reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
         });
-        Ok(())
     }
 
     fn try_tracepoint(
@@ -274,6 +309,7 @@ impl Programs {
         self.hooks.push(Hook {
             name: "bpf_sk_storage_map (iterator)".to_owned(),
             attached: reason.is_none(),
+            by: None,
             reason,
         });
     }
@@ -285,16 +321,19 @@ impl Programs {
 
     /// Makes records for the connections that are open already. To be called when
     /// everything is attached.
-    pub fn take_over(&mut self) {
-        let reason = mid_life::take_over(&mut self.ebpf).err().map(|error| {
-            format!(
-                "{error:#}; without it connections that were open before the capture are not \
+    pub fn take_over(&mut self, role: Role) {
+        let reason = mid_life::take_over(&mut self.ebpf, role)
+            .err()
+            .map(|error| {
+                format!(
+                    "{error:#}; without it connections that were open before the capture are not \
                  known"
-            )
-        });
+                )
+            });
         self.hooks.push(Hook {
             name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),
+            by: None,
             reason,
         });
     }
