@@ -66,6 +66,9 @@ pub struct Summary {
     pub lines: u64,
     /// Lines by strength of their match.
     pub matched: BTreeMap<String, u64>,
+    /// Lines about upstreams that nginx did not write.
+    #[serde(default)]
+    pub foreign_lines: u64,
 }
 
 /// One line and its verdict.

@@ -95,6 +95,9 @@ pub struct Summary {
     pub lines: u64,
     /// Upstream lines that report no failed attempt (bookkeeping, warnings).
     pub other_lines: u64,
+    /// Lines about upstreams that nginx did not write: forged, or another program's.
+    #[serde(default)]
+    pub foreign_lines: u64,
     /// Lines by strength of their match.
     pub matched: MatchCounts,
     /// Incidents by side.
