@@ -33,6 +33,7 @@ mod lost;
 mod mid_life;
 mod modules;
 mod modules_over_tls;
+mod other_layouts;
 mod privileges;
 mod no_io;
 mod repeated_hour;
