@@ -34,8 +34,9 @@ wire! {
     /// Of a connection that was open before the capture began (`first_seen_mid_life`)
     /// `opened_ns` and `established_ns` say when it was taken over. Its times before are
     /// right to a tick of the kernel's; its exchanges before count as one if there
-    /// was any, which stands for all of them, with their bytes.
-    pub struct Connection, size 344, last reserved at 333 {
+    /// was any, which stands for all of them, with their bytes. So it is where nginx's
+    /// calls are not seen (`calls_unseen`), for the connection's whole life.
+    pub struct Connection, size 344, last reserved at 335 {
         /// [`Kind::Connection`]
         pub kind: u32,
         /// [`Connection::SIZE`]
@@ -157,8 +158,14 @@ wire! {
         pub sent: u8,
         /// Result of the last peek at an idle connection: 0 nothing seen, 1 end, 2 error, 3 bytes.
         pub idle_end: u8,
+        /// 1 where nginx's calls are not seen: what only they tell is missing, and the rest
+        /// is what the kernel itself remembers of the connection (`remembered.rs`).
+        pub calls_unseen: u8,
+        /// 1 if, without its calls, it cannot be told whether nginx had sent something after
+        /// the last data came when the FIN arrived.
+        pub order_unknown: u8,
         /// Zero.
-        pub reserved: [u8; 11],
+        pub reserved: [u8; 9],
     }
 }
 

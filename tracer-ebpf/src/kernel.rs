@@ -141,6 +141,14 @@ impl Socket {
         at_tick(read(self.0, layout::LAST_DEPARTURE))
     }
 
+    /// Did the last data go and come within one tick?
+    #[inline(always)]
+    pub(crate) fn sent_in_tick_of_arrival(self) -> bool {
+        let sent: u32 = read(self.0, layout::LAST_DEPARTURE);
+        let came: u32 = read(self.0, layout::LAST_ARRIVAL);
+        sent == came
+    }
+
     /// Was data sent after the last data came? Within one tick the segment tells that last
     /// advanced the window: one without data, after all data, acknowledged what was sent
     /// then (`tcp_ack_update_window`). So does the answer to a keepalive probe, but no

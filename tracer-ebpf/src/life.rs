@@ -16,7 +16,7 @@ use tracer_ebpf::{histogram, loss};
 use crate::handshake::{self, Part};
 use crate::kernel::{self, Socket};
 use crate::threads::{self, now};
-use crate::{maps, owner, peers};
+use crate::{maps, owner, peers, remembered};
 
 // TCP states of net/tcp_states.h.
 const ESTABLISHED: i32 = 1;
@@ -57,6 +57,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
         ESTABLISHED => established(socket, connection),
         CLOSE_WAIT => {
             note_arrival(socket, connection);
+            remembered::recall(connection, socket, true);
             connection.fin_received_ns = now();
             connection.unacked_at_fin = socket.unacked();
             // The FIN itself has taken a sequence number by now.
@@ -64,12 +65,14 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
         }
         FIN_WAIT1 | LAST_ACK => {
             note_arrival(socket, connection);
+            remembered::recall(connection, socket, false);
             connection.unread_at_close = unread(socket, connection);
             connection.unacked_at_close = socket.unacked();
             connection.closed_ns = now();
             finish(socket, connection, END_CLOSED);
         }
         CLOSE => {
+            remembered::recall(connection, socket, false);
             connection.socket_error = socket.error();
             // Without a socket error and without an RST it is this host that gave
             // the connection up: close() in SYN_SENT or with unread bytes, or a
@@ -112,6 +115,7 @@ fn begin(socket: Socket) -> Option<u64> {
     // SAFETY: no arguments.
     connection.cgroup = unsafe { bpf_get_current_cgroup_id() };
     connection.opened_ns = now;
+    connection.calls_unseen = u8::from(maps::calls_unseen());
     connection.upstream = maps::upstream_slot(&UpstreamKey {
         address: connection.remote,
         port: connection.remote_port,
@@ -212,6 +216,7 @@ pub(crate) fn reset_received(socket: Socket) {
         return;
     }
     note_arrival(socket, connection);
+    remembered::recall(connection, socket, false);
     connection.unacked_at_rst = socket.unacked();
     if connection.fin_received_ns == 0 {
         peer_ended(socket, connection, socket.unread());
@@ -291,8 +296,9 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
 /// connection is not among it.
 #[inline(always)]
 fn shows_failure(connection: &Connection) -> bool {
-    if connection.idle_end != 0 {
-        // nginx found it ended among its idle ones, and was about no request.
+    // nginx found it ended among its idle ones, and was about no request; or its calls are
+    // not seen, and its steps neither.
+    if connection.idle_end != 0 || connection.calls_unseen != 0 {
         return false;
     }
     connection.established_ns == 0

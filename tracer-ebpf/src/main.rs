@@ -18,13 +18,14 @@ mod mid_life;
 mod open_connections;
 mod owner;
 mod peers;
+mod remembered;
 mod threads;
 mod write_call;
 
 use core::ffi::c_void;
 
-use aya_ebpf::macros::{btf_tracepoint, uprobe, uretprobe};
-use aya_ebpf::programs::{BtfTracePointContext, ProbeContext, RetProbeContext};
+use aya_ebpf::macros::{btf_tracepoint, fexit, uprobe, uretprobe};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
 use aya_log_ebpf::debug;
 use tracer_ebpf::settings;
 
@@ -83,6 +84,53 @@ fn whoclosed_send(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_recv_length")]
 fn whoclosed_recv(context: BtfTracePointContext) -> i32 {
     life::received(socket(&context), context.arg(1), context.arg(2));
+    0
+}
+
+// Where these two tracepoints are missing, the functions behind them tell the same. What a
+// function returned stands after its arguments, of which later kernels have fewer: so there
+// is a program for each number of them, and user space takes the one that fits.
+
+// fexit/tcp_sendmsg
+// proto: int (struct sock *sk, struct msghdr *msg, size_t size)
+#[fexit(function = "tcp_sendmsg")]
+fn whoclosed_f_s(context: FExitContext) -> i32 {
+    life::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(3));
+    0
+}
+
+// fexit/tcp_sendpage: sendfile()
+// proto: int (struct sock *sk, struct page *page, int offset, size_t size, int flags); until 6.4
+#[fexit(function = "tcp_sendpage")]
+fn whoclosed_f_p(context: FExitContext) -> i32 {
+    life::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(5));
+    0
+}
+
+// fexit/tcp_recvmsg
+// proto: int (struct sock *sk, struct msghdr *msg, size_t len, int flags); since 7.3
+#[fexit(function = "tcp_recvmsg")]
+fn whoclosed_f_r4(context: FExitContext) -> i32 {
+    let socket = Socket(context.arg::<*mut c_void>(0));
+    life::received(socket, context.arg(4), context.arg(3));
+    0
+}
+
+// fexit/tcp_recvmsg
+// proto: int (.., size_t len, int flags, int *addr_len); since 5.19
+#[fexit(function = "tcp_recvmsg")]
+fn whoclosed_f_r5(context: FExitContext) -> i32 {
+    let socket = Socket(context.arg::<*mut c_void>(0));
+    life::received(socket, context.arg(5), context.arg(3));
+    0
+}
+
+// fexit/tcp_recvmsg
+// proto: int (.., size_t len, int nonblock, int flags, int *addr_len); until 5.18
+#[fexit(function = "tcp_recvmsg")]
+fn whoclosed_f_r6(context: FExitContext) -> i32 {
+    let socket = Socket(context.arg::<*mut c_void>(0));
+    life::received(socket, context.arg(6), context.arg(4));
     0
 }
 

@@ -72,6 +72,11 @@ static THREAD_TABLE: Array<Continuation, { THREADS }> = Array::new();
 #[btf_map]
 static LOSS: PerCpuArray<u64, { loss::COUNT as usize }> = PerCpuArray::new();
 
+/// Not 0 where no program sees nginx's sends and receives; written by user space before
+/// the programs on state changes are attached.
+#[btf_map]
+static CALLS_UNSEEN: Array<u32, 1> = Array::new();
+
 /// Port numbers.
 const PORTS: usize = 1 << 16;
 /// `BPF_SK_STORAGE_GET_F_CREATE`
@@ -240,6 +245,15 @@ pub(crate) fn is_exit_watched(pid: u32) -> bool {
 #[inline(always)]
 pub(crate) fn unwatch_exit(pid: u32) -> bool {
     WATCHED_EXITS.remove(pid).is_ok()
+}
+
+/// Are nginx's sends and receives unseen?
+#[inline(always)]
+pub(crate) fn calls_unseen() -> bool {
+    // SAFETY: the one element of an array map.
+    CALLS_UNSEEN
+        .get_ptr(0)
+        .is_some_and(|unseen| unsafe { unseen.read_volatile() } != 0)
 }
 
 /// Counts one loss.

@@ -9,13 +9,13 @@ use core::ffi::c_void;
 use aya_ebpf::btf_maps::{Array, HashMap};
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use aya_ebpf::macros::btf_map;
-use tracer_ebpf::connection::{CALL_RECEIVE, CALL_SEND, Connection};
+use tracer_ebpf::connection::{CALL_SEND, Connection};
 use tracer_ebpf::upstream::UpstreamKey;
 use tracer_ebpf::{Kind, loss};
 
 use crate::kernel::{Process, Socket};
 use crate::threads::now;
-use crate::{maps, owner, peers};
+use crate::{maps, owner, peers, remembered};
 
 // TCP states of net/tcp_states.h.
 const ESTABLISHED: u8 = 1;
@@ -190,36 +190,12 @@ fn describe(record: &mut Connection, socket: Socket, family: u16, moment: Moment
         family,
         netns: record.netns,
     });
-    let fin = u64::from(ended);
-    let unread = u64::from(socket.unread()).saturating_sub(fin);
-    let received = socket.received_bytes().saturating_sub(fin);
-    let unacked = socket.unacked();
-    // The kernel counts the SYN as a byte that was acknowledged.
-    record.sent_bytes = socket.acked_bytes().saturating_sub(1) + u64::from(unacked);
-    record.received_bytes = received.saturating_sub(unread);
-    record.first_sequence = moment.written.wrapping_sub(record.sent_bytes as u32);
-    if received > 0 {
-        record.last_received_ns = socket.last_arrival_ns().min(now);
-        record.last_call = CALL_RECEIVE;
-    }
-    if record.sent_bytes > 0 {
-        record.last_sent_ns = socket.last_departure_ns().min(now);
-        record.exchanges = 1;
-        record.request_started_ns = record.last_sent_ns;
-        record.request_bytes = record.sent_bytes;
-        if received > 0 && unacked == 0 && !socket.sent_after_arrival() {
-            record.first_byte_ns = record.last_received_ns;
-            record.response_bytes = record.received_bytes;
-            record.answered = 1;
-        } else {
-            record.exchanges += u32::from(received > 0);
-            record.last_call = CALL_SEND;
-        }
-    }
+    record.calls_unseen = u8::from(maps::calls_unseen());
+    let unread = remembered::describe(record, socket, moment.written, ended);
     if ended {
         record.fin_received_ns = now;
         record.exchanges_at_end = record.exchanges;
-        record.unread_at_end = unread as u32;
+        record.unread_at_end = unread;
         record.awaiting_at_end = u8::from(record.last_call == CALL_SEND && unread == 0);
     }
 }

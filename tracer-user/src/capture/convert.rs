@@ -103,8 +103,12 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         },
         end,
         // Of an exchange that was under way when the capture began it is not known.
+        // Nor can it be where a segment sent again moved the kernel's note of the last.
         idle_before_ns: (wire.exchanges > 1
-            && (wire.first_seen_mid_life == 0 || wire.request_started_ns > wire.opened_ns))
+            && (wire.first_seen_mid_life == 0
+                || wire.calls_unseen != 0
+                || wire.request_started_ns > wire.opened_ns)
+            && (wire.calls_unseen == 0 || wire.retransmits == 0))
             .then_some(wire.idle_before_ns),
         sent_bytes: wire.sent_bytes,
         received_bytes: wire.received_bytes,
@@ -127,6 +131,8 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         handshake_ns: happened(wire.handshake_ns),
         rst_sent_reason: known(wire.rst_sent_reason),
         first_seen_mid_life: wire.first_seen_mid_life != 0,
+        calls_unseen: wire.calls_unseen != 0,
+        order_unknown: wire.order_unknown != 0,
     }
 }
 

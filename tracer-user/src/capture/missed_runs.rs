@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aya::Ebpf;
 
-use super::tracepoints::TWINS;
+use super::hooks::TWINS;
 
 /// How many of each program's runs cost something, by its name.
 pub(super) fn by_program(ebpf: &Ebpf) -> BTreeMap<String, u64> {
@@ -42,7 +42,7 @@ fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tracepoints::{STATE, STATE_TWIN};
+    use super::super::hooks::{STATE, STATE_TWIN};
     use super::*;
 
     fn counted(missed: &[(&str, u64)]) -> BTreeMap<String, u64> {

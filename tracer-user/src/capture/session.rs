@@ -28,7 +28,7 @@ use super::host::Host;
 use super::listeners::Listeners;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
-use super::{Prepared, Request, clock, convert, uprobes};
+use super::{Prepared, Request, clock, convert, privileges, uprobes};
 use crate::judge::Judge;
 use crate::trace::record::{Continuation, End, EndReason, Instance, Line, Loss, Record};
 use crate::trace::writer::Writer;
@@ -175,6 +175,15 @@ impl Session {
             undecodable: 0,
             ticks: 0,
         })
+    }
+
+    /// All that needs them is attached and open.
+    pub(super) fn give_up_privileges(&mut self) {
+        let programs = &mut self.programs;
+        let works = || programs.upstreams().is_ok() && programs.open_connections().is_ok();
+        if let Err(error) = privileges::give_up(self.uprobes, works) {
+            self.progress.say(&format!("warning: {error:#}"));
+        }
     }
 
     /// Runs to its end.

@@ -76,6 +76,7 @@ fn attach_to(watched: &Watched, programs: &mut Programs, left_out: bool) -> bool
         programs.hooks.push(Hook {
             name: format!("{LOG_FUNCTION} and {HANDSHAKE_FUNCTION} in {binary}"),
             attached: false,
+            by: None,
             reason: Some(format!(
                 "{error:#}; without them {WITHOUT_LINES}, and {WITHOUT_HANDSHAKES}"
             )),
@@ -90,6 +91,7 @@ fn attach_to(watched: &Watched, programs: &mut Programs, left_out: bool) -> bool
         programs.hooks.push(Hook {
             name: format!("{function} in {binary}"),
             attached: reason.is_none(),
+            by: None,
             reason: reason.map(|error| format!("{error:#}; without it {without}")),
         });
     }

@@ -43,6 +43,7 @@ pub(super) fn attach(host: &Host, programs: &mut Programs) -> Result<()> {
     programs.hooks.push(Hook {
         name: format!("{TRACEPOINT} for {names}"),
         attached: reason.is_none(),
+        by: None,
         reason: reason
             .map(|reason| format!("{reason}; without it the lines of these logs cannot be seen")),
     });

@@ -31,6 +31,10 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
         no_local_backends: arguments.no_local_backends,
         no_uprobe: arguments.no_uprobe,
         ring_bytes: arguments.ring_bytes,
+        withheld: capture::Withheld {
+            io_tracepoints: arguments.no_io_tracepoints,
+            fentry: arguments.no_fentry,
+        },
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;

@@ -15,6 +15,7 @@ use super::queues::FullQueue;
 use super::socket::Socket;
 use super::spoken::{Counted, HTTP2};
 use super::upstreams::Figures;
+use super::without_calls::{is_first, is_uncounted};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{InferredLimit, InferredSize, InferredTimeout, Match, Phase};
 use crate::report::words::milliseconds;
@@ -203,7 +204,7 @@ impl<'a> Case<'a> {
             Counted::TlsFlights => return (before > TLS_FLIGHTS).then_some(true),
             Counted::Http2 => return None,
         }
-        if connection.first_seen_mid_life && before == 0 {
+        if is_uncounted(connection) && before == 0 && !is_first(connection) {
             return None;
         }
         Some(before > 0)
@@ -228,6 +229,7 @@ impl<'a> Case<'a> {
                 self.connection().is_some_and(|connection| {
                     connection.exchanges == 0
                         || connection.last_received_ns > connection.last_sent_ns
+                        || connection.calls_unseen && connection.first_byte_ns.is_some()
                 })
             }
             _ => false,
@@ -256,6 +258,9 @@ impl<'a> Case<'a> {
             && !self.in_body()
         {
             return Some(false);
+        }
+        if connection.order_unknown && !self.in_body() && !ended_before_request(connection) {
+            return None;
         }
         let unread = connection
             .unread_at_end
@@ -324,21 +329,26 @@ impl<'a> Case<'a> {
     /// Requests sent; none if not known.
     pub(super) fn requests(&self) -> Option<u32> {
         let connection = self.connection()?;
-        (self.counts_requests() && !connection.first_seen_mid_life).then_some(connection.exchanges)
+        (self.counts_requests() && !is_uncounted(connection)).then_some(connection.exchanges)
     }
 
     /// Requests sent at least, where the number is not known because the connection is
-    /// older than the capture. Over TLS the exchanges before it may be flights.
+    /// older than the capture, or nginx's calls were not seen. Over TLS the exchanges before it may be flights.
     pub(super) fn requests_at_least(&self) -> Option<u32> {
         let connection = self.connection()?;
-        (connection.first_seen_mid_life && self.counts_requests()).then_some(connection.exchanges)
+        (is_uncounted(connection) && self.counts_requests()).then_some(connection.exchanges)
     }
 
     /// Did as many requests come before the one that failed? None if that cannot be told:
     /// of a connection older than the capture only the least number is known.
     pub(super) fn served_exactly(&self, requests: u32) -> Option<bool> {
         let before = self.requests_before()?;
-        if self.connection()?.first_seen_mid_life {
+        let connection = self.connection()?;
+        // Without the calls the kernel's own memory reaches no further than two.
+        if connection.calls_unseen {
+            return None;
+        }
+        if connection.first_seen_mid_life {
             return (before > requests).then_some(false);
         }
         Some(before == requests)

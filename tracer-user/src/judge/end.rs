@@ -2,6 +2,7 @@
 //! side ended it, whether a request was in flight then, and how it ended in all.
 
 use super::mid_life;
+use super::without_calls::is_uncounted;
 use crate::trace::record::{Connection, ConnectionEnd, PeerClose};
 
 /// Silence below which a close is taken as following directly on a response.
@@ -94,7 +95,7 @@ pub(super) fn silence_before_ns(connection: &Connection) -> Option<u64> {
 
 /// Did nginx itself, looking at the idle connection, find the end that had come?
 fn found_idle(connection: &Connection) -> bool {
-    connection.idle_end.is_some()
+    (connection.idle_end.is_some() || connection.calls_unseen)
         && !connection.awaiting_at_end
         && connection.exchanges_at_end == connection.exchanges
         && peer_end_ns(connection)
@@ -275,6 +276,9 @@ pub(super) fn refused_without_work(connection: &Connection) -> bool {
 
 /// Exchanges that were answered.
 pub(super) fn answered_exchanges(connection: &Connection) -> u32 {
+    if connection.calls_unseen {
+        return 0;
+    }
     let last = connection.first_byte_ns.is_some()
         && connection.response_bytes >= no_answer_below(connection);
     connection.exchanges.saturating_sub(u32::from(!last))
@@ -284,6 +288,7 @@ pub(super) fn answered_exchanges(connection: &Connection) -> u32 {
 /// was answered after it, or nginx closed.
 pub(super) fn survived_silence_ns(connection: &Connection) -> Option<u64> {
     let before = silence_before_ns(connection)
+        .filter(|_| !connection.calls_unseen)
         .filter(|_| answered_exchanges(connection) == connection.exchanges);
     let at_the_end = (ending(connection) == Ending::NginxIdle).then(|| {
         let closed = connection.closed_ns.unwrap_or(connection.ended_ns);
@@ -310,6 +315,6 @@ pub(super) fn closed_after_exchanges(connection: &Connection) -> Option<u32> {
         Ending::BackendIdle => idle_age_ns(connection).is_some_and(|age| age < SOON_NS),
         _ => false,
     };
-    (whole && soon && !connection.awaiting_at_end && !connection.first_seen_mid_life)
+    (whole && soon && !connection.awaiting_at_end && !is_uncounted(connection))
         .then_some(connection.exchanges_at_end)
 }

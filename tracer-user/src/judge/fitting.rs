@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::line::UpstreamLine;
 use super::socket::Socket;
+use super::without_calls::off_by_ns;
 use crate::nginx::message::{MessageKind, SocketEvidence};
 use crate::trace::record::{Connection, Logged};
 
@@ -107,16 +108,16 @@ fn untouched_after(ns: u64, connection: &Connection) -> bool {
     ]
     .into_iter()
     .flatten()
-    .all(|event| event <= ns)
+    .all(|event| event <= ns.saturating_add(off_by_ns(connection)))
 }
 
 /// Does the connection show, before the line, what the line reports?
 fn shows_failure(line: &UpstreamLine, ns: u64, connection: &Connection) -> bool {
     let before = |event: Option<u64>| event.is_some_and(|event| event <= ns);
     let just_read = || {
-        connection
-            .last_received_ns
-            .is_some_and(|event| event <= ns && ns - event <= SOON_NS)
+        connection.last_received_ns.is_some_and(|event| {
+            event <= ns.saturating_add(off_by_ns(connection)) && ns.saturating_sub(event) <= SOON_NS
+        })
     };
     let same_errno = |seen: Option<u32>| {
         seen.zip(line.summary.errno)

@@ -8,7 +8,7 @@ use super::moments::Moments;
 use super::queues::FullQueue;
 use super::socket::{Aligned, Socket};
 use super::upstreams::Figures;
-use super::{Entry, Judge, clock, end, settings, timers};
+use super::{Entry, Judge, clock, end, settings, timers, without_calls};
 use crate::nginx::message::SocketEvidence;
 use crate::report::model::{Cause, Confidence, ConnectionSummary, Incident, Match, Phase};
 use crate::report::words::counted;
@@ -144,6 +144,9 @@ impl Judge {
         if let Socket::Aligned(aligned) = &entry.socket {
             weaken(&mut verdict, aligned);
         }
+        if let Some(connection) = case.connection() {
+            without_calls::weaken(&mut verdict, connection);
+        }
         let lost = self.lost_around(entry.pid, entry.ns());
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {
@@ -238,6 +241,7 @@ fn without_connection(case: &Case<'_>) -> Option<String> {
 
 fn connection_summary(case: &Case<'_>, connection: &Connection) -> ConnectionSummary {
     let end = case.end_ns().unwrap_or(connection.ended_ns);
+    let measured = !without_calls::is_unmeasured(connection);
     ConnectionSummary {
         cookie: connection.cookie,
         local: connection.local.to_string(),
@@ -249,12 +253,13 @@ fn connection_summary(case: &Case<'_>, connection: &Connection) -> ConnectionSum
         reused: case.reused(),
         idle_ms: case.idle_ns().map(ms),
         in_flight_ms: case.in_flight_ns().map(ms),
-        request_bytes: connection.request_bytes,
-        response_bytes: connection.response_bytes,
+        request_bytes: measured.then_some(connection.request_bytes),
+        response_bytes: measured.then_some(connection.response_bytes),
         fin_received: connection.fin_received_ns.is_some(),
         rst_received: connection.rst_received_ns.is_some(),
         rst_sent: connection.rst_sent_ns.is_some(),
         closed_by_nginx: end::peer_end_ns(connection).is_none(),
         first_seen_mid_life: connection.first_seen_mid_life,
+        calls_unseen: connection.calls_unseen,
     }
 }

@@ -47,6 +47,7 @@ mod timers;
 mod unseen;
 mod upstreams;
 mod work;
+mod without_calls;
 mod workers;
 
 #[cfg(test)]

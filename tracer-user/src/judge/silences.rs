@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::case::ms;
 use super::end::{self, Ending, SOON_NS};
 use super::samples::Samples;
+use super::without_calls::is_uncounted;
 use crate::report::model::InferredTimeout;
 use crate::trace::record::Connection;
 
@@ -51,7 +52,7 @@ impl Silences {
         let age = end::idle_age_ns(connection)
             .filter(|age| ending == Ending::BackendIdle && *age >= SOON_NS);
         let Some(age) = age else { return };
-        if connection.exchanges_at_end >= self.most || connection.first_seen_mid_life {
+        if connection.exchanges_at_end >= self.most || is_uncounted(connection) {
             self.at_most.add(age);
         } else {
             self.below.add(age);

@@ -156,6 +156,7 @@ mod tests {
             hooks: vec![Hook {
                 name: format!("{HANDSHAKE_FUNCTION} in /usr/sbin/nginx"),
                 attached,
+                by: None,
                 reason: None,
             }],
             ..Capture::default()

@@ -9,7 +9,7 @@ use super::line::AnyLine;
 use super::remote::Remote;
 use super::socket::Socket;
 use super::workers::Settled;
-use super::{Judge, clock, end, line};
+use super::{Judge, clock, end, line, without_calls};
 use crate::nginx::message::MessageKind;
 use crate::nginx::time_zone;
 use crate::trace::record::{self, Capture, Connection, ConnectionEnd, Continuation, Nginx, Record};
@@ -61,10 +61,11 @@ impl Judge {
                 self.instance(&instance.nginx);
             }
             Record::Upstream(counters) => {
-                self.upstreams
-                    .entry(Remote::counted(counters))
-                    .or_default()
-                    .counters(counters);
+                let calls_unseen = self.capture.as_ref().is_some_and(without_calls::is_so);
+                let figures = self.upstreams.entry(Remote::counted(counters));
+                let figures = figures.or_default();
+                figures.counters(counters);
+                figures.calls_unseen |= calls_unseen;
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
@@ -128,6 +129,8 @@ impl Judge {
     }
 
     fn connection(&mut self, connection: &Connection) {
+        let connection = without_calls::completed(connection);
+        let connection = connection.as_ref();
         self.last_ns = self.last_ns.max(connection.ended_ns);
         self.networks.insert(connection.pid, connection.netns);
         let figures = self.upstreams.entry(Remote::of(connection)).or_default();
@@ -158,6 +161,10 @@ impl Judge {
     }
 
     fn continuation(&mut self, continuation: Continuation) {
+        // What a worker did next is known only where its sends are seen.
+        if self.capture.as_ref().is_some_and(without_calls::is_so) {
+            return;
+        }
         let cookie = continuation.failed_cookie;
         match self
             .entry_of

@@ -8,6 +8,7 @@ use super::end::{self, Ending, closed_after_exchanges};
 use super::mid_life;
 use super::silences::Silences;
 use super::spoken::{Counted, Spoken};
+use super::without_calls::is_unmeasured;
 use crate::report::model::{Closes, InferredLimit, InferredSize, InferredTimeout, Percentiles};
 use crate::trace::record::{Connection, Histogram, Upstream};
 
@@ -22,6 +23,8 @@ pub(super) struct Figures {
     pub(super) name: Option<String>,
     /// By the configuration, and by lines.
     pub(super) spoken: Spoken,
+    /// nginx's calls were not seen, so exchanges are not counted.
+    pub(super) calls_unseen: bool,
     /// Connections that carried something, and no TLS handshake was seen on them.
     without_handshake: u64,
     endings: BTreeMap<Ending, u64>,
@@ -80,6 +83,7 @@ fn add(sum: &mut BTreeMap<u64, u64>, part: &Histogram) {
 
 impl Figures {
     pub(super) fn connection(&mut self, connection: &Connection) {
+        self.calls_unseen |= connection.calls_unseen;
         let ending = end::ending(connection);
         *self.endings.entry(ending).or_default() += 1;
         self.silences.connection(connection, ending);
@@ -101,7 +105,7 @@ impl Figures {
             let (least, most) = self.reset_after.unwrap_or((silence, silence));
             self.reset_after = Some((least.min(silence), most.max(silence)));
         }
-        if mid_life::request_began_before(connection) {
+        if mid_life::request_began_before(connection) || is_unmeasured(connection) {
             return;
         }
         if end::answered_whole_request(connection) {
@@ -209,7 +213,7 @@ impl Figures {
     }
 
     fn counts_requests(&self) -> bool {
-        self.counted() == Counted::Requests
+        self.counted() == Counted::Requests && !self.calls_unseen
     }
 
     /// None if they cannot be told from what else was sent.

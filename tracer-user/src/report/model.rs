@@ -392,10 +392,10 @@ pub struct ConnectionSummary {
     pub idle_ms: Option<f64>,
     /// First byte of the last request to the end as nginx saw it; null if none was sent.
     pub in_flight_ms: Option<f64>,
-    /// Bytes of the last request.
-    pub request_bytes: u64,
-    /// Bytes of the last response.
-    pub response_bytes: u64,
+    /// Bytes of the last request; null if not known (nginx's calls were not seen).
+    pub request_bytes: Option<u64>,
+    /// Bytes of the last response; null if not known.
+    pub response_bytes: Option<u64>,
     /// A FIN came from the backend's side.
     pub fin_received: bool,
     /// An RST came from the backend's side.
@@ -406,6 +406,10 @@ pub struct ConnectionSummary {
     pub closed_by_nginx: bool,
     /// Open before the capture began.
     pub first_seen_mid_life: bool,
+    /// nginx's sends and receives were not seen: times of them are right to a few
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub calls_unseen: bool,
 }
 
 /// Connections of one upstream by how they ended.

@@ -180,13 +180,14 @@ fn connection() -> ConnectionSummary {
         reused: Some(true),
         idle_ms: Some(1000.2),
         in_flight_ms: Some(0.213),
-        request_bytes: 87,
-        response_bytes: 0,
+        request_bytes: Some(87),
+        response_bytes: Some(0),
         fin_received: true,
         rst_received: false,
         rst_sent: false,
         closed_by_nginx: false,
         first_seen_mid_life: false,
+        calls_unseen: false,
     }
 }
 
@@ -233,7 +234,7 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
             ..connection()
         }),
         C::ResponseAborted => Some(ConnectionSummary {
-            response_bytes: 40_960,
+            response_bytes: Some(40_960),
             ..fresh
         }),
         C::ConnectTimeout | C::BacklogFull => Some(ConnectionSummary {
@@ -248,7 +249,7 @@ pub(in crate::report) fn incident(cause: Cause) -> Incident {
             ..fresh
         }),
         C::RequestTooLarge => Some(ConnectionSummary {
-            request_bytes: 1_310_720,
+            request_bytes: Some(1_310_720),
             ..fresh
         }),
         C::NoLiveUpstreams | C::NginxResources | C::Unexplained => None,

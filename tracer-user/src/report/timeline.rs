@@ -130,7 +130,9 @@ fn opening(list: &mut Events, connection: &Connection) {
         return;
     };
     let what = match connection.exchanges {
-        _ if connection.first_seen_mid_life => "last byte of the exchange before".to_owned(),
+        _ if connection.first_seen_mid_life || connection.calls_unseen => {
+            "last byte of the exchange before".to_owned()
+        }
         0 | 1 => "last byte before the request".to_owned(),
         all => format!("last byte of the exchange before (number {})", all - 1),
     };
@@ -138,8 +140,10 @@ fn opening(list: &mut Events, connection: &Connection) {
 }
 
 fn exchange(list: &mut Events, connection: &Connection) {
-    if connection.first_seen_mid_life && connection.request_started_ns <= Some(connection.opened_ns)
-    {
+    // Without nginx's calls the kernel tells no more than the last of each kind.
+    let began_before = connection.first_seen_mid_life
+        && connection.request_started_ns <= Some(connection.opened_ns);
+    if began_before || connection.calls_unseen {
         list.add(connection.last_sent_ns, Whose::Nginx, "last byte sent");
         list.add(
             connection.last_received_ns,
@@ -201,6 +205,9 @@ fn ending(list: &mut Events, connection: &Connection) {
     };
     let what = format!("looks at the idle connection: {found}");
     list.add(connection.idle_end_seen_ns, Whose::Nginx, what);
+    if connection.calls_unseen {
+        return;
+    }
     list.add(connection.eof_read_ns, Whose::Nginx, "reads end of stream");
     let call = match connection.failed_call {
         Some(Call::Send) => "send",

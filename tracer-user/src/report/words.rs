@@ -182,9 +182,11 @@ pub fn verdict_sentence(incident: &Incident) -> String {
             when(incident.phase)
         ),
         Cause::RequestTooLarge => {
-            let bytes = connection.map_or_else(String::new, |c| {
-                format!(" after {} of it", counted(c.request_bytes, "byte", "bytes"))
-            });
+            let bytes = connection
+                .and_then(|c| c.request_bytes)
+                .map_or_else(String::new, |sent| {
+                    format!(" after {} of it", counted(sent, "byte", "bytes"))
+                });
             format!("backend {peer} {closed} the connection on a request too large for it{bytes}")
         }
         Cause::ProtocolMismatch => {
@@ -214,12 +216,11 @@ pub fn verdict_sentence(incident: &Incident) -> String {
             )
         }
         Cause::ResponseAborted => {
-            let bytes = connection.map_or_else(String::new, |c| {
-                format!(
-                    ", after {} of it",
-                    counted(c.response_bytes, "byte", "bytes")
-                )
-            });
+            let bytes = connection
+                .and_then(|c| c.response_bytes)
+                .map_or_else(String::new, |came| {
+                    format!(", after {} of it", counted(came, "byte", "bytes"))
+                });
             format!(
                 "backend {peer} {closed} the connection {}{bytes}",
                 when(incident.phase)

@@ -166,6 +166,16 @@ pub struct Connection {
     /// It was open before the capture began: `opened_ns` and `established_ns` say when the
     /// capture took it over, and its exchanges before count as one if there was any.
     pub first_seen_mid_life: bool,
+    /// No program saw nginx's sends and receives. What only these tell is absent; times of
+    /// sends and receives are right to a tick of the kernel's; one exchange stands for all
+    /// before the last that has no answer; bytes of an exchange are known only if it was
+    /// the connection's first or came after the backend's end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub calls_unseen: bool,
+    /// Without its calls it cannot be told whether nginx had sent something after the last
+    /// data came when the FIN arrived: both in one tick.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub order_unknown: bool,
 }
 
 /// The uprobe's sighting of a line.

@@ -131,13 +131,16 @@ pub struct Capture {
 }
 
 /// A program and its attach point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Tracepoint or function.
     pub name: String,
-    /// Was it attached?
+    /// Was it attached, or another in its place?
     pub attached: bool,
-    /// Why not, in one line.
+    /// What was attached in its place, where this kernel has not the hook itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why not, in one line; with `by`, why not itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -39,6 +39,7 @@ use super::case::{Case, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
 use super::mid_life;
 use super::staleness::Stale;
+use super::without_calls::is_unmeasured;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Means, Side};
 use crate::report::words::counted;
@@ -177,6 +178,9 @@ fn in_flight(case: &Case<'_>) -> Option<String> {
             words(ns)
         ));
     }
+    if is_unmeasured(connection) {
+        return Some(format!("the last byte had been sent {} before", words(ns)));
+    }
     Some(format!(
         "the request ({}) had been in flight for {}, {} come back",
         counted(connection.request_bytes, "byte", "bytes"),
@@ -202,8 +206,14 @@ fn reuse(case: &Case<'_>) -> Option<String> {
              been used before is not known"
                 .to_owned()
         }
+        None if case.connection()?.calls_unseen => {
+            "whether the connection had been used before is not known".to_owned()
+        }
         None => "whether the connection had been used before the capture is not known".to_owned(),
         Some(true) if !case.counts_requests() => "the connection had been used before".to_owned(),
+        Some(true) if case.connection()?.calls_unseen => {
+            "the connection was kept alive: data had come on it before".to_owned()
+        }
         Some(true) if case.requests().is_none() => format!(
             "the connection was kept alive: it was open before the capture began, and at least \
              {sent} sent on it"

@@ -7,6 +7,7 @@ use super::{Case, Remedy, Verdict, how_it_ended, in_flight, owner, sentences};
 use crate::judge::end::{no_answer_below, peer_end_ns, unacked_at_end};
 use crate::judge::mid_life;
 use crate::judge::upstreams::GivenUp;
+use crate::judge::without_calls::is_unmeasured;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, InferredSize};
 use crate::report::words::counted;
@@ -34,6 +35,7 @@ pub(in crate::judge) fn given_up(case: &Case<'_>) -> Option<GivenUp> {
         || case.was_stale().is_some()
         || connection.request_bytes == 0
         || mid_life::request_began_before(connection)
+        || is_unmeasured(connection)
     {
         return None;
     }

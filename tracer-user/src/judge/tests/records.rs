@@ -61,6 +61,8 @@ pub(in crate::judge) fn connection(cookie: u64, opened_ms: u64) -> Connection {
         handshake_ns: None,
         rst_sent_reason: None,
         first_seen_mid_life: false,
+        calls_unseen: false,
+        order_unknown: false,
     }
 }
 

@@ -1,4 +1,5 @@
-//! The kernel's tracepoints that the programs are attached to.
+//! What of the kernel's the programs are attached to, and what takes the place of what a
+//! kernel has not: the one table of both. Each is tried; no kernel's version decides.
 
 /// A program on a tracepoint and what a capture loses without it.
 pub(super) struct Tracepoint {
@@ -6,8 +7,9 @@ pub(super) struct Tracepoint {
     pub(super) tracepoint: &'static str,
     pub(super) required: bool,
     pub(super) without: &'static str,
-    /// Another program to try for the same tracepoint where this one does not load.
-    pub(super) instead: Option<&'static str>,
+    /// Another program to try for the same tracepoint where this one does not load, and
+    /// what it is, in words.
+    pub(super) instead: Option<(&'static str, &'static str)>,
 }
 
 impl Tracepoint {
@@ -21,6 +23,100 @@ impl Tracepoint {
     }
 }
 
+/// nginx's sends, by the name of their tracepoint.
+pub(super) const SENDS: &str = "sock_send_length";
+/// Its receives.
+pub(super) const RECEIVES: &str = "sock_recv_length";
+/// What a capture loses where nothing sees both.
+pub(super) const WITHOUT_CALLS: &str = "requests cannot be counted, nor their sizes measured, \
+     and when nginx sent and received is known to one of the kernel's ticks only";
+
+/// A way to see nginx's sends and receives: all of it, or none.
+pub(super) struct Way {
+    /// The kind of program.
+    pub(super) by: By,
+    /// Of those for one function the one that fits is taken; of those for one hook one is
+    /// needed.
+    pub(super) programs: &'static [Call],
+}
+
+/// What a program on nginx's calls is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// Tracepoints (Linux 6.3 and later).
+    Tracepoints,
+    /// The ends of functions; some hosts refuse that.
+    Functions,
+}
+
+/// A program that sees sends or receives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    /// [`SENDS`] or [`RECEIVES`].
+    pub(super) hook: &'static str,
+    pub(super) program: &'static str,
+    /// Tracepoint or function.
+    pub(super) target: &'static str,
+    /// The function's parameters as far as the program relies on them: `""` is any.
+    pub(super) parameters: &'static [&'static str],
+}
+
+const fn call(
+    hook: &'static str,
+    program: &'static str,
+    target: &'static str,
+    parameters: &'static [&'static str],
+) -> Call {
+    Call {
+        hook,
+        program,
+        target,
+        parameters,
+    }
+}
+
+/// Ways to see nginx's sends and receives, the best first.
+pub(super) const WAYS: [Way; 2] = [
+    Way {
+        by: By::Tracepoints,
+        programs: &[
+            call(SENDS, "whoclosed_send", SENDS, &[]),
+            call(RECEIVES, "whoclosed_recv", RECEIVES, &[]),
+        ],
+    },
+    Way {
+        by: By::Functions,
+        programs: &[
+            call(SENDS, "whoclosed_f_s", "tcp_sendmsg", &["sk", "", ""]),
+            // Until 6.4; later kernels send files through the other.
+            call(
+                SENDS,
+                "whoclosed_f_p",
+                "tcp_sendpage",
+                &["sk", "", "", "", ""],
+            ),
+            call(
+                RECEIVES,
+                "whoclosed_f_r4",
+                "tcp_recvmsg",
+                &["sk", "", "", "flags"],
+            ),
+            call(
+                RECEIVES,
+                "whoclosed_f_r5",
+                "tcp_recvmsg",
+                &["sk", "", "", "flags", ""],
+            ),
+            call(
+                RECEIVES,
+                "whoclosed_f_r6",
+                "tcp_recvmsg",
+                &["sk", "", "", "nonblock", "flags", ""],
+            ),
+        ],
+    },
+];
+
 /// Sees each change of a TCP socket's state.
 pub(super) const STATE: &str = "whoclosed_state";
 /// So does this, for the changes at which the kernel skips the first.
@@ -30,6 +126,9 @@ const ACCEPTING: &str = "whoclosed_b_set";
 const ACCEPTING_TWIN: &str = "whoclosed_b_two";
 /// Programs of which the second takes what the first misses.
 pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
+
+/// `tcp_send_reset` before 6.10.
+const WITHOUT_REASON: &str = "tcp_send_reset without the reason of an RST";
 
 /// Those of a capture of nginx.
 pub(super) const OF_NGINX: &[Tracepoint] = &[
@@ -55,20 +154,6 @@ pub(super) const OF_NGINX: &[Tracepoint] = &[
         instead: None,
     },
     Tracepoint {
-        program: "whoclosed_send",
-        tracepoint: "sock_send_length",
-        required: true,
-        without: "requests cannot be counted or timed (Linux 6.3 and later have this tracepoint)",
-        instead: None,
-    },
-    Tracepoint {
-        program: "whoclosed_recv",
-        tracepoint: "sock_recv_length",
-        required: true,
-        without: "responses cannot be counted or timed (Linux 6.3 and later have this tracepoint)",
-        instead: None,
-    },
-    Tracepoint {
         program: "whoclosed_rst_i",
         tracepoint: "tcp_receive_reset",
         required: false,
@@ -80,7 +165,7 @@ pub(super) const OF_NGINX: &[Tracepoint] = &[
         tracepoint: "tcp_send_reset",
         required: false,
         without: "RSTs that this host sends are not seen",
-        instead: Some("whoclosed_rst_o"),
+        instead: Some(("whoclosed_rst_o", WITHOUT_REASON)),
     },
     Tracepoint {
         program: "whoclosed_again",
@@ -134,7 +219,7 @@ pub(super) const OF_BACKEND: &[Tracepoint] = &[
         tracepoint: "tcp_send_reset",
         required: false,
         without: "RSTs that this host sends are not seen",
-        instead: Some("whoclosed_b_ro"),
+        instead: Some(("whoclosed_b_ro", WITHOUT_REASON)),
     },
     Tracepoint {
         program: "whoclosed_exit",
