@@ -22,6 +22,7 @@ pub mod programs;
 mod progress;
 pub mod rehearsal;
 mod session;
+mod strangers;
 mod uprobes;
 mod write_calls;
 mod written;
@@ -36,6 +37,7 @@ use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
 use self::session::{Session, Signals};
+use self::write_calls::WriteCalls;
 use crate::judge::Judge;
 use crate::report::words::counted;
 use crate::trace::record::{Capture, ErrorLog, Record, Role};
@@ -120,6 +122,7 @@ struct Prepared {
     uprobes: bool,
     no_local_backends: bool,
     programs: Programs,
+    write_calls: WriteCalls,
     progress: Progress,
     /// Has taken the records that the trace begins with.
     judge: Judge,
@@ -134,9 +137,9 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         ..options_of(Some(host), &request.names, request.nginx)
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
-    programs.take_over();
+    programs.take_over(Role::Nginx);
     let followed = host.follow(&request.error_logs)?;
-    write_calls::attach(host, &mut programs)?;
+    let write_calls = WriteCalls::start(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
@@ -182,6 +185,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         uprobes: !request.no_uprobe,
         no_local_backends: request.no_local_backends,
         programs,
+        write_calls,
         progress,
         judge,
     })

@@ -321,13 +321,15 @@ impl Programs {
 
     /// Makes records for the connections that are open already. To be called when
     /// everything is attached.
-    pub fn take_over(&mut self) {
-        let reason = mid_life::take_over(&mut self.ebpf).err().map(|error| {
-            format!(
-                "{error:#}; without it connections that were open before the capture are not \
+    pub fn take_over(&mut self, role: Role) {
+        let reason = mid_life::take_over(&mut self.ebpf, role)
+            .err()
+            .map(|error| {
+                format!(
+                    "{error:#}; without it connections that were open before the capture are not \
                  known"
-            )
-        });
+                )
+            });
         self.hooks.push(Hook {
             name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),

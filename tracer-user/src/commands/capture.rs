@@ -30,11 +30,11 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
         nginx: arguments.nginx,
         no_local_backends: arguments.no_local_backends,
         no_uprobe: arguments.no_uprobe,
-        ring_bytes: arguments.ring_bytes,
         withheld: capture::Withheld {
             io_tracepoints: arguments.no_io_tracepoints,
             fentry: arguments.no_fentry,
         },
+        ring_bytes: arguments.ring_bytes,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;

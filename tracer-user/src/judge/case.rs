@@ -252,15 +252,15 @@ impl<'a> Case<'a> {
         if self.http2() && self.in_body() {
             return Some(true);
         }
+        if connection.order_unknown && !self.in_body() && !ended_before_request(connection) {
+            return None;
+        }
         // What came before the request was sent, a close_notify as a rule, answers nothing.
         if self.counted() == Counted::TlsFlights
             && ended_before_request(connection)
             && !self.in_body()
         {
             return Some(false);
-        }
-        if connection.order_unknown && !self.in_body() && !ended_before_request(connection) {
-            return None;
         }
         let unread = connection
             .unread_at_end

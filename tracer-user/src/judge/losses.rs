@@ -36,6 +36,11 @@ impl Losses {
             .map(|(_, (_, count))| count)
             .sum()
     }
+
+    /// Was anything lost then or later?
+    pub(super) fn any_since(&self, ns: u64) -> bool {
+        self.spans.range(ns..).next().is_some()
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod entry;
 mod findings;
 mod finishing;
 mod fitting;
+mod foreign;
 mod hidden;
 mod history;
 mod incident;
@@ -46,8 +47,8 @@ mod taking;
 mod timers;
 mod unseen;
 mod upstreams;
-mod work;
 mod without_calls;
+mod work;
 mod workers;
 
 #[cfg(test)]
@@ -99,9 +100,12 @@ pub struct Judge {
     zones: HashMap<u32, jiff::tz::TimeZone>,
     /// Master of each worker, both on the host.
     masters: HashMap<u32, u32>,
-    /// Instances that loaded another configuration during the capture, and that appeared.
+    /// Instances that loaded another configuration during the capture, and that appeared,
+    /// and when.
     reloaded: BTreeSet<u32>,
-    appeared: BTreeSet<u32>,
+    appeared: BTreeMap<u32, u64>,
+    /// Those of whose lines one was seen being written.
+    proven: BTreeSet<u32>,
     /// Host pid of a worker by its master and the pid in its lines.
     pids: HashMap<(u32, u32), u32>,
     /// Each master's logs.
@@ -125,6 +129,10 @@ pub struct Judge {
     limitings: u64,
     duplicates: u64,
     sightings_dropped: u64,
+    /// Some were too many to wait for their lines.
+    sightings_forgotten: bool,
+    /// Lines in nginx's logs that nginx did not write.
+    foreign: u64,
     /// What was lost in all, by kind.
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.

@@ -4,6 +4,7 @@
 mod attempts;
 mod causes;
 mod findings;
+mod foreign;
 mod http2;
 mod matching;
 mod mid_life;
