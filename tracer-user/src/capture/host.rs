@@ -90,6 +90,12 @@ impl Watched {
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, 12)
     }
 
+    /// What its configuration says.
+    #[must_use]
+    pub fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
     /// Are its lines seen being written, as the trace was told?
     pub(super) fn sees_log_calls(&self) -> bool {
         self.told.1

@@ -30,7 +30,7 @@ use super::programs::Programs;
 use super::progress::{Counts, Progress};
 use super::strangers::Strangers;
 use super::write_calls::WriteCalls;
-use super::{Prepared, Request, clock, convert, uprobes};
+use super::{Prepared, Request, clock, convert, privileges, uprobes};
 use crate::judge::Judge;
 use crate::trace::record::{Continuation, End, EndReason, Instance, Line, Loss, Record};
 use crate::trace::writer::Writer;
@@ -133,6 +133,8 @@ pub(super) struct Session {
     /// The last continuation recorded of each worker thread.
     continuations: HashMap<u32, u64>,
     log_losses: HashMap<&'static str, u64>,
+    /// When losses were last looked for.
+    losses_looked_ns: Option<u64>,
     undecodable: u64,
     ticks: u32,
 }
@@ -176,9 +178,19 @@ impl Session {
             lines: Vec::new(),
             continuations: HashMap::new(),
             log_losses: HashMap::new(),
+            losses_looked_ns: None,
             undecodable: 0,
             ticks: 0,
         })
+    }
+
+    /// All that needs them is attached and open.
+    pub(super) fn give_up_privileges(&mut self) {
+        let programs = &mut self.programs;
+        let works = || programs.upstreams().is_ok() && programs.open_connections().is_ok();
+        if let Err(error) = privileges::give_up(self.uprobes, works) {
+            self.progress.say(&format!("warning: {error:#}"));
+        }
     }
 
     /// Runs to its end.
@@ -407,9 +419,15 @@ impl Session {
                 losses.push((what.to_owned(), total - told));
             }
         }
+        let since_ns = self.losses_looked_ns.replace(ns);
         for (what, count) in losses {
             self.counts.lost += count;
-            self.record(&Record::Loss(Loss { ns, what, count }))?;
+            self.record(&Record::Loss(Loss {
+                ns,
+                since_ns,
+                what,
+                count,
+            }))?;
         }
         Ok(())
     }

@@ -27,6 +27,7 @@ mod history;
 mod incident;
 mod line;
 mod logs;
+mod losses;
 mod mid_life;
 mod moments;
 mod no_live;
@@ -43,6 +44,7 @@ mod spoken;
 mod staleness;
 mod summary;
 mod taking;
+mod timers;
 mod unseen;
 mod upstreams;
 mod without_calls;
@@ -60,6 +62,7 @@ use self::clock::Clock;
 use self::entry::Entry;
 use self::history::History;
 use self::logs::Logs;
+use self::losses::Losses;
 use self::moments::Moments;
 use self::peers::Peers;
 use self::queues::Queues;
@@ -133,9 +136,9 @@ pub struct Judge {
     /// What was lost in all, by kind.
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.
-    losses: BTreeMap<u64, u64>,
+    losses: Losses,
     /// The same of sightings of lines: they bear on workers of which one is missing.
-    lost_sightings: BTreeMap<u64, u64>,
+    lost_sightings: Losses,
     /// Lines of each worker that were not seen being written.
     unseen: HashMap<u32, Moments>,
     end: Option<End>,

@@ -28,7 +28,10 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         .iter()
         .zip(&judged)
         .map(|(entry, (_, phase, _))| {
-            let continuation = entry.continuation.as_ref();
+            // What followed the close of a connection that may be another line's is no
+            // word of this one's request.
+            let own = entry.only_connection().is_some();
+            let continuation = entry.continuation.as_ref().filter(|_| own);
             let next_unanswered = continuation.is_some_and(|continuation| {
                 let started = continuation
                     .next_cookie
@@ -119,6 +122,11 @@ fn capture(judge: &Judge) -> CaptureSummary {
         duration_s: (seconds * 1000.0).round() / 1000.0,
         lost: judge.lost.clone(),
         complete: judge.end.is_some(),
+        hooks: judge
+            .capture
+            .as_ref()
+            .map(|capture| capture.hooks.clone())
+            .unwrap_or_default(),
     }
 }
 

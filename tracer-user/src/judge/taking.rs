@@ -70,9 +70,9 @@ impl Judge {
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
                 if is_of_sightings(&loss.what) {
-                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
+                    self.lost_sightings.add(loss);
                 } else if could_change_verdicts(&loss.what) {
-                    *self.losses.entry(loss.ns).or_default() += loss.count;
+                    self.losses.add(loss);
                 }
             }
             Record::End(end) => self.end = Some(end.clone()),
@@ -248,6 +248,7 @@ impl Judge {
                     }
                     return;
                 }
+                line.timer_ns = self.timer_of(&line);
                 let seen = self.log_calls_seen(line.master_pid);
                 let worker = self.workers.entry(pid).or_default();
                 worker.line(*line, self.order, seen);

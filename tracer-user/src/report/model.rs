@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::trace::record::Hook;
+
 /// Value of [`Report::schema`].
 pub const SCHEMA: &str = "whoclosed.report/1";
 
@@ -49,6 +51,9 @@ pub struct CaptureSummary {
     pub lost: BTreeMap<String, u64>,
     /// The trace has its end record.
     pub complete: bool,
+    /// Each hook and what became of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
 }
 
 /// A trace made on a backend's host, and how it was joined with nginx's.

@@ -64,6 +64,7 @@ fn where_sightings_were_lost_a_line_may_be_nginxs() {
         records.push(forged(5000, 99).line());
         records.push(Record::Loss(Loss {
             ns: at(6000),
+            since_ns: None,
             what: what.to_owned(),
             count: 1,
         }));
