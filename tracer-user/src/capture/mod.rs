@@ -22,6 +22,7 @@ pub mod programs;
 mod progress;
 pub mod rehearsal;
 mod session;
+mod uprobe_links;
 mod uprobes;
 mod write_calls;
 mod written;
