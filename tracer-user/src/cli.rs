@@ -112,6 +112,9 @@ pub struct Capture {
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
+    /// Bytes of the ring buffer: for tests that make it overflow
+    #[arg(long, hide = true, value_name = "BYTES", value_parser = ring_bytes)]
+    pub ring_bytes: Option<u32>,
     /// Show the kernel programs' own diagnostics
     #[arg(long)]
     pub log: bool,
@@ -265,6 +268,14 @@ fn duration(text: &str) -> Result<Duration, String> {
             Err("the longest capture is 24h; start another one afterwards".to_owned())
         }
         Ok(found) => Ok(found),
+    }
+}
+
+/// The kernel wants whole pages and a power of two.
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(bytes) if bytes.is_power_of_two() && bytes >= 4096 => Ok(bytes),
+        _ => Err("give a power of two from 4096 on".to_owned()),
     }
 }
 

@@ -54,6 +54,8 @@ enum Verb {
     Lab(lab::Options),
     /// Write what other kernels' types are like, for the unit tests
     Layouts(layouts::Options),
+    /// Build, then boot other kernels and run the lab's scenarios on each
+    Kernels(kernels::Options),
     /// Measure how fast the error log is read, beside `grep -c`
     BenchLog(bench_log::Options),
     /// Look for lines of the error log that break its grammar, with cargo-fuzz
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::verb(&options),
         Verb::Lab(options) => lab::verb(&options),
         Verb::Layouts(options) => layouts::verb(&options),
+        Verb::Kernels(options) => kernels::verb(&options),
         Verb::BenchLog(options) => bench_log::verb(&options),
         Verb::Fuzz(options) => fuzz::verb(&options),
         Verb::Tidy => tidy::verb(),

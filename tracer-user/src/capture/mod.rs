@@ -22,6 +22,7 @@ pub mod programs;
 mod progress;
 pub mod rehearsal;
 mod session;
+mod strangers;
 mod uprobe_links;
 mod uprobes;
 mod write_calls;
@@ -37,6 +38,7 @@ use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
 use self::session::{Session, Signals};
+use self::write_calls::WriteCalls;
 use crate::judge::Judge;
 use crate::report::words::counted;
 use crate::trace::record::{Capture, ErrorLog, Record, Role};
@@ -65,6 +67,8 @@ pub struct Request {
     pub withheld: Withheld,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Show the kernel programs' own diagnostics.
     pub diagnostics: bool,
 }
@@ -119,6 +123,7 @@ struct Prepared {
     uprobes: bool,
     no_local_backends: bool,
     programs: Programs,
+    write_calls: WriteCalls,
     progress: Progress,
     /// Has taken the records that the trace begins with.
     judge: Judge,
@@ -127,14 +132,15 @@ struct Prepared {
 fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
     let mut programs = checks::load(&Options {
         no_local_backends: request.no_local_backends,
+        ring_bytes: request.ring_bytes,
         diagnostics: request.diagnostics,
         withheld: request.withheld,
         ..options_of(Some(host), &request.names, request.nginx)
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
-    programs.take_over();
+    programs.take_over(Role::Nginx);
     let followed = host.follow(&request.error_logs)?;
-    write_calls::attach(host, &mut programs)?;
+    let write_calls = WriteCalls::start(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
@@ -180,6 +186,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         uprobes: !request.no_uprobe,
         no_local_backends: request.no_local_backends,
         programs,
+        write_calls,
         progress,
         judge,
     })

@@ -55,6 +55,8 @@ pub struct Options {
     pub log_has_file_name: bool,
     /// Leave the backends' sides of connections on this host alone.
     pub no_local_backends: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Let the programs' own diagnostics through.
     pub diagnostics: bool,
     /// Hooks to do without, for tests.
@@ -207,7 +209,7 @@ impl Programs {
             .override_global("NAMES", &names, true)
             .override_global("SETTINGS", &values, true)
             .override_global("AYA_LOG_LEVEL", &level, true)
-            .map_max_entries("RECORDS", RING_BYTES)
+            .map_max_entries("RECORDS", options.ring_bytes.unwrap_or(RING_BYTES))
             .load(object)
             .map_err(|error| explain_load(anyhow::Error::new(error)))?;
 
@@ -323,13 +325,15 @@ impl Programs {
 
     /// Makes records for the connections that are open already. To be called when
     /// everything is attached.
-    pub fn take_over(&mut self) {
-        let reason = mid_life::take_over(&mut self.ebpf).err().map(|error| {
-            format!(
-                "{error:#}; without it connections that were open before the capture are not \
+    pub fn take_over(&mut self, role: Role) {
+        let reason = mid_life::take_over(&mut self.ebpf, role)
+            .err()
+            .map(|error| {
+                format!(
+                    "{error:#}; without it connections that were open before the capture are not \
                  known"
-            )
-        });
+                )
+            });
         self.hooks.push(Hook {
             name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),

@@ -11,7 +11,8 @@ use super::checks::{self, Obstacle};
 use super::host::{self, Host};
 use super::listeners::Listeners;
 use super::programs::{Options, Programs};
-use super::{Withheld, btf, options_of, uprobes, write_calls};
+use super::write_calls::WriteCalls;
+use super::{Withheld, btf, options_of, uprobes};
 use crate::trace::record::{ErrorLog, Hook, Role};
 
 /// What the capture would be asked for.
@@ -115,7 +116,10 @@ pub fn rehearse(request: &Request) -> Rehearsal {
     if let Some(mut programs) = programs {
         let read = match request.role {
             Role::Nginx => programs.open_connections().map(drop),
-            Role::Backend => programs.open_accepted().map(drop),
+            Role::Backend => {
+                programs.take_over(Role::Backend);
+                programs.open_accepted().map(drop)
+            }
         };
         if let Err(error) = read {
             this.warnings.push(format!(
@@ -159,14 +163,14 @@ fn look_at_nginx(
     let seen = match &mut programs {
         Some(programs) => {
             let seen = this.check(uprobes::attach(host, programs, false));
-            programs.take_over();
+            programs.take_over(Role::Nginx);
             seen.unwrap_or(none_seen)
         }
         None => none_seen,
     };
     let followed = this.check(host.follow(&request.error_logs));
     if let (Some(programs), Some(_)) = (programs, &followed) {
-        this.check(write_calls::attach(host, programs));
+        this.check(WriteCalls::start(host, programs));
     }
     let logs = followed.unwrap_or_else(|| vec![Vec::new(); host.watched.len()]);
     this.instances = logs.into_iter().zip(seen).collect();

@@ -229,7 +229,6 @@ impl<'a> Case<'a> {
                 self.connection().is_some_and(|connection| {
                     connection.exchanges == 0
                         || connection.last_received_ns > connection.last_sent_ns
-                        || connection.calls_unseen && connection.first_byte_ns.is_some()
                 })
             }
             _ => false,
@@ -254,6 +253,13 @@ impl<'a> Case<'a> {
         }
         if connection.order_unknown && !self.in_body() && !ended_before_request(connection) {
             return None;
+        }
+        // What came before the request was sent, a close_notify as a rule, answers nothing.
+        if self.counted() == Counted::TlsFlights
+            && ended_before_request(connection)
+            && !self.in_body()
+        {
+            return Some(false);
         }
         let unread = connection
             .unread_at_end

@@ -193,6 +193,9 @@ pub struct Upstream {
 pub struct Loss {
     /// When it was noticed.
     pub ns: u64,
+    /// When losses had been looked for before: it happened since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
     /// What: a counter's name.
     pub what: String,
     /// How many.

@@ -138,6 +138,7 @@ impl Session {
             ticks: 0,
         };
         session.watch_these(ports)?;
+        session.programs.take_over(Role::Backend);
         let programs = &mut session.programs;
         privileges::give_up(false, || programs.open_accepted().is_ok())?;
         session.begin(request)?;
@@ -295,7 +296,12 @@ impl Session {
         }
         for (what, count) in losses {
             self.counts.lost += count;
-            self.writer.write(&Record::Loss(Loss { ns, what, count }))?;
+            self.writer.write(&Record::Loss(Loss {
+                ns,
+                since_ns: None,
+                what,
+                count,
+            }))?;
         }
         Ok(())
     }
