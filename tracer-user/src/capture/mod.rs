@@ -23,6 +23,7 @@ mod progress;
 pub mod rehearsal;
 mod session;
 mod strangers;
+mod uprobe_links;
 mod uprobes;
 mod write_calls;
 mod written;

@@ -116,7 +116,10 @@ pub fn rehearse(request: &Request) -> Rehearsal {
     if let Some(mut programs) = programs {
         let read = match request.role {
             Role::Nginx => programs.open_connections().map(drop),
-            Role::Backend => programs.open_accepted().map(drop),
+            Role::Backend => {
+                programs.take_over(Role::Backend);
+                programs.open_accepted().map(drop)
+            }
         };
         if let Err(error) = read {
             this.warnings.push(format!(
