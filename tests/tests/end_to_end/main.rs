@@ -35,6 +35,7 @@ mod modules;
 mod modules_over_tls;
 mod other_layouts;
 mod privileges;
+mod no_io;
 mod repeated_hour;
 mod retries;
 mod rotation;
