@@ -286,8 +286,8 @@ impl Programs {
         tracepoint: &str,
         btf: &Btf,
     ) -> Result<(), ProgramError> {
-        if let Some(reason) = self.unsuited.get(program) {
-            return Err(std::io::Error::other(reason.as_str()).into());
+        if let Some(reason) = self.unsuited(program) {
+            return Err(std::io::Error::other(reason).into());
         }
         let program = self
             .ebpf
@@ -316,6 +316,11 @@ impl Programs {
             by: None,
             reason,
         });
+    }
+
+    /// Why a program may not be attached to this kernel's tracepoint, if so.
+    pub(super) fn unsuited(&self, program: &str) -> Option<&str> {
+        self.unsuited.get(program).map(String::as_str)
     }
 
     /// Lets another module load what only it knows of.
