@@ -77,7 +77,7 @@ fn obstacle(error: &anyhow::Error) -> Obstacle {
 #[must_use]
 pub fn rehearse(request: &Request) -> Rehearsal {
     let mut this = Rehearsal {
-        warnings: checks::warnings(),
+        warnings: checks::warnings(request.role),
         ..Rehearsal::default()
     };
     let held = checks::effective();
