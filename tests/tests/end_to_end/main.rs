@@ -35,6 +35,8 @@ mod lost;
 mod mid_life;
 mod modules;
 mod modules_over_tls;
+mod no_io;
+mod other_layouts;
 mod privileges;
 mod reloads;
 mod repeated_hour;
