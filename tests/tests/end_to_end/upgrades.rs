@@ -2,10 +2,9 @@
 //! started again. Each failure has its line, connection and master all the same.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lab::attached::held_by;
@@ -247,75 +246,6 @@ fn a_binary_that_was_replaced_on_disk_is_seen_too() {
         })
         .unwrap();
     });
-}
-
-/// A copy whose lines cannot be seen being written: its log function has another name.
-fn without_log_function(binary: &Path) -> Vec<u8> {
-    const NAME: &[u8] = b"ngx_log_error_core\0";
-    let mut bytes = fs::read(binary).unwrap();
-    let found: Vec<usize> = bytes
-        .windows(NAME.len())
-        .enumerate()
-        .filter_map(|(at, window)| (window == NAME).then_some(at))
-        .collect();
-    assert!(
-        !found.is_empty(),
-        "{} exports no such name",
-        binary.display()
-    );
-    for at in found {
-        bytes[at + NAME.len() - 2] = b'X';
-    }
-    bytes
-}
-
-#[test]
-fn a_binary_without_symbols_that_is_upgraded_in_takes_from_its_own_lines_alone() {
-    let _alone = alone();
-    let mut host = Host::start();
-    let old = host.nginx.master().unwrap();
-    host.fail("before");
-    let mut kept = host.clients(EACH);
-    let new = host.binary.with_extension("new");
-    fs::write(&new, without_log_function(&host.binary)).unwrap();
-    fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&new, &host.binary).unwrap();
-    let new = host.nginx.upgrade().unwrap();
-    let mut workers = BTreeMap::new();
-    for master in [old, new] {
-        workers.insert(master, host.nginx.workers_of(master).unwrap());
-    }
-    host.await_taken_up(new);
-    for (n, client) in kept.iter_mut().enumerate() {
-        let request = Request::post(format!("/app/kept-{n}"), 3).asking(CLOSE);
-        assert_eq!(client.ask(&request).unwrap().status, 502);
-    }
-    host.fail("between");
-    host.nginx.end(old, Signal::QUIT).unwrap();
-    host.fail("after");
-
-    let report = host.report();
-    let records = host.backend.connections();
-    let told = told_by(&report, &workers);
-    assert_eq!(told[&("kept".to_owned(), old)], EACH);
-    assert_eq!(told[&("after".to_owned(), new)], EACH);
-    for incident in &report.incidents {
-        let found = incident.connection.as_ref().unwrap();
-        let record = records.iter().find(|record| record.remote == found.local);
-        let carried = record.unwrap().requests.last().unwrap();
-        assert_eq!(incident.target(), Some(carried.target.as_str()));
-        let worker = found.worker_pid;
-        let matched = if workers[&old].contains(&worker) {
-            assert_eq!(incident.confidence, "certain", "{incident:#?}");
-            "exact"
-        } else {
-            assert_ne!(incident.confidence, "possible", "{incident:#?}");
-            "ordered"
-        };
-        assert_eq!(incident.matched, matched, "{incident:#?}");
-        let fate = (incident.retried, incident.served);
-        assert_eq!(fate, (Some(false), Some(false)), "{incident:#?}");
-    }
 }
 
 #[test]
