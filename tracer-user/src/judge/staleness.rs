@@ -21,6 +21,10 @@ const AFTER_HANDSHAKE_NS: u64 = 100_000_000;
 /// A silence this long, a stream over HTTP/2 hardly knows between two of its frames.
 const BETWEEN_FRAMES_NS: u64 = 1_000_000_000;
 
+/// An acknowledgement of settings and of a ping, and a window (RFC 9113, 6.5, 6.7, 6.9): no
+/// request of gRPC's is as short.
+const FRAMES_BYTES: u64 = 9 + 17 + 13;
+
 /// How a connection was already over when the request went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stale {
@@ -51,7 +55,7 @@ impl Case<'_> {
         if self.answered() != Some(false) {
             return None;
         }
-        if ended_before_request(connection) {
+        if ended_before_request(connection) || self.silence_after_frames().is_some() {
             return Some(Stale::Idle);
         }
         let unacked = u64::from(unacked_at_end(connection)?);
@@ -128,6 +132,27 @@ impl Case<'_> {
             self.connection()
                 .and_then(|connection| silence_before_ns(connection))
         };
-        silence.is_some_and(|idle| idle >= long)
+        silence
+            .max(self.silence_after_frames())
+            .is_some_and(|idle| idle >= long)
+    }
+
+    /// Over HTTP/2 nginx's last word after an answer may have been an acknowledgement: then
+    /// the next request begins no exchange of its own. That it was sent after the backend's
+    /// end only tells from what had been sent since then when the end came, and was not
+    /// acknowledged later. The silence from those frames to the end.
+    fn silence_after_frames(&self) -> Option<u64> {
+        let connection = self.connection()?;
+        let end = peer_end_ns(connection)?;
+        let sent_later = connection.last_sent_ns? > end;
+        let nothing_came = connection.first_byte_ns.is_none_or(|first| first > end);
+        let is_so = self.counted() == Counted::Http2
+            && !ended_by_reset(connection)
+            && connection.exchanges > 1
+            && connection.unacked_at_fin == Some(0);
+        let later = connection.unacked_at_rst.or(connection.unacked_at_close)?;
+        let before = connection.request_bytes.checked_sub(u64::from(later))?;
+        (is_so && sent_later && nothing_came && before <= FRAMES_BYTES)
+            .then_some(end.saturating_sub(connection.request_started_ns?))
     }
 }

@@ -4,7 +4,8 @@
 //! A GOAWAY without an error, to a request that it does not count, is how servers close
 //! idle connections: on one that had been silent for a second and more that is
 //! `stale-keepalive`, likely, since of HTTP/2 it is not known how many requests a
-//! connection had carried. Else a reset or a GOAWAY is `closed-without-answer`, or
+//! connection had carried. Where that silence is not known such a GOAWAY is
+//! `closed-without-answer`, likely, unless it met a connection's first request. Else a reset or a GOAWAY is `closed-without-answer`, or
 //! `response-aborted` if nginx had read the response's head.
 
 use super::stale_keepalive::{idle_age, remedy};
@@ -36,7 +37,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         } else {
             Cause::ClosedWithoutAnswer
         },
-        confidence: with_socket(case),
+        confidence: if met_unknown_silence(case, ending) {
+            with_socket(case).max(Confidence::Likely)
+        } else {
+            with_socket(case)
+        },
         evidence: sentences([
             Some(said.clone()),
             aborted.then(|| "that was in the middle of the response".to_owned()),
@@ -68,6 +73,15 @@ fn stale(case: &Case<'_>) -> Verdict {
         ]),
         advice: timeout.and_then(|timeout| remedy(case.settings, &case.line.upstream, timeout)),
     }
+}
+
+/// A GOAWAY without an error may have met a request on a connection that had been idle, for
+/// all that is known of it: but for a connection's first.
+fn met_unknown_silence(case: &Case<'_>, ending: Ending) -> bool {
+    let first = case
+        .connection()
+        .is_some_and(|connection| connection.exchanges <= 1 && !connection.first_seen_mid_life);
+    ending == Ending::GoAway(0) && !first && !case.in_body()
 }
 
 fn advice(case: &Case<'_>, ending: Ending) -> String {

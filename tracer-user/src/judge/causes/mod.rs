@@ -256,9 +256,15 @@ fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
         }
         Stale::Idle => {
             let started = connection.request_started_ns?;
+            // What began the exchange may have been no request (`silence_after_frames`).
+            let sent = if started < end {
+                connection.last_sent_ns?
+            } else {
+                started
+            };
             format!(
                 "that was {} before nginx sent the request",
-                words(started.saturating_sub(end))
+                words(sent.saturating_sub(end))
             )
         }
         Stale::Crossed => {

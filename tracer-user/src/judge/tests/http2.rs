@@ -105,14 +105,50 @@ fn a_goodbye_makes_a_stale_connection_only_of_one_that_was_silent() {
     );
     for busy in [called(), called_again(200)] {
         let incident = one(busy.answer(5000).closed(5000), &line);
-        assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
+        assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Likely);
         assert_eq!(incident.phase, Phase::Wait);
     }
+    let first = connection(1, 4990).request(4990).answer(5000).closed(5000);
+    let incident = one(first, &line);
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
     // With an error it is no ordinary close.
     let line = over_grpc(said(5000, "upstream sent goaway with error 1", 0, HEADER));
     let incident = one(called_again(4990).answer(5000).closed(5000), &line);
     assert_eq!(incident.cause, Cause::ClosedWithoutAnswer);
     assert!(incident.evidence[0].contains("PROTOCOL_ERROR"));
+}
+
+/// Answered and acknowledged, ended while idle, and called with so many bytes, which the
+/// backend's host met with an RST. `sent_before`: bytes since the answer.
+fn called_after_the_end(sent_before: u32, call: u32) -> Connection {
+    let mut stale = connection(1, 0).request(1).answer(2).request(2);
+    stale = stale.fin(4900, 0).rst(4951, call);
+    stale.last_sent_ns = Some(at(4950));
+    stale.request_bytes = u64::from(sent_before + call);
+    stale
+}
+
+#[test]
+fn a_call_that_follows_an_acknowledgement_begins_no_exchange_and_is_stale_all_the_same() {
+    let goodbye = over_grpc(said(5000, "upstream sent goaway with error 0", 0, HEADER));
+    let ended = over_grpc(said(5000, PREMATURE, 0, HEADER));
+    let with_goodbye = |connection: Connection| connection.answer(5000).closed(5000);
+    let without = |connection: Connection| connection.eof(5000).closed(5000);
+    for incident in [
+        one(with_goodbye(called_after_the_end(9, 120)), &goodbye),
+        one(without(called_after_the_end(9, 120)), &ended),
+    ] {
+        assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Likely);
+        assert_eq!(incident.phase, Phase::Idle);
+        nothing_is_claimed_of_requests(&incident);
+    }
+    // The call had been sent: it was in the backend's hands when it ended.
+    for incident in [
+        one(with_goodbye(called_after_the_end(150, 13)), &goodbye),
+        one(without(called_after_the_end(150, 13)), &ended),
+    ] {
+        assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Likely);
+    }
 }
 
 /// What the report says of the upstream's requests.
