@@ -14,12 +14,14 @@ mod path;
 mod properties;
 mod protocol;
 mod records;
+mod reloads;
 mod resources;
 mod restarts;
 mod sizes;
 mod stale;
 mod tls;
 mod unseen;
+mod without_calls;
 mod workers;
 
 use std::net::SocketAddr;
