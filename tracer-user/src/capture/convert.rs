@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use tracer_ebpf::Kind;
 use tracer_ebpf::accepted::Accepted as WireAccepted;
 use tracer_ebpf::backend::{
     BackendExit as WireBackendExit, BackendKey, BackendProcess as WireBackendProcess,
@@ -19,8 +20,38 @@ use tracer_ebpf::upstream::UpstreamKey;
 
 use crate::trace::record::{
     Accepted, AcceptedEnd, BackendExit, BackendProcess, Call, Connection, ConnectionEnd,
-    Continuation, Exit, IdleEnd, Logged, Next, PeerClose,
+    Continuation, Exit, IdleEnd, Logged, Next, PeerClose, Record,
 };
+
+/// The record of these bytes from the ring buffer, if they are one.
+#[must_use]
+pub fn record(bytes: &[u8]) -> Option<Record> {
+    Some(match Kind::of(bytes).ok()? {
+        Kind::Connection => {
+            let wire = Wire::decode(bytes).ok()?;
+            Record::Connection(Box::new(connection(&wire, 0)))
+        }
+        Kind::Logged => Record::Logged(logged(&WireLogged::decode(bytes).ok()?)),
+        Kind::Continuation => {
+            let wire = WireContinuation::decode(bytes).ok()?;
+            Record::Continuation(continuation(&wire)?)
+        }
+        Kind::PeerClose => {
+            let wire = WirePeerClose::decode(bytes).ok()?;
+            Record::PeerClose(Box::new(peer_close(&wire)))
+        }
+        Kind::BackendExit => {
+            let wire = WireBackendExit::decode(bytes).ok()?;
+            Record::BackendExit(backend_exit(&wire))
+        }
+        // Becomes a line only with what is known of its log.
+        Kind::Written => return None,
+        Kind::Accepted => {
+            let wire = WireAccepted::decode(bytes).ok()?;
+            Record::Accepted(Box::new(accepted(&wire, 0)))
+        }
+    })
+}
 
 /// An address of the wire.
 #[must_use]

@@ -6,23 +6,16 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracer_ebpf::Kind;
-use tracer_ebpf::accepted::Accepted as WireAccepted;
-use tracer_ebpf::backend::BackendExit as WireBackendExit;
-use tracer_ebpf::connection::Connection as WireConnection;
-use tracer_ebpf::continuation::Continuation as WireContinuation;
-use tracer_ebpf::logged::Logged as WireLogged;
-use tracer_ebpf::peer::PeerClose as WirePeerClose;
+use tokio::time::{Instant, sleep_until};
 use tracer_ebpf::written::Written;
 
 use super::backends::Backends;
 use super::counters::Readings;
+use super::course::{self, Capturing, Signals, TICKS_A_SECOND};
 use super::diagnostics::Diagnostics;
 use super::host::{Host, Watched};
 use super::listeners::Listeners;
@@ -32,48 +25,15 @@ use super::strangers::Strangers;
 use super::write_calls::WriteCalls;
 use super::{Prepared, Request, clock, convert, privileges, uprobes};
 use crate::judge::Judge;
-use crate::trace::record::{Continuation, End, EndReason, ErrorLog, Instance, Line, Loss, Record};
+use crate::trace::record::{Continuation, ErrorLog, Instance, Line, Loss, Record};
 use crate::trace::writer::Writer;
 
-/// How often the ring buffer and the logs are looked at: the ring holds far more than
-/// comes in this time, and a verdict is shown this soon.
-pub(super) const TICK: Duration = Duration::from_millis(50);
 /// Logs are looked at every so many ticks.
 const TICKS_A_LOG_POLL: u32 = 2;
-/// Both clocks, counters, losses, workers and the trace's frame: every so many ticks.
-pub(super) const TICKS_A_SECOND: u32 = 20;
 /// A burst that was not read at the end is read in so many polls at most.
 const MOST_LAST_POLLS: u32 = 256;
 /// Logs are looked at no sooner after what happened in their directories.
 const EVENT_PAUSE: Duration = Duration::from_millis(5);
-/// After the bell a line and its socket may still end.
-pub(super) const DRAIN: Duration = Duration::from_millis(1000);
-
-/// The signals that end a capture early.
-#[derive(Debug)]
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// From here on neither ends this process; what comes before [`Session::run`]
-    /// waits for it.
-    pub(super) fn install() -> Result<Self> {
-        let install = |kind| signal(kind).context("cannot handle signals");
-        Ok(Self {
-            interrupt: install(SignalKind::interrupt())?,
-            terminate: install(SignalKind::terminate())?,
-        })
-    }
-
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
 
 /// Wakes when a rotation begins: the file that a path leads to may be gone soon.
 struct LogEvents {
@@ -133,6 +93,7 @@ pub(super) struct Session {
     /// The last continuation recorded of each worker thread.
     continuations: HashMap<u32, u64>,
     log_losses: HashMap<&'static str, u64>,
+    log_events: Option<LogEvents>,
     /// When losses were last looked for.
     losses_looked_ns: Option<u64>,
     undecodable: u64,
@@ -178,6 +139,7 @@ impl Session {
             lines: Vec::new(),
             continuations: HashMap::new(),
             log_losses: HashMap::new(),
+            log_events: None,
             losses_looked_ns: None,
             undecodable: 0,
             ticks: 0,
@@ -200,62 +162,10 @@ impl Session {
         if request.diagnostics {
             self.diagnostics = Some(Diagnostics::start(&mut self.programs)?);
         }
-        let reason = match self.watch(request.duration, &mut signals).await {
-            Ok(reason) => reason,
-            Err(error) => {
-                self.progress.finish();
-                return Err(self.abandon(error));
-            }
-        };
-        let ended = self.end(reason, &mut signals).await;
+        self.log_events = Some(LogEvents::open(&self.host));
+        let ended = course::run(&mut self, request.duration, &mut signals).await;
         self.progress.finish();
         ended
-    }
-
-    /// Until the time is over or a signal comes.
-    async fn watch(&mut self, duration: Duration, signals: &mut Signals) -> Result<EndReason> {
-        let bell = sleep_until(Instant::now() + duration);
-        tokio::pin!(bell);
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut log_events = LogEvents::open(&self.host);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => self.tick()?,
-                () = log_events.next() => self.poll_logs()?,
-                () = &mut bell => return Ok(EndReason::Duration),
-                () = signals.next() => return Ok(EndReason::Signal),
-            }
-        }
-    }
-
-    fn tick(&mut self) -> Result<()> {
-        self.ticks = self.ticks.wrapping_add(1);
-        self.host.look_at_cycles();
-        self.take_records()?;
-        if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) || self.host.logs_are_behind() {
-            self.poll_logs()?;
-        }
-        if self.ticks.is_multiple_of(TICKS_A_SECOND) {
-            self.record(&Record::Anchor(clock::anchor()))?;
-            self.every_second()?;
-            self.writer.flush()?;
-        }
-        for incident in self.judge.fresh() {
-            self.counts.incidents += 1;
-            self.progress.verdict(&incident);
-        }
-        self.progress.update(self.counts);
-        if let Some(diagnostics) = &mut self.diagnostics {
-            diagnostics.print();
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, record: &Record) -> Result<()> {
-        self.judge.push(record);
-        self.writer.write(record)?;
-        Ok(())
     }
 
     fn take_records(&mut self) -> Result<()> {
@@ -272,7 +182,7 @@ impl Session {
                 }
                 continue;
             }
-            let Some(record) = decode(&bytes) else {
+            let Some(record) = convert::record(&bytes) else {
                 self.undecodable += 1;
                 continue;
             };
@@ -426,13 +336,7 @@ impl Session {
     }
 
     fn losses(&mut self, ns: u64) -> Result<()> {
-        let mut losses = self.programs.new_losses()?;
-        if self.undecodable > 0 {
-            losses.push((
-                "undecodable_records".to_owned(),
-                std::mem::take(&mut self.undecodable),
-            ));
-        }
+        let mut losses = course::new_losses(&mut self.programs, &mut self.undecodable)?;
         for (what, total) in self.host.log_losses() {
             let told = self.log_losses.insert(what, total).unwrap_or(0);
             if total > told {
@@ -451,19 +355,44 @@ impl Session {
         }
         Ok(())
     }
+}
 
-    /// Drains, detaches and closes the trace.
-    async fn end(&mut self, reason: EndReason, signals: &mut Signals) -> Result<()> {
-        let bell_ns = clock::monotonic_ns();
-        let over = Instant::now() + DRAIN;
-        let mut ticks = interval(TICK);
-        while Instant::now() < over {
-            tokio::select! {
-                _ = ticks.tick() => self.tick()?,
-                // A second Ctrl-C: no more waiting.
-                () = signals.next() => break,
-            }
+impl Capturing for Session {
+    fn tick(&mut self) -> Result<()> {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.host.look_at_cycles();
+        self.take_records()?;
+        if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) || self.host.logs_are_behind() {
+            self.poll_logs()?;
         }
+        if self.ticks.is_multiple_of(TICKS_A_SECOND) {
+            self.record(&Record::Anchor(clock::anchor()))?;
+            self.every_second()?;
+            self.writer.flush()?;
+        }
+        for incident in self.judge.fresh() {
+            self.counts.incidents += 1;
+            self.progress.verdict(&incident);
+        }
+        self.progress.update(self.counts);
+        if let Some(diagnostics) = &mut self.diagnostics {
+            diagnostics.print();
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self) {
+        match &mut self.log_events {
+            Some(events) => events.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn happened(&mut self) -> Result<()> {
+        self.poll_logs()
+    }
+
+    fn rest(&mut self) -> Result<()> {
         for _ in 0..MOST_LAST_POLLS {
             if !self.host.logs_are_behind() {
                 break;
@@ -496,67 +425,16 @@ impl Session {
         for warning in std::mem::take(&mut self.host.warnings) {
             self.progress.say(&format!("warning: {warning}"));
         }
-        self.record(&Record::Anchor(clock::anchor()))?;
-        let records = self.writer.counts();
-        self.record(&Record::End(End {
-            ns: bell_ns,
-            reason,
-            records,
-        }))?;
-        self.writer.flush().context("cannot finish the trace")
+        Ok(())
     }
 
-    /// The trace cannot be written any more: says what is left of it.
-    fn abandon(&mut self, error: anyhow::Error) -> anyhow::Error {
-        let records = self.writer.counts();
-        let end = End {
-            ns: clock::monotonic_ns(),
-            reason: EndReason::Failure,
-            records,
-        };
-        let closed = self
-            .writer
-            .write(&Record::End(end))
-            .and_then(|()| self.writer.flush())
-            .is_ok();
-        let path = self.writer.path().display().to_string();
-        let state = if closed {
-            "is closed in order"
-        } else {
-            "lacks its end record"
-        };
-        error.context(format!(
-            "the capture had to stop; the trace {path} {state} and can be read with \
-             `whoclosed report`"
-        ))
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.judge.push(record);
+        self.writer.write(record)?;
+        Ok(())
     }
-}
 
-/// The record of these bytes from the ring buffer, if they are one.
-pub(super) fn decode(bytes: &[u8]) -> Option<Record> {
-    Some(match Kind::of(bytes).ok()? {
-        Kind::Connection => {
-            let wire = WireConnection::decode(bytes).ok()?;
-            Record::Connection(Box::new(convert::connection(&wire, 0)))
-        }
-        Kind::Logged => Record::Logged(convert::logged(&WireLogged::decode(bytes).ok()?)),
-        Kind::Continuation => {
-            let wire = WireContinuation::decode(bytes).ok()?;
-            Record::Continuation(convert::continuation(&wire)?)
-        }
-        Kind::PeerClose => {
-            let wire = WirePeerClose::decode(bytes).ok()?;
-            Record::PeerClose(Box::new(convert::peer_close(&wire)))
-        }
-        Kind::BackendExit => {
-            let wire = WireBackendExit::decode(bytes).ok()?;
-            Record::BackendExit(convert::backend_exit(&wire))
-        }
-        // Becomes a line only with what is known of its log.
-        Kind::Written => return None,
-        Kind::Accepted => {
-            let wire = WireAccepted::decode(bytes).ok()?;
-            Record::Accepted(Box::new(convert::accepted(&wire, 0)))
-        }
-    })
+    fn writer(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
 }

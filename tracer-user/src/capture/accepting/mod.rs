@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::ports::{Host, Ports};
+use super::course::{self, Capturing, Signals, TICKS_A_SECOND};
 use super::diagnostics::Diagnostics;
 use super::programs::{Options, Programs};
 use super::progress::Progress;
-use super::session::{DRAIN, Signals, TICK, TICKS_A_SECOND, decode};
 use super::{boot_id, checks, clock, convert, host_name, kernel, privileges, remove_unused};
-use crate::trace::record::{AcceptedEnd, Capture, End, EndReason, Loss, Record, Role};
+use crate::trace::record::{AcceptedEnd, Capture, Loss, Record, Role};
 use crate::trace::writer::Writer;
 
 pub use self::ports::Asked;
@@ -201,32 +200,56 @@ impl Session {
         if request.diagnostics {
             self.diagnostics = Some(Diagnostics::start(&mut self.programs)?);
         }
-        let ended = match self.watch(request.duration, &mut signals).await {
-            Ok(reason) => self.end(reason, &mut signals).await,
-            Err(error) => Err(error.context(format!(
-                "the capture had to stop; what is in {} can be read with `whoclosed report`",
-                request.output.display()
-            ))),
-        };
+        let ended = course::run(&mut self, request.duration, &mut signals).await;
         self.progress.finish();
         ended
     }
 
-    /// Until the time is over or a signal comes.
-    async fn watch(&mut self, duration: Duration, signals: &mut Signals) -> Result<EndReason> {
-        let bell = sleep_until(Instant::now() + duration);
-        tokio::pin!(bell);
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => self.tick()?,
-                () = &mut bell => return Ok(EndReason::Duration),
-                () = signals.next() => return Ok(EndReason::Signal),
+    fn take_records(&mut self) -> Result<()> {
+        while let Some(bytes) = self.records.next() {
+            let Some(record) = convert::record(&bytes) else {
+                self.undecodable += 1;
+                continue;
+            };
+            drop(bytes);
+            match &record {
+                Record::Accepted(accepted) => {
+                    self.counts.connections += 1;
+                    let here =
+                        accepted.end == AcceptedEnd::Closed && accepted.fin_received_ns.is_none();
+                    self.counts.by_process += u64::from(here);
+                }
+                Record::BackendExit(_) => self.counts.exits += 1,
+                _ => {}
             }
+            self.writer.write(&record)?;
         }
+        Ok(())
     }
 
+    fn every_second(&mut self) -> Result<()> {
+        let ns = clock::monotonic_ns();
+        let full = self.host.listeners.full(ns, &mut self.warnings);
+        for listener in full {
+            if self.ports.contains_key(&listener.port) {
+                self.writer.write(&Record::Listener(listener))?;
+            }
+        }
+        let losses = course::new_losses(&mut self.programs, &mut self.undecodable)?;
+        for (what, count) in losses {
+            self.counts.lost += count;
+            self.writer.write(&Record::Loss(Loss {
+                ns,
+                since_ns: None,
+                what,
+                count,
+            }))?;
+        }
+        Ok(())
+    }
+}
+
+impl Capturing for Session {
     fn tick(&mut self) -> Result<()> {
         self.ticks = self.ticks.wrapping_add(1);
         self.take_records()?;
@@ -259,65 +282,7 @@ impl Session {
         Ok(())
     }
 
-    fn take_records(&mut self) -> Result<()> {
-        while let Some(bytes) = self.records.next() {
-            let Some(record) = decode(&bytes) else {
-                self.undecodable += 1;
-                continue;
-            };
-            drop(bytes);
-            match &record {
-                Record::Accepted(accepted) => {
-                    self.counts.connections += 1;
-                    let here =
-                        accepted.end == AcceptedEnd::Closed && accepted.fin_received_ns.is_none();
-                    self.counts.by_process += u64::from(here);
-                }
-                Record::BackendExit(_) => self.counts.exits += 1,
-                _ => {}
-            }
-            self.writer.write(&record)?;
-        }
-        Ok(())
-    }
-
-    fn every_second(&mut self) -> Result<()> {
-        let ns = clock::monotonic_ns();
-        let full = self.host.listeners.full(ns, &mut self.warnings);
-        for listener in full {
-            if self.ports.contains_key(&listener.port) {
-                self.writer.write(&Record::Listener(listener))?;
-            }
-        }
-        let mut losses = self.programs.new_losses()?;
-        if self.undecodable > 0 {
-            let count = std::mem::take(&mut self.undecodable);
-            losses.push(("undecodable_records".to_owned(), count));
-        }
-        for (what, count) in losses {
-            self.counts.lost += count;
-            self.writer.write(&Record::Loss(Loss {
-                ns,
-                since_ns: None,
-                what,
-                count,
-            }))?;
-        }
-        Ok(())
-    }
-
-    /// Drains, reads what is still open, and closes the trace.
-    async fn end(&mut self, reason: EndReason, signals: &mut Signals) -> Result<()> {
-        let bell_ns = clock::monotonic_ns();
-        let over = Instant::now() + DRAIN;
-        let mut ticks = interval(TICK);
-        while Instant::now() < over {
-            tokio::select! {
-                _ = ticks.tick() => self.tick()?,
-                // A second Ctrl-C: no more waiting.
-                () = signals.next() => break,
-            }
-        }
+    fn rest(&mut self) -> Result<()> {
         self.take_records()?;
         self.every_second()?;
         match self.programs.open_accepted() {
@@ -331,13 +296,14 @@ impl Session {
             Err(error) => self.progress.say(&format!("warning: {error:#}")),
         }
         self.warn();
-        self.writer.write(&Record::Anchor(clock::anchor()))?;
-        let records = self.writer.counts();
-        self.writer.write(&Record::End(End {
-            ns: bell_ns,
-            reason,
-            records,
-        }))?;
-        self.writer.flush().context("cannot finish the trace")
+        Ok(())
+    }
+
+    fn record(&mut self, record: &Record) -> Result<()> {
+        Ok(self.writer.write(record)?)
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        &mut self.writer
     }
 }
