@@ -34,6 +34,10 @@ pub struct Setting {
     pub traffic: bool,
     /// The capture attaches nothing to nginx's binary.
     pub no_uprobe: bool,
+    /// The capture does without the tracepoints of sends and receives.
+    pub no_io_tracepoints: bool,
+    /// And without the ends of the kernel's functions.
+    pub no_fentry: bool,
     /// Worker processes of nginx, unless a scenario needs a number of its own.
     pub workers: Option<u16>,
     /// Folder for what the run leaves.
@@ -82,12 +86,15 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let witness = Witness::start()?;
-    let more: &[&str] = if setting.no_uprobe {
-        &["--no-uprobe"]
-    } else {
-        &[]
-    };
-    let capture = Capture::start(nginx.master_pid(), &trace, more)?;
+    let more: Vec<&str> = [
+        (setting.no_uprobe, "--no-uprobe"),
+        (setting.no_io_tracepoints, "--no-io-tracepoints"),
+        (setting.no_fentry, "--no-fentry"),
+    ]
+    .into_iter()
+    .filter_map(|(given, flag)| given.then_some(flag))
+    .collect();
+    let capture = Capture::start(nginx.master_pid(), &trace, &more)?;
     let mut recorded = Recorded {
         without_uprobe: setting.no_uprobe || !exports_log_function(&setting.nginx)?,
         ..Recorded::default()

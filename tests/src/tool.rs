@@ -107,8 +107,15 @@ impl Capture {
     /// # Errors
     /// As [`Capture::start`].
     pub fn of_backend(port: u16, output: &Path) -> Result<Self> {
-        let port = port.to_string();
-        Self::start_of(&["--role", "backend", "--port", &port], output, &[])
+        Self::of_backends(&["--port", &port.to_string()], output)
+    }
+
+    /// The same with other arguments that say which connections.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn of_backends(which: &[&str], output: &Path) -> Result<Self> {
+        Self::start_of(&["--role", "backend"], output, which)
     }
 
     /// The same of every nginx whose binary has this name.

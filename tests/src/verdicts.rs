@@ -150,6 +150,9 @@ pub struct Connection {
     /// Open before the capture began.
     #[serde(default)]
     pub first_seen_mid_life: bool,
+    /// From connect() to the end.
+    #[serde(default)]
+    pub age_ms: f64,
 }
 
 /// One backend.

@@ -141,6 +141,14 @@ impl Socket {
         at_tick(read(self.0, layout::LAST_DEPARTURE))
     }
 
+    /// Was anything acknowledged after the tick in which the last data came?
+    #[inline(always)]
+    pub(crate) fn acked_after_arrival(self) -> bool {
+        let acknowledged: u32 = read(self.0, layout::LAST_ACK);
+        let came: u32 = read(self.0, layout::LAST_ARRIVAL);
+        (acknowledged.wrapping_sub(came) as i32) > 0
+    }
+
     /// Did the last data go and come within one tick?
     #[inline(always)]
     pub(crate) fn sent_in_tick_of_arrival(self) -> bool {

@@ -82,6 +82,10 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
                 connection.unread_at_close = unread(socket, connection);
                 connection.unacked_at_close = socket.unacked();
                 connection.closed_ns = now();
+            } else if connection.calls_unseen != 0 && connection.rst_received_ns == 0 {
+                // The next call gives it.
+                connection.failed_call_ns = now();
+                connection.failed_call_errno = connection.socket_error;
             }
         }
         _ => {}
@@ -296,8 +300,9 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
 /// connection is not among it.
 #[inline(always)]
 fn shows_failure(connection: &Connection) -> bool {
-    if connection.idle_end != 0 {
-        // nginx found it ended among its idle ones, and was about no request.
+    // nginx found it ended among its idle ones, and was about no request; or its calls are
+    // not seen, and its steps neither.
+    if connection.idle_end != 0 || connection.calls_unseen != 0 {
         return false;
     }
     connection.established_ns == 0

@@ -58,6 +58,7 @@ pub(crate) fn recall(record: &mut Connection, socket: Socket, fin: bool) {
         return;
     }
     if record.fin_received_ns != 0 || record.rst_received_ns != 0 {
+        read_after_end(record, socket);
         return sent_after_end(record, socket);
     }
     record.first_byte_ns = 0;
@@ -65,11 +66,31 @@ pub(crate) fn recall(record: &mut Connection, socket: Socket, fin: bool) {
     record.answered = 0;
     record.idle_before_ns = 0;
     describe(record, socket, socket.next_sequence(), fin);
+    // What was sent last is known if nothing of it was acknowledged. A FIN acknowledges too.
+    let unacked = socket.unacked();
+    if record.exchanges > 1 && unacked != 0 && (fin || !socket.acked_after_arrival()) {
+        record.request_bytes = u64::from(unacked);
+    }
     // The FIN's own segment has taken the place of the one that would tell the order within
     // a tick.
     let both = record.last_sent_ns != 0 && record.last_received_ns != 0;
-    if fin && both && socket.unacked() == 0 && socket.sent_in_tick_of_arrival() {
+    if fin && both && unacked == 0 && socket.sent_in_tick_of_arrival() {
         record.order_unknown = 1;
+    }
+}
+
+/// What had come with the peer's end, nginx may have read since.
+#[inline(always)]
+fn read_after_end(record: &mut Connection, socket: Socket) {
+    let fin = u64::from(record.fin_received_ns != 0);
+    let unread = u64::from(socket.unread()).saturating_sub(fin);
+    let received = socket.received_bytes().saturating_sub(fin);
+    let more = received
+        .saturating_sub(unread)
+        .saturating_sub(record.received_bytes);
+    record.received_bytes += more;
+    if record.answered != 0 {
+        record.response_bytes += more;
     }
 }
 

@@ -45,6 +45,12 @@ pub(crate) struct Options {
     /// Captures attach nothing to nginx's binary: lines are matched by their order
     #[arg(long, conflicts_with_all = ["real", "fixtures"])]
     no_uprobe: bool,
+    /// Captures do without the tracepoints of sends and receives
+    #[arg(long, conflicts_with_all = ["real", "fixtures", "write"])]
+    no_io_tracepoints: bool,
+    /// Captures do without the ends of the kernel's functions
+    #[arg(long, conflicts_with_all = ["real", "fixtures", "write"])]
+    no_fentry: bool,
     /// Worker processes of nginx, where a scenario does not need a number of its own
     #[arg(long, value_name = "N")]
     workers: Option<u16>,
@@ -129,6 +135,8 @@ impl Options {
             (self.mixed, "--mixed"),
             (self.traffic, "--traffic"),
             (self.no_uprobe, "--no-uprobe"),
+            (self.no_io_tracepoints, "--no-io-tracepoints"),
+            (self.no_fentry, "--no-fentry"),
             (self.json, "--json"),
             (self.real, "--real"),
             (self.list, "--list"),

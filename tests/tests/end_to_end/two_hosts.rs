@@ -6,6 +6,7 @@
 //! the kernel's run is taken away. By how much it was set ahead is what the report must
 //! find, within the error that it states.
 
+mod listening;
 mod mid_life;
 
 use std::fs::{self, File};

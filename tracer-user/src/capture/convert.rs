@@ -75,7 +75,10 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         last_sent_ns: happened(wire.last_sent_ns),
         last_received_ns: happened(wire.last_received_ns),
         last_arrival_ns: happened(wire.last_arrival_ns),
-        request_started_ns: happened(wire.request_started_ns),
+        // Without the calls it is the kernel's note of the last send, which one sent again
+        // has moved.
+        request_started_ns: happened(wire.request_started_ns)
+            .filter(|_| wire.calls_unseen == 0 || wire.retransmits == 0),
         first_byte_ns: happened(wire.first_byte_ns),
         fin_received_ns: happened(wire.fin_received_ns),
         rst_received_ns: happened(wire.rst_received_ns),

@@ -229,7 +229,6 @@ impl<'a> Case<'a> {
                 self.connection().is_some_and(|connection| {
                     connection.exchanges == 0
                         || connection.last_received_ns > connection.last_sent_ns
-                        || connection.calls_unseen && connection.first_byte_ns.is_some()
                 })
             }
             _ => false,

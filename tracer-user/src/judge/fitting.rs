@@ -142,9 +142,9 @@ fn shows_failure(line: &UpstreamLine, ns: u64, connection: &Connection) -> bool 
         }
         MessageKind::ConnectFailedAtOnce => connection.established_ns.is_none(),
         // The line is written when the first bytes have been read.
-        MessageKind::NotHttp => connection
-            .first_byte_ns
-            .is_some_and(|event| event <= ns && ns - event <= SOON_NS),
+        MessageKind::NotHttp => connection.first_byte_ns.is_some_and(|event| {
+            event <= ns.saturating_add(off_by_ns(connection)) && ns.saturating_sub(event) <= SOON_NS
+        }),
         MessageKind::TimedOut | MessageKind::ClientClosed | MessageKind::ShutdownTimeout => {
             connection.eof_read_ns.is_none()
                 && connection.failed_call_ns.is_none()

@@ -144,9 +144,7 @@ impl Judge {
         if let Socket::Aligned(aligned) = &entry.socket {
             weaken(&mut verdict, aligned);
         }
-        if let Some(connection) = case.connection() {
-            without_calls::weaken(&mut verdict, connection);
-        }
+        without_calls::weaken(&mut verdict, &case);
         let lost = self.lost_around(entry.pid, entry.ns());
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::case::Case;
 use super::causes::Verdict;
 use super::end::ended_before_request;
 use crate::report::model::{Cause, Confidence};
@@ -32,7 +33,7 @@ pub(super) fn completed(connection: &Connection) -> Cow<'_, Connection> {
     }
     let mut completed = connection.clone();
     completed.eof_read_ns = connection.fin_received_ns;
-    completed.failed_call_ns = connection.rst_received_ns;
+    completed.failed_call_ns = connection.failed_call_ns.or(connection.rst_received_ns);
     if connection.rst_received_ns.is_some() {
         completed.failed_call_errno = connection.socket_error;
     }
@@ -65,7 +66,10 @@ pub(super) fn is_unmeasured(connection: &Connection) -> bool {
 }
 
 /// A verdict that rests on what nginx sent and received, and when, is not certain.
-pub(super) fn weaken(verdict: &mut Verdict, connection: &Connection) {
+pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
+    let Some(connection) = case.connection().filter(|found| found.calls_unseen) else {
+        return;
+    };
     let independent = matches!(
         verdict.cause,
         Cause::ConnectRefused
@@ -79,8 +83,17 @@ pub(super) fn weaken(verdict: &mut Verdict, connection: &Connection) {
             | Cause::BackendCrashed
             | Cause::BackendExited
     );
-    if connection.calls_unseen && !independent && verdict.confidence == Confidence::Certain {
-        verdict.confidence = Confidence::Likely;
+    // A close_notify is data like any other, so how long a connection was silent before its
+    // end is not known.
+    let silence_unknown =
+        case.line.tls && verdict.cause == Cause::ClosedWithoutAnswer && connection.exchanges > 1;
+    let most = match () {
+        () if silence_unknown => Confidence::Possible,
+        () if independent => Confidence::Certain,
+        () => Confidence::Likely,
+    };
+    if verdict.confidence < most {
+        verdict.confidence = most;
         verdict
             .evidence
             .push("nginx's sends and receives were not seen, so this is less sure".to_owned());

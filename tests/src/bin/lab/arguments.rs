@@ -38,6 +38,12 @@ pub(crate) struct Arguments {
     /// Captures attach nothing to nginx's binary: lines are matched by their order
     #[arg(long, conflicts_with_all = ["real", "fixtures"])]
     pub(crate) no_uprobe: bool,
+    /// Captures do without the tracepoints of sends and receives
+    #[arg(long, conflicts_with_all = ["real", "fixtures", "write"])]
+    pub(crate) no_io_tracepoints: bool,
+    /// Captures do without the ends of the kernel's functions
+    #[arg(long, conflicts_with_all = ["real", "fixtures", "write"])]
+    pub(crate) no_fentry: bool,
     /// Worker processes of nginx, where a scenario does not need a number of its own
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u16>,

@@ -30,6 +30,8 @@ pub(crate) fn all(arguments: &Arguments, nginx: &Path, version: &str) -> Result<
                 round,
                 traffic,
                 no_uprobe: arguments.no_uprobe,
+                no_io_tracepoints: arguments.no_io_tracepoints,
+                no_fentry: arguments.no_fentry,
                 workers: arguments.workers,
                 save: save.map(|folder| folder.join(format!("{version}-{seed}-{name}-{round}"))),
                 fixtures: arguments.fixtures.clone(),

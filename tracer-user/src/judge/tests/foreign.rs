@@ -31,7 +31,7 @@ fn counted(records: Vec<Record>) -> (usize, u64) {
         .report
         .notes
         .iter()
-        .any(|note| note.contains("no call of nginx wrote"));
+        .any(|note| note.contains("and no call of the nginx that was captured wrote"));
     assert_eq!(told, foreign > 0, "{:?}", judged.report.notes);
     (judged.report.incidents.len(), foreign)
 }

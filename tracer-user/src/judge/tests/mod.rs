@@ -20,6 +20,7 @@ mod sizes;
 mod stale;
 mod tls;
 mod unseen;
+mod without_calls;
 mod workers;
 
 use std::net::SocketAddr;
