@@ -183,6 +183,15 @@ impl Capture {
         processes::signal(self.pid(), signal)?;
         self.running.wait(PATIENCE)
     }
+
+    /// The same as [`Capture::finish`] of a capture that has much to judge.
+    ///
+    /// # Errors
+    /// If it has not ended after `patience`.
+    pub fn finish_within(self, patience: Duration) -> Result<Finished> {
+        processes::signal(self.pid(), Signal::INT)?;
+        self.running.wait(patience)
+    }
 }
 
 /// A child whose output is read as it comes; dropping it kills it.

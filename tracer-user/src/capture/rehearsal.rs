@@ -77,7 +77,7 @@ fn obstacle(error: &anyhow::Error) -> Obstacle {
 #[must_use]
 pub fn rehearse(request: &Request) -> Rehearsal {
     let mut this = Rehearsal {
-        warnings: checks::warnings(),
+        warnings: checks::warnings(request.role),
         ..Rehearsal::default()
     };
     let held = checks::effective();
@@ -116,7 +116,10 @@ pub fn rehearse(request: &Request) -> Rehearsal {
     if let Some(mut programs) = programs {
         let read = match request.role {
             Role::Nginx => programs.open_connections().map(drop),
-            Role::Backend => programs.open_accepted().map(drop),
+            Role::Backend => {
+                programs.take_over(Role::Backend);
+                programs.open_accepted().map(drop)
+            }
         };
         if let Err(error) = read {
             this.warnings.push(format!(

@@ -259,8 +259,8 @@ fn remarks(judge: &Judge) -> Vec<String> {
         }
         if judge.reloaded.contains(&master) {
             notes.push(format!(
-                "nginx (master {master}) loaded another configuration during the capture; the \
-                 settings named here are those after it"
+                "nginx (master {master}) loaded another configuration during the capture; each \
+                 incident names the settings that its worker ran with"
             ));
         }
         let name = nginx.version.as_deref().unwrap_or(&nginx.binary);

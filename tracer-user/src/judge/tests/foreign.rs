@@ -110,7 +110,11 @@ fn a_line_from_before_an_instances_calls_were_seen_is_its_own() {
             pid: 801,
             inner_pid: 801,
         }];
-        Record::Instance(Box::new(Instance { ns: at(ms), nginx }))
+        Record::Instance(Box::new(Instance {
+            ns: at(ms),
+            since_ns: None,
+            nginx,
+        }))
     };
     let by = |line: Said| Said { pid: 801, ..line };
     let seen = || {
