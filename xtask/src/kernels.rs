@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{build, setup, step, workspace};
+use crate::{apt, build, setup, step, workspace};
 use fetch::Kernel;
 use scenarios::Scenario;
 use table::{Row, Told};
@@ -68,7 +68,7 @@ pub(crate) struct Options {
 /// Runs the verb.
 pub(crate) fn verb(options: &Options) -> Result<()> {
     let found = setup::test()?;
-    boot::need_emulator()?;
+    install()?;
     let agent = match &options.agent {
         Some(agent) => std::path::absolute(agent)?,
         None => build::build(&found.build, &build::Options::default())?,
@@ -85,6 +85,25 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
         runs.retain(|run| run.name != HOST);
     }
     bench.matrix(&runs, &chosen, options)
+}
+
+/// Installs what the guests need and is missing; the emulator's and busybox's paths.
+pub(crate) fn install() -> Result<[PathBuf; 2]> {
+    Ok([boot::need_emulator()?, image::busybox()?])
+}
+
+/// A program that is here, or is now, from this package.
+fn need(program: &str, package: &str) -> Result<PathBuf> {
+    if workspace::find_program(program).is_none() {
+        if !apt::is_here() {
+            bail!("{program} is missing, which booting other kernels needs; install it");
+        }
+        // Also fetches the package lists where there are none.
+        apt::first_available(&[package])?;
+        apt::install("booting other kernels", &[package.to_owned()])?;
+    }
+    workspace::find_program(program)
+        .with_context(|| format!("no {program}, though {package} is installed"))
 }
 
 /// A kernel to run on.

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::compiler::{self, Compiler, OLDEST};
 use crate::toolchain::{self, Origin, Toolchain, Way};
-use crate::{apt, linker, nginx, servers, step, workspace};
+use crate::{apt, kernels, linker, nginx, servers, step, workspace};
 
 /// What building needs, found.
 #[derive(Debug)]
@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Also what only the lab needs: nginx 1.28, built from source in two ways, and real servers
     #[arg(long)]
     lab: bool,
+    /// Also what only `kernels` needs: the emulator, and busybox for its guests
+    #[arg(long)]
+    kernels: bool,
 }
 
 /// Runs the verb.
@@ -44,6 +47,7 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     let newer = options.lab.then(nginx::version_1_28).transpose()?;
     let linked_whole = options.lab.then(nginx::static_1_28).transpose()?;
     let servers = options.lab.then(servers::install).transpose()?;
+    let guests = options.kernels.then(kernels::install).transpose()?;
     let toolchain = &found.build.toolchain;
     let origin = match toolchain.origin {
         Origin::Rustup => "rustup's nightly",
@@ -67,6 +71,9 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     }
     if let Some(servers) = servers {
         println!("real servers  {}", servers.display());
+    }
+    for (name, program) in ["emulator", "busybox"].iter().zip(guests.iter().flatten()) {
+        println!("{name:<13} {}", program.display());
     }
     for (program, _) in TOOLS {
         let path = workspace::find_program(program).unwrap_or_default();

@@ -7,14 +7,14 @@
 //! need not be able to run these kernels.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{apt, step, workspace};
+use crate::{step, workspace};
 
 /// The emulator, and the package that holds it.
 const EMULATOR: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
@@ -62,19 +62,13 @@ impl Booted {
     }
 }
 
-/// Installs the emulator if it is missing.
-pub(super) fn need_emulator() -> Result<()> {
-    let (program, package) = EMULATOR;
+/// Installs the emulator if it is missing; its path.
+pub(super) fn need_emulator() -> Result<PathBuf> {
     if !cfg!(target_arch = "x86_64") {
         bail!("other kernels are booted on x86-64 only, so far");
     }
-    if workspace::find_program(program).is_none() {
-        if !apt::is_here() {
-            bail!("{program} is missing, which boots other kernels; install it and run this again");
-        }
-        apt::install("booting other kernels", &[package.to_owned()])?;
-    }
-    Ok(())
+    let (program, package) = EMULATOR;
+    super::need(program, package)
 }
 
 /// Boots this kernel with this file system, and once more if the guest never came up: the

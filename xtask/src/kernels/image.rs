@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::archive::Archive;
-use crate::{apt, step, workspace};
+use crate::{step, workspace};
 
 /// What the guest runs first: makes a usable system, runs the command, tells how it ended
 /// on the second serial port, where no message of the kernel's gets in between, and
@@ -110,11 +110,8 @@ fn stripped(file: &Path) -> PathBuf {
 }
 
 /// Busybox; the statically linked one is installed if there is none.
-fn busybox() -> Result<PathBuf> {
-    if workspace::find_program("busybox").is_none() {
-        apt::install("booting other kernels", &["busybox-static".to_owned()])?;
-    }
-    workspace::find_program("busybox").context("no busybox for the guest")
+pub(super) fn busybox() -> Result<PathBuf> {
+    super::need("busybox", "busybox-static")
 }
 
 #[cfg(test)]
