@@ -132,6 +132,9 @@ pub enum Value {
         /// Of the smallest that was not taken.
         failed: u64,
     },
+    /// Bytes of body of every request that failed, sent whole: what each incident's
+    /// connection has to say, nginx's request line and headers aside.
+    FailedBodyBytes(u64),
 }
 
 impl fmt::Display for Value {
@@ -141,6 +144,7 @@ impl fmt::Display for Value {
             Self::RequestLimit(requests) => write!(f, "request limit {requests}"),
             Self::WorkTimeoutMs(ms) => write!(f, "work timeout {ms:.1} ms"),
             Self::SupervisedTimeoutMs(ms) => write!(f, "supervised work timeout {ms:.1} ms"),
+            Self::FailedBodyBytes(bytes) => write!(f, "failed requests' bodies {bytes} bytes"),
             Self::SizeThreshold { answered, failed } => {
                 write!(f, "size threshold above {answered}, up to {failed} bytes")
             }

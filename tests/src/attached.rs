@@ -51,7 +51,7 @@ const TLS: &[Hook] = &[
 ];
 
 /// All that a capture of one nginx attaches.
-pub const PROGRAMS: [Program; 13] = [
+pub const PROGRAMS: [Program; 14] = [
     at(
         &["whoclosed_state"],
         &[Hook::Tracepoint("inet_sock_set_state")],
@@ -84,9 +84,11 @@ pub const PROGRAMS: [Program; 13] = [
     at(&["whoclosed_tls"], TLS),
     at(&["whoclosed_tls_r"], TLS),
     at(&["whoclosed_open"], &[Hook::Iterator("bpf_sk_storage_map")]),
+    // Ready for an instance whose log is no file.
+    at(&["whoclosed_write"], &[]),
 ];
 
-/// Attached besides where an error log is no file.
+/// The last of them, where an error log is no file.
 pub const FOR_LOGS_WITHOUT_FILES: Program =
     at(&["whoclosed_write"], &[Hook::Tracepoint("sys_enter")]);
 
@@ -149,6 +151,31 @@ pub fn held_by(pid: u32) -> Result<Held> {
         }
     }
     Ok(held)
+}
+
+/// The keys of a map that a process holds, by its name.
+///
+/// # Errors
+/// If there is no bpftool, or it fails, or the process holds no such map.
+pub fn keys_of(held: &Held, map: &str) -> Result<Vec<u64>> {
+    let maps = listed("map")?;
+    let is_it = |id: &&u64| maps.get(id).is_some_and(|found| found["name"] == map);
+    let id = held.maps.iter().find(is_it);
+    let id = id.with_context(|| format!("no map {map}"))?.to_string();
+    let bpftool = processes::which("bpftool").context("no bpftool: run `cargo xtask setup`")?;
+    let dump = tool::finish(Command::new(bpftool).args(["-j", "map", "dump", "id", &id]))?;
+    let entries: Vec<Value> = serde_json::from_slice(&dump.succeeded()?.stdout)?;
+    let byte = |value: &Value| {
+        let digits = value.as_str()?.strip_prefix("0x")?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let key = |entry: &Value| {
+        let bytes = entry["key"].as_array()?.iter().map(byte);
+        let bytes: Option<Vec<u64>> = bytes.collect();
+        Some(bytes?.iter().rev().fold(0, |key, byte| key << 8 | byte))
+    };
+    let keys = entries.iter().map(key).collect::<Option<_>>();
+    keys.with_context(|| format!("map {map} has other keys than numbers: {entries:?}"))
 }
 
 /// What the kernel has of one kind (`prog`, `map`, `link`), by id, as bpftool lists it.

@@ -11,6 +11,7 @@ const END_REQUEST: u8 = 3;
 const PARAMS: u8 = 4;
 const STDIN: u8 = 5;
 const STDOUT: u8 = 6;
+const STDERR: u8 = 7;
 
 const VERSION: u8 = 1;
 /// nginx never has two requests on a connection: it numbers each 1.
@@ -144,6 +145,16 @@ pub fn part(bytes: &[u8]) -> Vec<u8> {
     let mut records = Vec::new();
     for content in bytes.chunks(MOST) {
         record(&mut records, STDOUT, content);
+    }
+    records
+}
+
+/// What a program says on its stderr, which nginx logs as it is.
+#[must_use]
+pub fn stderr(text: &[u8]) -> Vec<u8> {
+    let mut records = Vec::new();
+    for content in text.chunks(MOST) {
+        record(&mut records, STDERR, content);
     }
     records
 }

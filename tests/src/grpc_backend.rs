@@ -44,13 +44,24 @@ pub enum Call {
     Stall,
 }
 
-/// What one connection did.
+/// A call, and what it was going to do with it.
 #[derive(Clone, Copy, Debug)]
+pub struct Done {
+    /// When the call had come whole.
+    pub at_ns: u64,
+    /// What was done with it then.
+    pub call: Call,
+}
+
+/// What one connection did.
+#[derive(Clone, Debug)]
 pub struct Record {
     /// nginx's end.
     pub nginx: SocketAddr,
     /// Calls that came whole.
     pub calls: u64,
+    /// The same, one by one.
+    pub done: Vec<Done>,
     /// The backend ended it.
     pub ended_ns: Option<u64>,
 }
@@ -123,7 +134,10 @@ impl GrpcBackend {
     /// Its connections, in the order of their coming.
     #[must_use]
     pub fn connections(&self) -> Vec<Record> {
-        lock(&self.open).iter().map(|open| open.record).collect()
+        lock(&self.open)
+            .iter()
+            .map(|open| open.record.clone())
+            .collect()
     }
 
     /// Ends every connection, as servers do with idle ones: a GOAWAY, or none, and a FIN.
@@ -178,6 +192,7 @@ fn serve(mut stream: TcpStream, all: &Mutex<Vec<Open>>, script: &[Call]) -> Resu
     let record = Record {
         nginx: stream.peer_addr()?,
         calls: 0,
+        done: Vec::new(),
         ended_ns: None,
     };
     let index = {
@@ -202,12 +217,17 @@ fn serve(mut stream: TcpStream, all: &Mutex<Vec<Open>>, script: &[Call]) -> Resu
                 Frame::new(kind::SETTINGS, flag::ACK, 0, &[]).write(&mut stream)?;
             }
             kind::HEADERS | kind::DATA if frame.flags & flag::END_STREAM != 0 => {
+                let call = script.get(at).or(script.last()).copied();
+                let call = call.unwrap_or(Call::Stall);
                 if let Some(open) = lock(all).get_mut(index) {
                     open.record.calls += 1;
+                    open.record.done.push(Done {
+                        at_ns: now_ns(),
+                        call,
+                    });
                 }
-                let call = script.get(at).or(script.last()).copied();
                 at += 1;
-                let ends = act(&mut stream, frame.stream, call.unwrap_or(Call::Stall))?;
+                let ends = act(&mut stream, frame.stream, call)?;
                 if ends {
                     if let Some(open) = lock(all).get_mut(index) {
                         open.record.ended_ns = Some(now_ns());

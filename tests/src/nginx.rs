@@ -2,19 +2,24 @@
 //! process of it left when it is dropped.
 
 mod configuration;
+mod daemon;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 pub use configuration::{Configuration, Upstream};
+pub use daemon::Daemon;
 
 use crate::clock::{PATIENCE, wait_for};
 use crate::container;
@@ -108,7 +113,32 @@ impl Nginx {
         Self::start_at(&binary()?, configuration, Place::HostPiped)
     }
 
-    /// The same with a binary of the caller's.
+    /// The same with its stderr a terminal.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_at_terminal(configuration: &Configuration) -> Result<Self> {
+        Self::start_at(&binary()?, configuration, Place::HostTerminal)
+    }
+
+    /// The same with its stderr a stream socket, as systemd gives its services one that
+    /// leads to the journal.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_journalled(configuration: &Configuration) -> Result<Self> {
+        Self::start_at(&binary()?, configuration, Place::HostSocket)
+    }
+
+    /// The same as [`Nginx::start_piped`] with a binary of the caller's.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_binary_piped(binary: &Path, configuration: &Configuration) -> Result<Self> {
+        Self::start_at(binary, configuration, Place::HostPiped)
+    }
+
+    /// The same as [`Nginx::start`] with a binary of the caller's.
     ///
     /// # Errors
     /// As [`Nginx::start`].
@@ -122,14 +152,7 @@ impl Nginx {
         configuration: &Configuration,
         place: Place,
     ) -> Result<Self> {
-        let prefix = tempfile::Builder::new()
-            .prefix("whoclosed-lab-")
-            .tempdir()?;
-        // Workers run as another user and write their temporary files below it.
-        fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755))?;
-        for folder in ["logs", "temp"] {
-            fs::create_dir(prefix.path().join(folder))?;
-        }
+        let prefix = prepared_prefix()?;
         for attempt in 0..PORT_ATTEMPTS {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(attempt)?));
             fs::write(
@@ -151,14 +174,30 @@ impl Nginx {
                 .stdout(Stdio::null())
                 // Ctrl-C at a terminal is for whoever started the lab, who then ends nginx.
                 .process_group(0);
+            let mut other_end = None;
             let mut child = match place {
                 Place::Host => command.stderr(file.try_clone()?).spawn(),
                 Place::HostPiped => command.stderr(Stdio::piped()).spawn(),
+                Place::HostTerminal => {
+                    let (ours, its) = terminal()?;
+                    other_end = Some(ours);
+                    command.stderr(its).spawn()
+                }
+                Place::HostSocket => {
+                    let (ours, its) = UnixStream::pair()?;
+                    other_end = Some(OwnedFd::from(ours));
+                    command.stderr(OwnedFd::from(its)).spawn()
+                }
                 Place::Container => Ok(container::spawn(command.stderr(Stdio::piped()))?),
             }
             .with_context(|| format!("cannot run {}", binary.display()))?;
+            // A copy of the end that is nginx's would keep the reader waiting.
+            drop(command);
             if let Some(pipe) = child.stderr.take() {
-                keep(pipe, file)?;
+                other_end = Some(OwnedFd::from(pipe));
+            }
+            if let Some(other_end) = other_end {
+                keep(File::from(other_end), file)?;
             }
             let mut master = Master(child);
             let workers = usize::from(configuration.workers);
@@ -282,12 +321,40 @@ pub(crate) enum Place {
     Host,
     /// Here, stderr a pipe.
     HostPiped,
+    /// Here, stderr a terminal.
+    HostTerminal,
+    /// Here, stderr a stream socket.
+    HostSocket,
     /// In namespaces of its own, stderr a pipe.
     Container,
 }
 
+/// A place for an nginx of its own.
+fn prepared_prefix() -> Result<TempDir> {
+    let prefix = tempfile::Builder::new()
+        .prefix("whoclosed-lab-")
+        .tempdir()?;
+    // Workers run as another user and write their temporary files below it.
+    fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755))?;
+    for folder in ["logs", "temp"] {
+        fs::create_dir(prefix.path().join(folder))?;
+    }
+    Ok(prefix)
+}
+
+/// A terminal: the end of whoever looks at it, and the program's.
+fn terminal() -> Result<(OwnedFd, File)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags).context("no terminal")?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    let name = ptsname(&ours, Vec::new())?.into_string()?;
+    let its = File::options().read(true).write(true).open(name)?;
+    Ok((ours, its))
+}
+
 /// Writes what comes out of nginx's stderr to a file, until nginx has gone.
-fn keep(mut pipe: ChildStderr, mut file: File) -> Result<()> {
+fn keep(mut pipe: File, mut file: File) -> Result<()> {
     std::thread::Builder::new()
         .name("nginx's stderr".into())
         .spawn(move || {

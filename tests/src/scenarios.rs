@@ -13,6 +13,8 @@ mod descriptors_exhausted;
 mod exited;
 mod fast_stop;
 mod fastcgi;
+mod grpc;
+mod ipv6;
 mod killed;
 mod middlebox_dropped;
 mod middlebox_reset;
@@ -52,6 +54,7 @@ mod too_large_413;
 mod too_large_unread;
 mod unix_backlog_full;
 mod unreachable;
+mod upload;
 mod websocket;
 mod without_keepalive;
 mod worker_killed;
@@ -66,11 +69,13 @@ pub const ALL: &[Scenario] = &[
     request_limit::SCENARIO,
     connection_close::SCENARIO,
     closed::SCENARIO,
+    ipv6::SCENARIO,
     aborted::SCENARIO,
     streaming::SCENARIO,
     slow_client::SCENARIO,
     websocket::SCENARIO,
     fastcgi::SCENARIO,
+    grpc::SCENARIO,
     read_timeout::SCENARIO,
     send_timeout::SCENARIO,
     refused::SCENARIO,
@@ -87,6 +92,7 @@ pub const ALL: &[Scenario] = &[
     restart_rolling::SCENARIO,
     too_large_unread::SCENARIO,
     too_large_413::SCENARIO,
+    upload::SCENARIO,
     remote_stale::SCENARIO,
     remote_closed::SCENARIO,
     remote_aborted::SCENARIO,

@@ -109,6 +109,8 @@ pub struct Score {
     pub witnessed: usize,
     /// Inferred constants.
     pub constants: Vec<Inferred>,
+    /// Each hook of the capture, and what became of it.
+    pub hooks: BTreeMap<String, String>,
     /// Acts that met no request or left no line, by cause: no fault of the tool's.
     pub without_line: BTreeMap<String, usize>,
     /// Good requests beside.
@@ -137,6 +139,7 @@ impl Score {
             traffic: recorded.traffic.clone(),
             ..Self::default()
         };
+        score.hooks = hooks(report);
         score.compare_lines(report, &recorded.log);
         score.check_run(report);
         score.check_words(recorded);
@@ -354,6 +357,7 @@ impl Score {
             *self.without_line.entry(cause).or_default() += count;
         }
         self.constants.extend(other.constants);
+        self.hooks.extend(other.hooks);
         let prefixed = |text: String| format!("{name}: {text}");
         self.failures
             .extend(other.failures.into_iter().map(prefixed));
@@ -391,6 +395,22 @@ fn of_its_upstream(incident: &Incident, acts: &[(String, Act)], used: &[bool]) -
     acts.iter().zip(used).position(|((_, act), used)| {
         !used && act.target.is_none() && act.expected.is_some() && act.upstream == incident.upstream
     })
+}
+
+/// `attached`, what took its place, or why it is absent.
+fn hooks(report: &Report) -> BTreeMap<String, String> {
+    let hooks = report.capture.hooks.iter().map(|hook| {
+        let became = match (hook.attached, &hook.by) {
+            (true, None) => "attached".to_owned(),
+            (true, Some(other)) => format!("by {other}"),
+            (false, _) => {
+                let reason = hook.reason.as_deref().unwrap_or("no reason recorded");
+                format!("absent ({reason})")
+            }
+        };
+        (hook.name.clone(), became)
+    });
+    hooks.collect()
 }
 
 fn named(incident: &Incident) -> String {

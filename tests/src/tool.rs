@@ -119,8 +119,25 @@ impl Capture {
         Self::start_of(&["--process-name", name], output, more)
     }
 
+    /// As [`Capture::start`], with the command as the caller calls it.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn start_as(command: Command, master: u32, output: &Path) -> Result<Self> {
+        Self::start_with(command, &["--nginx", &master.to_string()], output, &[])
+    }
+
     fn start_of(which: &[&str], output: &Path, more: &[&str]) -> Result<Self> {
-        let mut command = processes::bound_to_us(&binary()?);
+        let command = processes::bound_to_us(&binary()?);
+        Self::start_with(command, which, output, more)
+    }
+
+    fn start_with(
+        mut command: Command,
+        which: &[&str],
+        output: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
         command.args(["capture", "--duration", "600s"]).args(which);
         command.arg("--output").arg(output).args(more);
         let mut running = Running::start(&mut command)?;

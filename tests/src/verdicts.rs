@@ -39,6 +39,24 @@ pub struct Captured {
     /// The trace has its end.
     #[serde(default)]
     pub complete: bool,
+    /// The kernel's hooks.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
+}
+
+/// A hook and what became of it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Hook {
+    /// Tracepoint or function.
+    pub name: String,
+    /// It, or another in its place, was attached.
+    pub attached: bool,
+    /// What was attached in its place.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// Why not it.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// Counts.
@@ -48,6 +66,9 @@ pub struct Summary {
     pub lines: u64,
     /// Lines by strength of their match.
     pub matched: BTreeMap<String, u64>,
+    /// Lines about upstreams that nginx did not write.
+    #[serde(default)]
+    pub foreign_lines: u64,
 }
 
 /// One line and its verdict.
@@ -123,6 +144,9 @@ pub struct Connection {
     pub requests_at_least: Option<u32>,
     /// Silence before the last request.
     pub idle_ms: Option<f64>,
+    /// Sent of the last request, head and body.
+    #[serde(default)]
+    pub request_bytes: u64,
     /// Open before the capture began.
     #[serde(default)]
     pub first_seen_mid_life: bool,

@@ -1,11 +1,12 @@
 //! A connection that a process of this host accepted at one of the ports asked for: what
 //! the capture on a backend's host (`--role backend`) tells of it, once, at its end.
 
+use crate::closer::Closer;
 use crate::record::{DecodeError, Kind, wire};
 
 wire! {
     /// The accepting side of a connection. IPv4 addresses stand in their mapped form.
-    pub struct Accepted, size 160, last reserved at 157 {
+    pub struct Accepted, size 184, last reserved at 182 {
         /// [`Kind::Accepted`]
         pub kind: u32,
         /// [`Accepted::SIZE`]
@@ -28,6 +29,12 @@ wire! {
         pub ended_ns: u64,
         /// Bytes from the other side that had reached the socket.
         pub received_bytes: u64,
+        /// Bytes that the process had written for the other side.
+        pub sent_bytes: u64,
+        /// The last of the former came, right to a tick of the kernel; 0 if there are none.
+        pub last_received_ns: u64,
+        /// Bytes were last sent, likewise.
+        pub last_sent_ns: u64,
         /// The other side's address, network order.
         pub remote: [u8; 16],
         /// The accepting side's.
@@ -38,32 +45,19 @@ wire! {
         pub local_port: u16,
         /// Inode number of the network namespace.
         pub netns: u32,
-        /// Process that gave the socket up, as the initial pid namespace numbers it.
-        pub pid: u32,
-        /// Its parent.
-        pub parent_pid: u32,
-        /// If it was ending: its exit code as wait() gives it.
-        pub exit_code: u32,
-        /// Bytes that it had not read when it closed.
-        pub unread_bytes: u32,
         /// The kernel's reason for an RST sent.
         pub rst_sent_reason: u32,
         /// `sk_err` when the connection ended by itself.
         pub socket_error: u32,
-        /// Name of the process's main thread, zero-padded.
-        pub comm: [u8; 16],
-        /// 1 if the process was ending, and nobody called close().
-        pub exiting: u8,
-        /// 1 if the kernel had chosen the process to free memory.
-        pub out_of_memory: u8,
-        /// 1 if a process had taken the connection from the listener's queue.
-        pub accepted: u8,
+        /// Process that gave the socket up, and what it left; pid 0 if nobody did, or a
+        /// thread of the kernel's for somebody unknown.
+        pub closer: Closer,
         /// 1 once the record has left.
         pub sent: u8,
         /// 1 if the connection was open before the capture began.
         pub first_seen_mid_life: u8,
         /// Zero.
-        pub reserved: [u8; 3],
+        pub reserved: [u8; 2],
     }
 }
 
@@ -86,13 +80,8 @@ impl Accepted {
         if record.cookie == 0 {
             return Err(DecodeError::Value("cookie"));
         }
-        let flags = [
-            record.exiting,
-            record.out_of_memory,
-            record.accepted,
-            record.sent,
-            record.first_seen_mid_life,
-        ];
+        record.closer.check()?;
+        let flags = [record.sent, record.first_seen_mid_life];
         if flags.iter().any(|flag| *flag > 1) {
             return Err(DecodeError::Value("flag"));
         }

@@ -5,7 +5,6 @@
 use tracer_ebpf::Kind;
 use tracer_ebpf::accepted::Accepted;
 use tracer_ebpf::loss;
-use tracer_ebpf::peer::PeerClose;
 
 use crate::kernel::{self, Socket};
 use crate::threads::now;
@@ -25,7 +24,7 @@ const LAST_ACK: i32 = 9;
 pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
     match (from, to) {
         (SYN_RECV, ESTABLISHED) => {
-            if let Some(accepted) = find_or_begin(socket)
+            if let Some(accepted) = find_or_begin(socket, from)
                 && accepted.established_ns == 0
             {
                 accepted.established_ns = now();
@@ -33,7 +32,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
             }
         }
         (ESTABLISHED, CLOSE_WAIT) => {
-            if let Some(accepted) = find_or_begin(socket)
+            if let Some(accepted) = find_or_begin(socket, from)
                 && accepted.fin_received_ns == 0
             {
                 accepted.fin_received_ns = now();
@@ -41,7 +40,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
         }
         // From here a call of the owner, or its end, in whose context this runs.
         (ESTABLISHED, FIN_WAIT1) | (CLOSE_WAIT, LAST_ACK) => {
-            if let Some(accepted) = find_or_begin(socket) {
+            if let Some(accepted) = find_or_begin(socket, from) {
                 closed(socket, accepted);
                 leave(socket, accepted);
             }
@@ -50,7 +49,7 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
         // administrator did it (tcp_reset, tcp_write_err, tcp_abort), which set an error
         // before. The RST that follows a close of unread bytes is still to come.
         (ESTABLISHED | CLOSE_WAIT, CLOSE) => {
-            if let Some(accepted) = find_or_begin(socket)
+            if let Some(accepted) = find_or_begin(socket, from)
                 && accepted.closed_ns == 0
             {
                 let error = socket.error();
@@ -65,10 +64,21 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) {
     }
 }
 
-/// The record of a socket at a port asked for. One without a record was open before the
-/// capture, or its beginning was missed.
+/// A socket that a process has at the start, as the iterator over all open files comes to
+/// it. One that moves meanwhile has a record already, of the program that saw it move, and
+/// keeps that.
 #[inline(always)]
-fn find_or_begin(socket: Socket) -> Option<&'static mut Accepted> {
+pub(crate) fn take_over(socket: Socket) {
+    let state = i32::from(socket.state());
+    if matches!(state, ESTABLISHED | CLOSE_WAIT) {
+        find_or_begin(socket, state);
+    }
+}
+
+/// The record of a socket at a port asked for, which is in this state. One without a record
+/// was open before the capture, or its beginning was missed.
+#[inline(always)]
+fn find_or_begin(socket: Socket, state: i32) -> Option<&'static mut Accepted> {
     if !maps::is_backend_port(socket.local_port()) {
         return None;
     }
@@ -76,20 +86,28 @@ fn find_or_begin(socket: Socket) -> Option<&'static mut Accepted> {
         return (accepted.sent == 0).then_some(accepted);
     }
     let family = socket.tcp_family()?;
-    let Some(accepted) = maps::new_accepted(socket) else {
-        maps::lost(loss::PEER_STORAGE);
+    // A connection that this host opened may have the same port as its own.
+    if state != SYN_RECV && !socket.was_accepted() {
         return None;
-    };
-    accepted.kind = Kind::Accepted as u32;
-    accepted.size = Accepted::SIZE as u32;
-    accepted.netns = socket.netns();
-    socket.mapped_remote_address(family, &mut accepted.remote);
-    socket.mapped_local_address(family, &mut accepted.local);
-    accepted.remote_port = socket.remote_port();
-    accepted.local_port = socket.local_port();
-    accepted.first_seen_mid_life = 1;
-    accepted.cookie = socket.cookie();
-    Some(accepted)
+    }
+    let mut begun = Accepted::ZERO;
+    begun.kind = Kind::Accepted as u32;
+    begun.size = Accepted::SIZE as u32;
+    begun.netns = socket.netns();
+    socket.mapped_remote_address(family, &mut begun.remote);
+    socket.mapped_local_address(family, &mut begun.local);
+    begun.remote_port = socket.remote_port();
+    begun.local_port = socket.local_port();
+    begun.first_seen_mid_life = 1;
+    begun.cookie = socket.cookie();
+    if state == CLOSE_WAIT {
+        begun.fin_received_ns = now();
+    }
+    let accepted = maps::new_accepted(socket, &mut begun);
+    if accepted.is_none() {
+        maps::lost(loss::PEER_STORAGE);
+    }
+    accepted
 }
 
 /// The owner gave it up: before the socket is taken from its file, and the queue of unread
@@ -98,32 +116,43 @@ fn find_or_begin(socket: Socket) -> Option<&'static mut Accepted> {
 fn closed(socket: Socket, accepted: &mut Accepted) {
     accepted.closed_ns = now();
     let fin = u32::from(accepted.fin_received_ns != 0);
-    accepted.unread_bytes = socket.unread().saturating_sub(fin);
+    accepted.closer.unread_bytes = socket.unread().saturating_sub(fin);
     describe(socket, accepted);
 }
 
-/// The process that has the socket, and whether and how it is ending: the current one.
+/// The process that has the socket, and whether and how it is ending: the current one, but
+/// for a thread of the kernel's that puts the last reference away for one unknown.
 #[inline(always)]
 fn describe(socket: Socket, accepted: &mut Accepted) {
-    let mut peer = PeerClose::ZERO;
-    kernel::describe_current(&mut peer);
-    accepted.pid = peer.pid;
-    accepted.parent_pid = peer.parent_pid;
-    accepted.comm = peer.comm;
-    accepted.exit_code = peer.exit_code;
-    accepted.exiting = peer.exiting;
-    accepted.out_of_memory = peer.out_of_memory;
-    accepted.accepted = u8::from(socket.is_accepted());
+    accepted.closer.accepted = u8::from(socket.is_accepted());
+    if kernel::is_kernel_thread() {
+        return;
+    }
+    kernel::describe_current(&mut accepted.closer);
     // Of no upstream's counters: only the process's end is to be told.
-    backends::ended_one(&peer);
+    backends::ended_one(&accepted.closer, 0, accepted.closed_ns);
 }
 
 #[inline(always)]
 fn leave(socket: Socket, accepted: &mut Accepted) {
-    accepted.received_bytes = socket.received_bytes();
+    traffic(socket, accepted);
     accepted.ended_ns = now();
     accepted.sent = 1;
     maps::send_accepted(accepted);
+}
+
+/// What the kernel knows of the bytes in both directions. It counts a FIN as one received.
+#[inline(always)]
+pub(crate) fn traffic(socket: Socket, accepted: &mut Accepted) {
+    let fin = u64::from(accepted.fin_received_ns != 0);
+    accepted.received_bytes = socket.received_bytes().saturating_sub(fin);
+    accepted.sent_bytes = socket.acked_bytes() + u64::from(socket.unacked());
+    if accepted.received_bytes > 0 {
+        accepted.last_received_ns = socket.last_arrival_ns();
+    }
+    if accepted.sent_bytes > 0 {
+        accepted.last_sent_ns = socket.last_departure_ns();
+    }
 }
 
 /// `tcp_receive_reset`: the other side's RST was accepted.
@@ -158,7 +187,7 @@ pub(crate) fn destroyed(socket: Socket) {
     if accepted.sent != 0 {
         return;
     }
-    if accepted.closed_ns == 0 && !kernel::is_kernel_thread() {
+    if accepted.closed_ns == 0 {
         describe(socket, accepted);
     }
     leave(socket, accepted);

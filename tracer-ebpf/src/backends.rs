@@ -4,45 +4,46 @@
 
 use tracer_ebpf::Kind;
 use tracer_ebpf::backend::{BackendExit, BackendKey, BackendProcess};
-use tracer_ebpf::peer::PeerClose;
+use tracer_ebpf::closer::Closer;
 
 use crate::threads::now;
 use crate::{kernel, maps};
 
-/// The current process has ended its side of a connection, as this tells.
+/// The current process has ended its side of a connection with the upstream that has this
+/// slot in the counters.
 #[inline(always)]
-pub(crate) fn ended_one(peer: &PeerClose) {
+pub(crate) fn ended_one(closer: &Closer, upstream: u32, ns: u64) {
     // Nobody's: the kernel put away the last reference in a thread of its own.
     if kernel::is_kernel_thread() {
         return;
     }
     // A process that is ending has been told, or is nobody's loss: each of the
     // connections that go with it says how it ended.
-    if peer.exiting == 0 {
-        maps::watch_exit(peer.pid);
+    if closer.exiting == 0 {
+        maps::watch_exit(closer.pid);
     }
     // Slot 0 stands for many upstreams.
-    if peer.upstream == 0 {
+    if upstream == 0 {
         return;
     }
     let key = BackendKey {
-        pid: peer.pid,
-        upstream: peer.upstream,
+        pid: closer.pid,
+        upstream,
     };
     if let Some(process) = maps::backend_process(&key) {
         process.connections += 1;
-        process.last_ns = peer.ns;
+        process.last_ns = ns;
         return;
     }
     maps::new_backend_process(
         &key,
         &BackendProcess {
-            first_ns: peer.ns,
-            last_ns: peer.ns,
+            first_ns: ns,
+            last_ns: ns,
             connections: 1,
-            parent_pid: peer.parent_pid,
+            parent_pid: closer.parent_pid,
             reserved: 0,
-            comm: peer.comm,
+            comm: closer.comm,
         },
     );
 }

@@ -10,8 +10,8 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_jiffies64,
     bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_task_pt_regs,
 };
+use tracer_ebpf::closer::Closer;
 use tracer_ebpf::connection::{FAMILY_IPV4, FAMILY_IPV6};
-use tracer_ebpf::peer::PeerClose;
 use tracer_ebpf::{layout, settings};
 
 use crate::SETTINGS;
@@ -363,16 +363,16 @@ fn has_flag(flag: u32) -> bool {
 
 /// Who ended a connection, and whether and how that process is ending: the current one.
 #[inline(always)]
-pub(crate) fn describe_current(peer: &mut PeerClose) {
+pub(crate) fn describe_current(closer: &mut Closer) {
     let task = actor();
-    peer.pid = read(task, layout::TGID);
-    peer.parent_pid = parent_pid_of(task);
-    process_name(task, &mut peer.comm);
+    closer.pid = read(task, layout::TGID);
+    closer.parent_pid = parent_pid_of(task);
+    process_name(task, &mut closer.comm);
     if has_flag(EXITING) {
         let exit = exit();
-        peer.exiting = 1;
-        peer.exit_code = exit.code;
-        peer.out_of_memory = u8::from(exit.out_of_memory);
+        closer.exiting = 1;
+        closer.exit_code = exit.code;
+        closer.out_of_memory = u8::from(exit.out_of_memory);
     }
 }
 

@@ -13,6 +13,7 @@ compile_error!("whoclosed's wire is little-endian");
 
 pub mod accepted;
 pub mod backend;
+pub mod closer;
 pub mod connection;
 pub mod continuation;
 pub mod histogram;

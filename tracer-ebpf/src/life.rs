@@ -32,6 +32,8 @@ const EAGAIN: i32 = 11;
 const MSG_PEEK: i32 = 2;
 
 const NS_PER_US: u64 = 1000;
+/// Fewer bytes are no answer: over TLS a `close_notify` or an alert.
+const NO_ANSWER_BELOW: u64 = 64;
 
 /// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
 /// cookie if it is an upstream connection's. Two programs bring each change here, one
@@ -288,7 +290,26 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
     peers::forget(socket, connection);
     maps::send_connection(connection);
     connection.sent = 1;
-    threads::closed(connection.cookie, now);
+    let failed = connection.tid == threads::current_tid() && shows_failure(connection);
+    threads::closed(connection.cookie, now, failed);
+}
+
+/// Did an attempt on this connection fail, by what it shows itself? Where nginx writes a
+/// line that is not seen (no symbols, no uprobe), this says that its next step tells what
+/// became of the request. What may as well be a whole answer that ends with the
+/// connection is not among it.
+#[inline(always)]
+fn shows_failure(connection: &Connection) -> bool {
+    if connection.idle_end != 0 {
+        // nginx found it ended among its idle ones, and was about no request.
+        return false;
+    }
+    connection.established_ns == 0
+        || connection.failed_call != CALL_NONE
+        || connection.socket_error != 0
+        || connection.rst_received_ns != 0
+        || connection.unread_at_close != 0
+        || connection.response_bytes < NO_ANSWER_BELOW
 }
 
 /// `sock_send_length`: a send of nginx returned `result`.

@@ -161,10 +161,11 @@ pub(crate) fn accepted(socket: Socket) -> Option<&'static mut Accepted> {
     storage(&raw const ACCEPTED, socket, 0)
 }
 
-/// A new record for a socket at a port asked for.
+/// A record for a socket at a port asked for: there at once and whole. One that is there
+/// already stays.
 #[inline(always)]
-pub(crate) fn new_accepted(socket: Socket) -> Option<&'static mut Accepted> {
-    storage(&raw const ACCEPTED, socket, CREATE)
+pub(crate) fn new_accepted(socket: Socket, record: &mut Accepted) -> Option<&'static mut Accepted> {
+    storage_of(&raw const ACCEPTED, socket, record, CREATE)
 }
 
 #[inline(always)]

@@ -2,7 +2,8 @@
 //! files of all processes, which user space runs once, in this order, when everything
 //! else is attached. The first notes the ports that nginx listens on, the second makes
 //! records for nginx's own connections, from what the kernel still knows of them, the
-//! third finds their other ends on this host.
+//! third finds their other ends on this host. A capture on a backend's host runs a fourth
+//! instead, for connections at the ports asked for.
 
 use core::ffi::c_void;
 
@@ -15,7 +16,7 @@ use tracer_ebpf::{Kind, loss};
 
 use crate::kernel::{Process, Socket};
 use crate::threads::now;
-use crate::{maps, owner, peers, remembered};
+use crate::{accepting, maps, owner, peers, remembered};
 
 // TCP states of net/tcp_states.h.
 const ESTABLISHED: u8 = 1;
@@ -100,6 +101,16 @@ extern "C" fn whoclosed_held(element: *mut Element) -> i32 {
         && maps::peer(socket).is_none()
     {
         peers::attach(socket);
+    }
+    0
+}
+
+// iter/task_file, as above; in a capture on a backend's host, in the place of those above
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn whoclosed_b_tak(element: *mut Element) -> i32 {
+    if let Some((_, socket, _)) = socket_of(element) {
+        accepting::take_over(socket);
     }
     0
 }

@@ -7,6 +7,9 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use tracer_ebpf::accepted::Accepted;
 use tracer_ebpf::connection::Connection;
 
+use crate::accepting;
+use crate::kernel::Socket;
+
 /// `struct bpf_iter_meta` of the kernel's iterator interface.
 #[repr(C)]
 struct Meta {
@@ -34,7 +37,27 @@ extern "C" fn whoclosed_open(element: *mut Element) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 extern "C" fn whoclosed_b_ope(element: *mut Element) -> i32 {
+    bring_up_to_date(element);
     write(element, Accepted::SIZE as u32)
+}
+
+/// What is told at a connection's end, of one that has not come to it.
+#[inline(always)]
+fn bring_up_to_date(element: *mut Element) {
+    // SAFETY: the kernel passes its iterator context, whose members the verifier checks for
+    // this program type.
+    let socket = unsafe { (*element).socket };
+    // SAFETY: as above.
+    let value = unsafe { (*element).value };
+    if socket.is_null() {
+        return;
+    }
+    // SAFETY: null or a value of this map, writable, which the iterator holds for the run.
+    if let Some(accepted) = unsafe { value.cast::<Accepted>().as_mut() }
+        && accepted.sent == 0
+    {
+        accepting::traffic(Socket(socket), accepted);
+    }
 }
 
 /// Writes a value of the map's, which must have this size.

@@ -1,6 +1,7 @@
 //! The other end of an upstream connection where it is a process on this host: how
 //! that process ended it.
 
+use crate::closer::Closer;
 use crate::record::{DecodeError, Kind, wire};
 
 wire! {
@@ -35,7 +36,7 @@ wire! {
 
 wire! {
     /// The backend's side, as its own process ended it before nginx did.
-    pub struct PeerClose, size 80, last reserved at 76 {
+    pub struct PeerClose, size 80, last reserved at 77 {
         /// [`Kind::PeerClose`]
         pub kind: u32,
         /// [`PeerClose::SIZE`]
@@ -48,28 +49,14 @@ wire! {
         pub received_bytes: u64,
         /// Inode number of the backend's network namespace.
         pub netns: u32,
-        /// Process that closed, as the initial pid namespace numbers it.
-        pub pid: u32,
-        /// Its parent.
-        pub parent_pid: u32,
-        /// If it was ending: its exit code as wait() gives it.
-        pub exit_code: u32,
-        /// Name of its main thread, zero-padded.
-        pub comm: [u8; 16],
-        /// Bytes from nginx that it had not read.
-        pub unread_bytes: u32,
         /// Slot of nginx's side's upstream in the counters.
         pub upstream: u32,
-        /// 1 if the process was ending, and nobody called close().
-        pub exiting: u8,
-        /// 1 if the kernel had chosen the process to free memory.
-        pub out_of_memory: u8,
-        /// 1 if a process had accepted the connection.
-        pub accepted: u8,
+        /// Process that closed, and what it left.
+        pub closer: Closer,
         /// Set once the process has ended its side.
         pub ended: u8,
         /// Zero.
-        pub reserved: [u8; 4],
+        pub reserved: [u8; 3],
     }
 }
 
@@ -92,9 +79,7 @@ impl PeerClose {
         if record.cookie == 0 {
             return Err(DecodeError::Value("cookie"));
         }
-        if record.exiting > 1 || record.out_of_memory > 1 || record.accepted > 1 {
-            return Err(DecodeError::Value("flag"));
-        }
+        record.closer.check()?;
         Ok(record)
     }
 }

@@ -124,15 +124,15 @@ fn ended(socket: Socket, from: i32, to: i32) {
     }
     peer.ended = 1;
     peer.ns = now();
-    kernel::describe_current(peer);
-    backends::ended_one(peer);
+    kernel::describe_current(&mut peer.closer);
+    backends::ended_one(&peer.closer, peer.upstream, peer.ns);
     if from != ESTABLISHED {
         return;
     }
     // Before the socket is taken from its file, and the queue of unread bytes counts
     // by sequence numbers, which its flush leaves as they are.
-    peer.unread_bytes = socket.unread();
+    peer.closer.unread_bytes = socket.unread();
     peer.received_bytes = socket.received_bytes();
-    peer.accepted = u8::from(socket.is_accepted());
+    peer.closer.accepted = u8::from(socket.is_accepted());
     maps::send_peer_close(peer);
 }

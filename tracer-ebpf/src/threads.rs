@@ -1,7 +1,8 @@
 //! What a worker does after a failed attempt. An error line arms the thread's slot,
 //! the close that follows it (nginx closes the upstream socket right after the line)
 //! says which connection failed, and the thread's next step on any socket says
-//! whether nginx tried again or answered the client.
+//! whether nginx tried again or answered the client. Where no line was seen, a close
+//! that shows a failure by itself does the same.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
@@ -32,25 +33,32 @@ pub(crate) fn logged(tid: u32, ns: u64, error: bool) {
     let Some(slot) = maps::thread_slot(tid) else {
         return;
     };
-    if slot.tid != tid {
-        if slot.failed_cookie != 0 {
-            if slot.next == NEXT_NONE {
-                maps::lost(loss::CONTINUATIONS_OVERWRITTEN);
-            } else {
-                maps::send_continuation(slot);
-            }
-        }
-        *slot = Continuation {
-            kind: Kind::Continuation as u32,
-            size: Continuation::SIZE as u32,
-            tid,
-            ..Continuation::ZERO
-        };
-    }
+    claim(slot, tid);
     slot.line_ns = ns;
     if error {
         slot.armed = 1;
     }
+}
+
+/// Makes the slot this thread's, if another one had it.
+#[inline(always)]
+fn claim(slot: &mut Continuation, tid: u32) {
+    if slot.tid == tid {
+        return;
+    }
+    if slot.failed_cookie != 0 {
+        if slot.next == NEXT_NONE {
+            maps::lost(loss::CONTINUATIONS_OVERWRITTEN);
+        } else {
+            maps::send_continuation(slot);
+        }
+    }
+    *slot = Continuation {
+        kind: Kind::Continuation as u32,
+        size: Continuation::SIZE as u32,
+        tid,
+        ..Continuation::ZERO
+    };
 }
 
 /// The line that the current thread logged before it closes a connection now.
@@ -63,17 +71,20 @@ pub(crate) fn last_line_ns() -> u64 {
     }
 }
 
-/// The thread closed an upstream connection.
+/// The thread closed an upstream connection. `failed`: the connection shows by itself
+/// that an attempt on it failed, and it is this thread's.
 #[inline(always)]
-pub(crate) fn closed(cookie: u64, now: u64) {
+pub(crate) fn closed(cookie: u64, now: u64, failed: bool) {
     let tid = current_tid();
     let Some(slot) = maps::thread_slot(tid) else {
         return;
     };
-    if slot.tid != tid {
+    if failed {
+        claim(slot, tid);
+    } else if slot.tid != tid {
         return;
     }
-    if slot.armed == 0 {
+    if slot.armed == 0 && !failed {
         slot.line_ns = 0;
         return;
     }

@@ -30,6 +30,8 @@ pub enum Verb {
     Report(Report),
     /// Print one incident's timeline, event by event
     Show(Show),
+    /// Say what a capture on this host would tell, what not, and what to do about it
+    Doctor(Doctor),
 }
 
 /// Form of a report.
@@ -39,6 +41,16 @@ pub enum Format {
     #[default]
     Text,
     /// For programs: schema whoclosed.report/1.
+    Json,
+}
+
+/// Form of the doctor's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: schema whoclosed.doctor/1.
     Json,
 }
 
@@ -100,6 +112,9 @@ pub struct Capture {
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
+    /// Bytes of the ring buffer: for tests that make it overflow
+    #[arg(long, hide = true, value_name = "BYTES", value_parser = ring_bytes)]
+    pub ring_bytes: Option<u32>,
     /// Show the kernel programs' own diagnostics
     #[arg(long)]
     pub log: bool,
@@ -111,9 +126,10 @@ impl Capture {
     /// # Errors
     /// What does not fit, in a sentence.
     pub fn check(&self) -> Result<(), String> {
-        let given = match self.role {
-            Role::Nginx => vec![("--port", !self.port.is_empty())],
-            Role::Backend => vec![
+        of_role(
+            self.role,
+            &[("--port", !self.port.is_empty())],
+            &[
                 ("--nginx", self.nginx.is_some()),
                 ("--error-log", !self.error_log.is_empty()),
                 ("--no-uprobe", self.no_uprobe),
@@ -121,25 +137,81 @@ impl Capture {
                 ("--no-fentry", self.no_fentry),
                 ("--no-local-backends", self.no_local_backends),
             ],
-        };
-        let other = match self.role {
-            Role::Nginx => "--role backend",
-            Role::Backend => "--role nginx",
-        };
-        match given.iter().find(|(_, given)| *given) {
-            Some((option, _)) => Err(format!("{option} goes with {other} only")),
-            None => Ok(()),
-        }
+        )
     }
 
     /// The names of nginx's processes.
     #[must_use]
     pub fn nginx_names(&self) -> Vec<String> {
-        if self.process_name.is_empty() {
-            DEFAULT_NAMES.map(str::to_owned).to_vec()
-        } else {
-            self.process_name.clone()
-        }
+        nginx_names(&self.process_name)
+    }
+}
+
+/// The names of nginx's processes, if these are given.
+#[must_use]
+pub fn nginx_names(given: &[String]) -> Vec<String> {
+    if given.is_empty() {
+        DEFAULT_NAMES.map(str::to_owned).to_vec()
+    } else {
+        given.to_vec()
+    }
+}
+
+/// Refuses options of the other role that are given.
+fn of_role(
+    role: Role,
+    of_backend: &[(&str, bool)],
+    of_nginx: &[(&str, bool)],
+) -> Result<(), String> {
+    let (given, other) = match role {
+        Role::Nginx => (of_backend, "--role backend"),
+        Role::Backend => (of_nginx, "--role nginx"),
+    };
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(format!("{option} goes with {other} only")),
+        None => Ok(()),
+    }
+}
+
+/// `whoclosed doctor`
+#[derive(Clone, Debug, clap::Args)]
+pub struct Doctor {
+    /// Look only at this nginx: pid of its master or of one of its workers
+    #[arg(long, value_name = "PID")]
+    pub nginx: Option<u32>,
+    /// Error log that the capture would follow instead of those that nginx writes; can be
+    /// repeated
+    #[arg(long, value_name = "PATH")]
+    pub error_log: Vec<PathBuf>,
+    /// Names of processes to look for, as for `capture`
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub process_name: Vec<String>,
+    /// Whose side of connections the capture would watch
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
+    /// With --role backend: port whose connections it would record; can be repeated
+    #[arg(long, value_name = "PORT", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub format: DoctorFormat,
+}
+
+impl Doctor {
+    /// Options that go with the other role only.
+    ///
+    /// # Errors
+    /// What does not fit, in a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        of_role(
+            self.role,
+            &[("--port", !self.port.is_empty())],
+            &[
+                ("--nginx", self.nginx.is_some()),
+                ("--error-log", !self.error_log.is_empty()),
+            ],
+        )
     }
 }
 
@@ -190,6 +262,14 @@ fn duration(text: &str) -> Result<Duration, String> {
             Err("the longest capture is 24h; start another one afterwards".to_owned())
         }
         Ok(found) => Ok(found),
+    }
+}
+
+/// The kernel wants whole pages and a power of two.
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(bytes) if bytes.is_power_of_two() && bytes >= 4096 => Ok(bytes),
+        _ => Err("give a power of two from 4096 on".to_owned()),
     }
 }
 

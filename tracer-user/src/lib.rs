@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod cli;
 pub mod commands;
+pub mod doctor;
 pub mod join;
 pub mod judge;
 pub mod nginx;

@@ -78,6 +78,9 @@ fn accepted(
         },
         socket_error: None,
         received_bytes: Some(close.map_or(connection.sent_bytes, |close| close.received_bytes)),
+        sent_bytes: Some(connection.received_bytes),
+        last_received_ns: connection.last_sent_ns.map(|ns| there(ns + 50_000)),
+        last_sent_ns: connection.last_received_ns.map(|ns| there(ns - 50_000)),
         unread_bytes: close.map_or(0, |close| close.unread_bytes),
         pid: close
             .map(|close| close.pid)

@@ -11,6 +11,7 @@ mod demo;
 mod fuzz;
 mod kernels;
 mod lab;
+mod layouts;
 mod linker;
 mod nginx;
 mod servers;
@@ -51,6 +52,10 @@ enum Verb {
     Demo(demo::Options),
     /// Build, then cause failures on purpose and score every verdict; needs root
     Lab(lab::Options),
+    /// Write what other kernels' types are like, for the unit tests
+    Layouts(layouts::Options),
+    /// Build, then boot other kernels and run the lab's scenarios on each
+    Kernels(kernels::Options),
     /// Measure how fast the error log is read, beside `grep -c`
     BenchLog(bench_log::Options),
     /// Look for lines of the error log that break its grammar, with cargo-fuzz
@@ -66,6 +71,8 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::verb(&options),
         Verb::Demo(options) => demo::verb(&options),
         Verb::Lab(options) => lab::verb(&options),
+        Verb::Layouts(options) => layouts::verb(&options),
+        Verb::Kernels(options) => kernels::verb(&options),
         Verb::BenchLog(options) => bench_log::verb(&options),
         Verb::Fuzz(options) => fuzz::verb(&options),
         Verb::Tidy => tidy::verb(),

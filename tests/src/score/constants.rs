@@ -16,7 +16,7 @@ pub struct Inferred {
     pub found: Option<f64>,
     /// Near enough: an idle timeout within 2 % or 20 ms, a work timeout within 5 % or
     /// 50 ms (1.1 s under a supervisor), a number of requests exactly, a size between
-    /// those seen.
+    /// those seen, bytes of a request to its head.
     pub right: bool,
 }
 
@@ -26,7 +26,10 @@ impl Inferred {
             .upstreams
             .iter()
             .find(|upstream| upstream.address == constant.upstream);
-        let found = upstream.and_then(|upstream| found(upstream, constant.value));
+        let found = match constant.value {
+            Value::FailedBodyBytes(bytes) => counted(report, &constant.upstream, bytes),
+            value => upstream.and_then(|upstream| found(upstream, value)),
+        };
         Self {
             scenario: scenario.to_owned(),
             constant: constant.clone(),
@@ -42,15 +45,37 @@ impl Inferred {
             Value::IdleTimeoutMs(ms)
             | Value::WorkTimeoutMs(ms)
             | Value::SupervisedTimeoutMs(ms) => self.found.map(|found| (found - ms).abs()),
-            Value::RequestLimit(_) | Value::SizeThreshold { .. } => None,
+            Value::RequestLimit(_) | Value::SizeThreshold { .. } | Value::FailedBodyBytes(_) => {
+                None
+            }
         }
     }
 }
 
+/// nginx's request line and headers, which a size inferred from a connection holds too.
+const HEAD: u64 = 1024;
+
+/// The bytes counted of the failed requests of a backend, those farthest from a body of
+/// this size, and whether each is that and a head.
+fn counted(report: &Report, upstream: &str, body: u64) -> Option<(f64, bool)> {
+    let incidents = report.incidents.iter();
+    let of_it = incidents.filter(|incident| incident.upstream == upstream);
+    let counted: Option<Vec<u64>> = of_it
+        .map(|incident| Some(incident.connection.as_ref()?.request_bytes))
+        .collect();
+    let counted = counted?;
+    let right = counted
+        .iter()
+        .all(|bytes| (body + 1..=body + HEAD).contains(bytes));
+    let farthest = counted
+        .into_iter()
+        .max_by_key(|bytes| bytes.abs_diff(body))?;
+    let farthest = u32::try_from(farthest).unwrap_or(u32::MAX);
+    Some((f64::from(farthest), right))
+}
+
 /// What the report says, and whether that is near enough.
 fn found(upstream: &Upstream, value: Value) -> Option<(f64, bool)> {
-    /// nginx's request line and headers, which a size inferred from a connection holds too.
-    const HEAD: u64 = 1024;
     let near = |found: f64, truth: f64, share: f64, least: f64| {
         (found, (found - truth).abs() <= (truth * share).max(least))
     };
@@ -65,6 +90,7 @@ fn found(upstream: &Upstream, value: Value) -> Option<(f64, bool)> {
             let found = upstream.request_limit?.requests;
             Some((f64::from(found), found == requests))
         }
+        Value::FailedBodyBytes(_) => None,
         Value::SizeThreshold { answered, failed } => {
             let found = upstream.size_threshold?;
             let largest = (found.answered_bytes * 3 / 4, found.answered_bytes * 5 / 4);

@@ -316,6 +316,7 @@ fn kind(value: &crate::act::Value) -> &'static str {
         Value::RequestLimit(_) => "request limit",
         Value::WorkTimeoutMs(_) | Value::SupervisedTimeoutMs(_) => "work timeout",
         Value::SizeThreshold { .. } => "size threshold",
+        Value::FailedBodyBytes(_) => "bytes of failed requests",
     }
 }
 

@@ -304,6 +304,51 @@ fn an_inferred_size_lies_between_what_was_answered_and_what_was_not() {
 }
 
 #[test]
+fn each_failed_body_has_to_be_counted_whole() {
+    let constant = Constant {
+        upstream: "127.0.0.1:9000".into(),
+        value: Value::FailedBodyBytes(1_000_000),
+    };
+    let recorded = Recorded {
+        constants: vec![("s".into(), constant)],
+        ..Recorded::default()
+    };
+    for (counted, is_right) in [
+        (vec![1_000_200, 1_000_090], true),
+        // Heads alone, as where files go another way; one of two; the bodies twice.
+        (vec![90, 90], false),
+        (vec![1_000_200, 999_999], false),
+        (vec![2_000_180], false),
+        (vec![], false),
+    ] {
+        let incidents: Vec<Json> = counted
+            .iter()
+            .map(|bytes| {
+                let mut incident = incident(0, CAUSES[0]);
+                incident["connection"]["request_bytes"] = json!(bytes);
+                incident
+            })
+            .collect();
+        let score = Score::of(&report(&incidents), &recorded);
+        assert_eq!(score.constants[0].right, is_right, "{counted:?}");
+    }
+}
+
+#[test]
+fn what_became_of_each_hook_is_told() {
+    let mut report = report(&[]);
+    let hooks = json!([
+        { "name": "one", "attached": true },
+        { "name": "two", "attached": true, "by": "fexit other", "reason": "not here" },
+        { "name": "three", "attached": false, "reason": "not here" },
+    ]);
+    report.capture.hooks = serde_json::from_value(hooks).unwrap();
+    let hooks = Score::of(&report, &Recorded::default()).hooks;
+    let became = ["one", "two", "three"].map(|hook| hooks[hook].as_str());
+    assert_eq!(became, ["attached", "by fexit other", "absent (not here)"]);
+}
+
+#[test]
 fn a_loss_and_a_good_request_that_failed_fail_the_run() {
     let mut losing = report(&[]);
     losing.capture.lost.insert("connection_records".into(), 3);

@@ -1,8 +1,11 @@
 //! What the tests share: one at a time, an nginx with a capture, and a second opinion
 //! for everything that has to hold.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lab::clock::{PATIENCE, wait_for};
@@ -41,6 +44,22 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("trace");
         let capture = Capture::start(nginx.master_pid(), &output, more).unwrap();
+        Self {
+            capture: Some(capture),
+            nginx,
+            folder,
+        }
+    }
+
+    /// A capture of this nginx by a command that the caller makes, which may write in its
+    /// folder.
+    #[track_caller]
+    pub(crate) fn by(nginx: Nginx, make: impl FnOnce(&TempDir) -> Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let output = folder.path().join("trace");
+        let command = make(&folder);
+        let capture = Capture::start_as(command, nginx.master_pid(), &output).unwrap();
         Self {
             capture: Some(capture),
             nginx,

@@ -324,12 +324,20 @@ fn two_containers_with_the_same_pids_and_addresses_stay_apart() {
 #[test]
 fn lines_of_workers_that_a_reload_brought_into_a_container_are_matched() {
     let _alone = alone();
+    for log in ["stderr", "logs/error.log"] {
+        matched_after_a_reload(log);
+    }
+}
+
+/// The lines of a log that is a file show inner pids alone.
+#[track_caller]
+fn matched_after_a_reload(log: &str) {
     let container = Container::create().unwrap();
     let backend = container
         .enter(|| Backend::start(IPV4, Habits::default()))
         .unwrap();
     let configuration = Configuration {
-        error_logs: vec!["stderr".to_owned()],
+        error_logs: vec![log.to_owned()],
         ..Configuration::new(vec![Upstream::new("app", backend.address())])
     };
     let mut bench = Bench::before(container.nginx(&configuration).unwrap(), &[]);
@@ -361,5 +369,12 @@ fn lines_of_workers_that_a_reload_brought_into_a_container_are_matched() {
         .iter()
         .find(|line| line["text"].as_str().unwrap().contains("/app/new"))
         .unwrap();
-    assert_eq!(line["pid"], found.worker_pid);
+    let inner = inner_pid(found.worker_pid);
+    assert_ne!(inner, found.worker_pid);
+    if log == "stderr" {
+        assert_eq!(line["pid"], found.worker_pid);
+    } else {
+        let shown = format!(" {inner}#{inner}: ");
+        assert!(line["text"].as_str().unwrap().contains(&shown), "{line}");
+    }
 }

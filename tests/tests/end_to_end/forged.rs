@@ -1,18 +1,22 @@
 //! Clients that write nginx's own words into their requests: no verdict moves, and no
 //! control character reaches a terminal.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 
+use lab::abrupt::{Abrupt, Deed};
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::PATIENCE;
+use lab::fastcgi;
 use lab::load::{Client, Request};
 use lab::nginx::{Configuration, Upstream};
 use lab::tool;
 
 use crate::bench::{Bench, alone};
-use crate::causes::{is_on, says};
+use crate::causes::{is_on, only, says};
 
 /// What a forger would have the report say. Nobody is there (RFC 5737).
 const FORGED: &str = "192.0.2.66:6666";
@@ -162,4 +166,74 @@ fn forged_requests_move_no_verdict_and_reach_no_terminal() {
         let shown = run(&["show", &trace, &id.to_string()]);
         assert!(shown.contains(&backend.address().to_string()), "{shown}");
     }
+}
+
+/// A line as nginx writes it, of this worker and this client's connection.
+fn line(worker: u32, number: u64, message: &str) -> String {
+    let now = Command::new("date")
+        .arg("+%Y/%m/%d %H:%M:%S")
+        .output()
+        .unwrap();
+    format!(
+        "{} [error] {worker}#{worker}: *{number} {message} while reading response header from \
+         upstream, client: 192.0.2.1, server: lab.test, request: \"GET /app/forged HTTP/1.1\", \
+         upstream: \"http://{FORGED}/app/forged\", host: \"lab.test\"",
+        String::from_utf8_lossy(&now.stdout).trim()
+    )
+}
+
+#[test]
+fn a_line_that_no_call_of_nginxs_wrote_is_no_incident() {
+    let _alone = alone();
+    let configuration = |backend: SocketAddr| Configuration {
+        workers: 1,
+        ..Configuration::new(vec![Upstream::new("app", backend).over_fastcgi()])
+    };
+    // The backend has to know the worker's pid before it can forge its lines.
+    let address = TcpListener::bind(IPV4).unwrap().local_addr().unwrap();
+    let mut bench = Bench::start(&configuration(address), &[]);
+    let worker = bench.nginx.workers().unwrap()[0];
+    let forged = [
+        line(worker, 7_000_000, "upstream prematurely closed connection"),
+        line(worker, 7_000_001, "no live upstreams"),
+        // Of a worker that is none.
+        line(
+            worker + 1,
+            7_000_002,
+            "recv() failed (104: Connection reset by peer)",
+        ),
+    ];
+    let said = format!("PHP message: oh\n{}\nthe end", forged.join("\n"));
+    let backend = Abrupt::start(address, Deed::Write(fastcgi::stderr(said.as_bytes()))).unwrap();
+    let mut client = Client::connect(bench.nginx.address()).unwrap();
+    assert_eq!(client.ask(&Request::get("/app/real")).unwrap().status, 502);
+    let connection = backend.only().unwrap();
+    // Another program writes to the log, too.
+    let mut log = File::options()
+        .append(true)
+        .open(bench.nginx.error_log())
+        .unwrap();
+    let other = line(worker, 7_000_003, "upstream prematurely closed connection");
+    writeln!(log, "{other}").unwrap();
+    let lines = bench.nginx.upstream_lines().unwrap();
+    let of_forger = lines.iter().filter(|line| line.contains(FORGED)).count();
+    assert_eq!(of_forger, forged.len() + 1, "{lines:#?}");
+
+    let report = bench.report();
+    let incident = only(&report);
+    assert_eq!(incident.matched, "exact", "{incident:#?}");
+    assert_eq!(incident.target(), Some("/app/real"));
+    let found = incident.connection.as_ref().unwrap();
+    assert_eq!(
+        (found.local, found.remote),
+        (connection.remote, connection.local)
+    );
+    assert_eq!(report.summary.foreign_lines, 4);
+    let note = |text: &&String| text.contains("4 lines of the error log speak of an upstream");
+    assert_eq!(
+        report.notes.iter().filter(note).count(),
+        1,
+        "{:#?}",
+        report.notes
+    );
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use lab::attached::{FOR_LOGS_WITHOUT_FILES, held_by, keys_of};
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
@@ -60,6 +61,54 @@ fn told_of(report: &Report, nginx: &Nginx, workers: &[u32], name: &str) {
     told.sort_unstable();
     told.dedup();
     assert_eq!(told.len(), EACH, "{told:?}");
+}
+
+#[test]
+fn one_that_starts_later_and_whose_log_is_no_file_is_taken_up_too() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let name = format!("wc-{}", std::process::id());
+    let binary = folder.path().join(&name);
+    fs::copy(nginx::binary().unwrap(), &binary).unwrap();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let configuration = |log: &str| Configuration {
+        error_logs: vec![log.to_owned()],
+        ..Configuration::new(vec![Upstream::new("app", backend.address())])
+    };
+    let piped = || Nginx::start_binary_piped(&binary, &configuration("stderr")).unwrap();
+    let one = Nginx::start_binary(&binary, &configuration("logs/error.log")).unwrap();
+    let output = folder.path().join("trace");
+    let capture = Capture::start_named(&name, &output, &[]).unwrap();
+    let taken_up = |master: u32| {
+        // What it looks for, by the kernel's account: a pipe more than before.
+        wait_for("the capture to take up another", PATIENCE, || {
+            let held = held_by(capture.pid())?;
+            let program = FOR_LOGS_WITHOUT_FILES.hooks[0].name();
+            let attached = held
+                .links
+                .values()
+                .any(|link| link.tracepoint.as_deref() == Some(program));
+            let pipe = fs::metadata(format!("/proc/{master}/fd/2"))?.ino();
+            let looked_for = keys_of(&held, "WRITTEN_LOGS")?.contains(&pipe);
+            Ok((attached && looked_for).then_some(()))
+        })
+        .unwrap();
+    };
+    fail(&one, "one");
+    let two = piped();
+    taken_up(two.master_pid());
+    fail(&two, "two");
+    // Another one, when the program is attached already.
+    let three = piped();
+    taken_up(three.master_pid());
+    fail(&three, "three");
+    let workers = [&one, &two, &three].map(|nginx| nginx.workers().unwrap());
+    capture.finish().unwrap().succeeded().unwrap();
+    let report = report(&output);
+    assert_eq!(report.incidents.len(), 3 * EACH);
+    told_of(&report, &one, &workers[0], "one");
+    told_of(&report, &two, &workers[1], "two");
+    told_of(&report, &three, &workers[2], "three");
 }
 
 #[test]

@@ -92,6 +92,24 @@ fn a_stderr_that_is_a_pipe_is_taken_from_nginxs_calls() {
 }
 
 #[test]
+fn a_terminal_or_a_service_managers_socket_is_taken_from_nginxs_calls() {
+    let _alone = alone();
+    for start in [Nginx::start_at_terminal, Nginx::start_journalled] {
+        let backend = Backend::start(IPV4, Habits::default()).unwrap();
+        let mut bench = Bench::before(start(&configured(&backend, &["stderr"])).unwrap(), &[]);
+        assert!(sees_writes(&bench));
+        fail(&bench);
+        wait_for("nginx's lines", PATIENCE, || {
+            let lines = Nginx::upstream_lines_of(&bench.nginx.stderr())?;
+            Ok((lines.len() >= COUNT).then_some(()))
+        })
+        .unwrap();
+        let file = format!("stderr of nginx {}", bench.nginx.master_pid());
+        each_is_told_once(&bench.report(), &backend, &file);
+    }
+}
+
+#[test]
 fn a_pipe_beside_a_file_costs_nothing() {
     let _alone = alone();
     let backend = Backend::start(IPV4, Habits::default()).unwrap();

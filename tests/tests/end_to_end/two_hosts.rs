@@ -6,6 +6,8 @@
 //! the kernel's run is taken away. By how much it was set ahead is what the report must
 //! find, within the error that it states.
 
+mod mid_life;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};

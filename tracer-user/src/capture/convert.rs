@@ -6,6 +6,7 @@ use tracer_ebpf::accepted::Accepted as WireAccepted;
 use tracer_ebpf::backend::{
     BackendExit as WireBackendExit, BackendKey, BackendProcess as WireBackendProcess,
 };
+use tracer_ebpf::closer::Closer;
 use tracer_ebpf::connection::{
     CALL_RECEIVE, CALL_SEND, Connection as Wire, END_CLOSED, END_DESTROYED, FAMILY_IPV4,
 };
@@ -149,6 +150,11 @@ const fn exit(code: u32, out_of_memory: bool) -> Exit {
     }
 }
 
+/// How a process ended that was ending when it gave a connection up.
+fn exit_of(closer: &Closer) -> Option<Exit> {
+    (closer.exiting != 0).then(|| exit(closer.exit_code, closer.out_of_memory != 0))
+}
+
 /// The end of a backend's side.
 #[must_use]
 pub fn peer_close(wire: &WirePeerClose) -> PeerClose {
@@ -156,13 +162,13 @@ pub fn peer_close(wire: &WirePeerClose) -> PeerClose {
         cookie: wire.cookie,
         netns: wire.netns,
         ns: wire.ns,
-        pid: wire.pid,
-        parent_pid: wire.parent_pid,
-        comm: name(&wire.comm),
-        exit: (wire.exiting != 0).then(|| exit(wire.exit_code, wire.out_of_memory != 0)),
-        unread_bytes: wire.unread_bytes,
+        pid: wire.closer.pid,
+        parent_pid: wire.closer.parent_pid,
+        comm: name(&wire.closer.comm),
+        exit: exit_of(&wire.closer),
+        unread_bytes: wire.closer.unread_bytes,
         received_bytes: wire.received_bytes,
-        accepted: wire.accepted != 0,
+        accepted: wire.closer.accepted != 0,
         host: None,
     }
 }
@@ -191,13 +197,16 @@ pub fn accepted(wire: &WireAccepted, read_ns: u64) -> Accepted {
         ended_ns: if open { read_ns } else { wire.ended_ns },
         end,
         socket_error: known(wire.socket_error),
-        received_bytes: (!open).then_some(wire.received_bytes),
-        unread_bytes: wire.unread_bytes,
-        pid: known(wire.pid),
-        parent_pid: wire.parent_pid,
-        comm: name(&wire.comm),
-        exit: (wire.exiting != 0).then(|| exit(wire.exit_code, wire.out_of_memory != 0)),
-        accepted: wire.accepted != 0,
+        received_bytes: Some(wire.received_bytes),
+        sent_bytes: Some(wire.sent_bytes),
+        last_received_ns: happened(wire.last_received_ns),
+        last_sent_ns: happened(wire.last_sent_ns),
+        unread_bytes: wire.closer.unread_bytes,
+        pid: known(wire.closer.pid),
+        parent_pid: wire.closer.parent_pid,
+        comm: name(&wire.closer.comm),
+        exit: exit_of(&wire.closer),
+        accepted: wire.closer.accepted != 0,
         first_seen_mid_life: wire.first_seen_mid_life != 0,
     }
 }

@@ -23,6 +23,8 @@ pub struct Watched {
     pub instance: Instance,
     /// The binary.
     pub binary: Binary,
+    /// Device and inode of the binary: known when its processes have gone, too.
+    identity: Option<(u64, u64)>,
     in_force: InForce,
     /// The logs that are followed, and whether lines are seen being written, as the trace
     /// was told.
@@ -61,14 +63,7 @@ pub fn find(names: &[String], only: Option<u32>) -> Result<Host> {
     }
     let mut watched = Vec::new();
     for instance in instances {
-        let binary = Binary::read(&instance.exe)?;
-        let in_force = configuration::read(&instance, &binary);
-        watched.push(Watched {
-            instance,
-            binary,
-            in_force,
-            told: Default::default(),
-        });
+        watched.push(Watched::new(instance)?);
     }
     Ok(Host {
         watched,
@@ -95,19 +90,38 @@ impl Watched {
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, 12)
     }
 
+    /// What its configuration says.
+    #[must_use]
+    pub fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
     /// Are its lines seen being written, as the trace was told?
     pub(super) fn sees_log_calls(&self) -> bool {
         self.told.1
     }
 
+    fn new(instance: Instance) -> Result<Self> {
+        let binary = Binary::read(&instance.exe)?;
+        let in_force = configuration::read(&instance, &binary);
+        let metadata = std::fs::metadata(&instance.exe).ok();
+        Ok(Self {
+            identity: metadata.map(|data| (data.dev(), data.ino())),
+            instance,
+            binary,
+            in_force,
+            told: Default::default(),
+        })
+    }
+
     /// Device and inode of the binary: several masters may run the same one.
     ///
     /// # Errors
-    /// If the process has gone.
+    /// If the process had gone when it was found.
     pub fn binary_identity(&self) -> Result<(u64, u64)> {
-        let metadata = std::fs::metadata(&self.instance.exe)
-            .with_context(|| format!("cannot look at {}", self.instance.exe.display()))?;
-        Ok((metadata.dev(), metadata.ino()))
+        let exe = self.instance.exe.display();
+        self.identity
+            .with_context(|| format!("cannot look at {exe}"))
     }
 
     /// The instance as the trace records it.
@@ -122,6 +136,12 @@ impl Watched {
             configuration_path: Some(self.in_force.path.clone()),
             workers: self.instance.workers.clone(),
             error_logs: followed.to_vec(),
+            // What logs that the user gave may hide is not known.
+            narrowest_level: self
+                .in_force
+                .narrowest_level
+                .clone()
+                .filter(|_| followed.iter().any(|log| log.level.is_some())),
             configuration: self.in_force.configuration.clone(),
             configuration_problem: (!problems.is_empty()).then(|| problems.join("; ")),
             log_calls_seen,
@@ -240,20 +260,14 @@ impl Host {
         let mut new = Vec::new();
         for instance in processes::find(&self.names, None).unwrap_or_default() {
             let known = |watched: &Watched| watched.instance.master_pid == instance.master_pid;
-            if self.watched.iter().any(known) {
+            if self.watched.iter().any(known) || !instance.is_settled() {
                 continue;
             }
             // It may have ended by now.
-            let Ok(binary) = Binary::read(&instance.exe) else {
+            let Ok(watched) = Watched::new(instance) else {
                 continue;
             };
-            let in_force = configuration::read(&instance, &binary);
-            self.watched.push(Watched {
-                instance,
-                binary,
-                in_force,
-                told: Default::default(),
-            });
+            self.watched.push(watched);
             let index = self.watched.len() - 1;
             new.push((index, self.follow_new_logs(index)));
         }
@@ -286,6 +300,11 @@ impl Host {
             warn_once(&mut self.warnings, format!("{error:#}"));
             Vec::new()
         })
+    }
+
+    /// What the user is told at the end, once.
+    pub(super) fn warn(&mut self, warning: String) {
+        warn_once(&mut self.warnings, warning);
     }
 
     /// Is a log a file?

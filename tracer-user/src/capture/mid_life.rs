@@ -9,9 +9,13 @@ use aya::programs::Iter;
 use aya::{Btf, Ebpf};
 
 use super::programs::why;
+use crate::trace::record::Role;
 
-/// The programs, in the order in which each needs what the ones before it noted.
-const PROGRAMS: [&str; 3] = ["whoclosed_ports", "whoclosed_taken", "whoclosed_held"];
+/// nginx's side: the programs, in the order in which each needs what the ones before it
+/// noted.
+const OF_NGINX: [&str; 3] = ["whoclosed_ports", "whoclosed_taken", "whoclosed_held"];
+/// The accepting side.
+const OF_BACKEND: [&str; 1] = ["whoclosed_b_tak"];
 
 /// Maps that no other program uses: they go with these.
 const MAPS: [&str; 2] = ["LISTENED", "DRAFT"];
@@ -20,13 +24,18 @@ const MAPS: [&str; 2] = ["LISTENED", "DRAFT"];
 /// for another read.
 const MOST_READS: usize = 64;
 
-/// Makes records for nginx's open connections, and for their other ends on this host.
+/// Makes records for nginx's open connections and for their other ends on this host, or for
+/// those that were accepted at the ports asked for.
 ///
 /// # Errors
 /// If the kernel refuses one of the programs or cannot run it to its end.
-pub(super) fn take_over(ebpf: &mut Ebpf) -> Result<()> {
+pub(super) fn take_over(ebpf: &mut Ebpf, role: Role) -> Result<()> {
     let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
-    for name in PROGRAMS {
+    let programs: &[&str] = match role {
+        Role::Nginx => &OF_NGINX,
+        Role::Backend => &OF_BACKEND,
+    };
+    for name in programs {
         let program = ebpf.program_mut(name).context("no such program")?;
         let program: &mut Iter = program.try_into()?;
         program

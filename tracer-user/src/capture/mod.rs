@@ -17,9 +17,12 @@ mod listeners;
 mod mid_life;
 mod missed_runs;
 mod open_connections;
+mod privileges;
 pub mod programs;
 mod progress;
+pub mod rehearsal;
 mod session;
+mod strangers;
 mod uprobes;
 mod write_calls;
 mod written;
@@ -34,6 +37,7 @@ use self::host::Host;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
 use self::session::{Session, Signals};
+use self::write_calls::WriteCalls;
 use crate::judge::Judge;
 use crate::report::words::counted;
 use crate::trace::record::{Capture, ErrorLog, Record, Role};
@@ -62,6 +66,8 @@ pub struct Request {
     pub withheld: Withheld,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Show the kernel programs' own diagnostics.
     pub diagnostics: bool,
 }
@@ -72,7 +78,7 @@ pub struct Request {
 /// If something that a capture cannot do without is missing, or the trace cannot be
 /// written; what was written before stays readable.
 pub fn run(request: &Request) -> Result<()> {
-    checks::before_capture()?;
+    checks::before_capture(Role::Nginx)?;
     let mut host = host::find(&request.names, request.nginx)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,7 +101,9 @@ pub fn run(request: &Request) -> Result<()> {
             return Err(error);
         }
     };
-    runtime.block_on(Session::new(host, prepared, writer)?.run(request, signals))
+    let mut session = Session::new(host, prepared, writer)?;
+    session.give_up_privileges();
+    runtime.block_on(session.run(request, signals))
 }
 
 /// Removes the trace of a capture that did not begin.
@@ -114,31 +122,24 @@ struct Prepared {
     uprobes: bool,
     no_local_backends: bool,
     programs: Programs,
+    write_calls: WriteCalls,
     progress: Progress,
     /// Has taken the records that the trace begins with.
     judge: Judge,
 }
 
 fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
-    let mut programs = Programs::load(&Options {
-        role: Role::Nginx,
+    let mut programs = checks::load(&Options {
         no_local_backends: request.no_local_backends,
-        names: request.names.clone(),
-        master: match request.nginx {
-            Some(_) => host
-                .watched
-                .first()
-                .map(|watched| watched.instance.master_pid),
-            None => None,
-        },
-        log_has_file_name: host.watched.iter().any(host::Watched::log_has_file_name),
+        ring_bytes: request.ring_bytes,
         diagnostics: request.diagnostics,
         withheld: request.withheld,
+        ..options_of(Some(host), &request.names, request.nginx)
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
-    programs.take_over();
+    programs.take_over(Role::Nginx);
     let followed = host.follow(&request.error_logs)?;
-    write_calls::attach(host, &mut programs)?;
+    let write_calls = WriteCalls::start(host, &mut programs)?;
     let start_ns = clock::monotonic_ns();
 
     let capture = Capture {
@@ -184,12 +185,26 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         uprobes: !request.no_uprobe,
         no_local_backends: request.no_local_backends,
         programs,
+        write_calls,
         progress,
         judge,
     })
 }
 
-fn host_name() -> String {
+/// What the programs are told of nginx.
+fn options_of(host: Option<&Host>, names: &[String], only: Option<u32>) -> Options {
+    let watched = host.map_or(&[][..], |host| &host.watched);
+    let first = watched.first().map(|watched| watched.instance.master_pid);
+    Options {
+        role: Role::Nginx,
+        names: names.to_vec(),
+        master: only.and(first),
+        log_has_file_name: watched.iter().any(host::Watched::log_has_file_name),
+        ..Options::default()
+    }
+}
+
+pub(crate) fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()

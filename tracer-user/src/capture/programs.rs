@@ -27,7 +27,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 
 /// Bytes of the ring buffer: about half a second of records at 50,000 connections a
 /// second; a power of two.
-const RING_BYTES: u32 = 8 << 20;
+pub(crate) const RING_BYTES: u32 = 8 << 20;
 
 const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
@@ -54,6 +54,8 @@ pub struct Options {
     pub log_has_file_name: bool,
     /// Leave the backends' sides of connections on this host alone.
     pub no_local_backends: bool,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Let the programs' own diagnostics through.
     pub diagnostics: bool,
     /// Hooks to do without, for tests.
@@ -65,7 +67,11 @@ pub struct Programs {
     ebpf: Ebpf,
     /// Every hook and what became of it.
     pub hooks: Vec<Hook>,
+    /// What no capture can do without and the kernel refused, in sentences.
+    pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
+    /// Programs that this kernel's tracepoints do not suit, and why.
+    unsuited: BTreeMap<&'static str, String>,
 }
 
 impl std::fmt::Debug for Programs {
@@ -153,15 +159,27 @@ impl Programs {
     /// Loads the object and attaches every tracepoint program.
     ///
     /// # Errors
-    /// If this build has no programs, the kernel's types cannot be read, or the
-    /// kernel refuses a program that no capture can do without: the error names it
-    /// and what would be lost.
+    /// As [`Programs::try_all`]; also if the kernel refuses a program that no capture can
+    /// do without: the error names it and what would be lost.
     pub fn load(options: &Options) -> Result<Self> {
+        let this = Self::try_all(options)?;
+        match this.refused.first() {
+            Some(refused) => bail!("{refused}"),
+            None => Ok(this),
+        }
+    }
+
+    /// The same, but goes on where the kernel refuses a program, and notes it.
+    ///
+    /// # Errors
+    /// If this build has no programs, or the kernel's types cannot be read, or it refuses
+    /// maps.
+    pub fn try_all(options: &Options) -> Result<Self> {
         let object = object().context(
             "this whoclosed was built without its kernel programs, so it can report on traces \
              but not capture; build it with `cargo xtask build`",
         )?;
-        let layout = super::btf::layout_of(Path::new(super::btf::KERNEL_BTF))?;
+        let facts = super::btf::Facts::read(Path::new(super::btf::KERNEL_BTF))?;
         let mut names = [[0u64; 2]; NAMES];
         if options.names.len() > NAMES {
             bail!("at most {NAMES} process names can be given");
@@ -179,7 +197,7 @@ impl Programs {
         values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
-        let layout_global: &[u32; layout::COUNT] = &layout;
+        let layout_global: &[u32; layout::COUNT] = &facts.layout;
 
         let btf = Btf::from_sys_fs().context("cannot read the kernel's type information")?;
         let mut ebpf = EbpfLoader::new()
@@ -188,7 +206,7 @@ impl Programs {
             .override_global("NAMES", &names, true)
             .override_global("SETTINGS", &values, true)
             .override_global("AYA_LOG_LEVEL", &level, true)
-            .map_max_entries("RECORDS", RING_BYTES)
+            .map_max_entries("RECORDS", options.ring_bytes.unwrap_or(RING_BYTES))
             .load(object)
             .map_err(|error| explain_load(anyhow::Error::new(error)))?;
 
@@ -201,7 +219,9 @@ impl Programs {
         let mut this = Self {
             ebpf,
             hooks: Vec::new(),
+            refused: Vec::new(),
             losses_told: BTreeMap::new(),
+            unsuited: facts.unsuited,
         };
         let (tracepoints, open) = match options.role {
             Role::Nginx => (OF_NGINX, OPEN_CONNECTIONS),
@@ -211,7 +231,7 @@ impl Programs {
             this.attach_calls(options.withheld, &btf)?;
         }
         for tracepoint in tracepoints {
-            this.attach_tracepoint(tracepoint, &btf)?;
+            this.attach_tracepoint(tracepoint, &btf);
         }
         this.load_open_connections(open, &btf);
         this.drop_unused_maps(options.role);
@@ -229,7 +249,7 @@ impl Programs {
         Ok(())
     }
 
-    fn attach_tracepoint(&mut self, wanted: &Tracepoint, btf: &Btf) -> Result<()> {
+    fn attach_tracepoint(&mut self, wanted: &Tracepoint, btf: &Btf) {
         let mut result = self.try_tracepoint(wanted.program, wanted.tracepoint, btf);
         let mut by = None;
         if let (Err(_), Some((instead, what))) = (&result, wanted.instead) {
@@ -243,11 +263,10 @@ impl Programs {
         if let Some(reason) = &reason
             && wanted.required
         {
-            bail!(
+            self.refused.push(format!(
                 "cannot attach to the kernel's tracepoint {}: {reason}; without it {}",
-                wanted.tracepoint,
-                wanted.without
-            );
+                wanted.tracepoint, wanted.without
+            ));
         }
         self.hooks.push(Hook {
             name: wanted.hook(),
@@ -255,7 +274,6 @@ impl Programs {
             by,
             reason: reason.map(|reason| format!("{reason}; without it {}", wanted.without)),
         });
-        Ok(())
     }
 
     fn try_tracepoint(
@@ -264,6 +282,9 @@ impl Programs {
         tracepoint: &str,
         btf: &Btf,
     ) -> Result<(), ProgramError> {
+        if let Some(reason) = self.unsuited.get(program) {
+            return Err(std::io::Error::other(reason.as_str()).into());
+        }
         let program = self
             .ebpf
             .program_mut(program)
@@ -300,13 +321,15 @@ impl Programs {
 
     /// Makes records for the connections that are open already. To be called when
     /// everything is attached.
-    pub fn take_over(&mut self) {
-        let reason = mid_life::take_over(&mut self.ebpf).err().map(|error| {
-            format!(
-                "{error:#}; without it connections that were open before the capture are not \
+    pub fn take_over(&mut self, role: Role) {
+        let reason = mid_life::take_over(&mut self.ebpf, role)
+            .err()
+            .map(|error| {
+                format!(
+                    "{error:#}; without it connections that were open before the capture are not \
                  known"
-            )
-        });
+                )
+            });
         self.hooks.push(Hook {
             name: "task_file (iterator)".to_owned(),
             attached: reason.is_none(),

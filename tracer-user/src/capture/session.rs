@@ -28,7 +28,9 @@ use super::host::Host;
 use super::listeners::Listeners;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
-use super::{Prepared, Request, clock, convert, uprobes};
+use super::strangers::Strangers;
+use super::write_calls::WriteCalls;
+use super::{Prepared, Request, clock, convert, privileges, uprobes};
 use crate::judge::Judge;
 use crate::trace::record::{Continuation, End, EndReason, Instance, Line, Loss, Record};
 use crate::trace::writer::Writer;
@@ -114,6 +116,8 @@ impl LogEvents {
 pub(super) struct Session {
     host: Host,
     programs: Programs,
+    write_calls: WriteCalls,
+    strangers: Strangers,
     records: RingBuf<MapData>,
     diagnostics: Option<Diagnostics>,
     writer: Writer,
@@ -129,6 +133,8 @@ pub(super) struct Session {
     /// The last continuation recorded of each worker thread.
     continuations: HashMap<u32, u64>,
     log_losses: HashMap<&'static str, u64>,
+    /// When losses were last looked for.
+    losses_looked_ns: Option<u64>,
     undecodable: u64,
     ticks: u32,
 }
@@ -138,6 +144,7 @@ impl Session {
         let Prepared {
             no_local_backends,
             mut programs,
+            write_calls,
             progress,
             judge,
             uprobes,
@@ -154,8 +161,10 @@ impl Session {
             Listeners::open(&masters, &mut host.warnings)
         };
         Ok(Self {
+            strangers: Strangers::new(&host),
             host,
             programs,
+            write_calls,
             records,
             diagnostics: None,
             writer,
@@ -169,9 +178,19 @@ impl Session {
             lines: Vec::new(),
             continuations: HashMap::new(),
             log_losses: HashMap::new(),
+            losses_looked_ns: None,
             undecodable: 0,
             ticks: 0,
         })
+    }
+
+    /// All that needs them is attached and open.
+    pub(super) fn give_up_privileges(&mut self) {
+        let programs = &mut self.programs;
+        let works = || programs.upstreams().is_ok() && programs.open_connections().is_ok();
+        if let Err(error) = privileges::give_up(self.uprobes, works) {
+            self.progress.say(&format!("warning: {error:#}"));
+        }
     }
 
     /// Runs to its end.
@@ -244,6 +263,7 @@ impl Session {
                 if let Some(line) = line {
                     self.counts.lines += 1;
                     let record = Record::Line(line);
+                    self.strangers.record(&record);
                     self.judge.push(&record);
                     self.writer.write(&record)?;
                 }
@@ -267,14 +287,19 @@ impl Session {
                 }
                 _ => {}
             }
+            self.strangers.record(&record);
             self.judge.push(&record);
             self.writer.write(&record)?;
         }
-        Ok(())
+        self.look_at_strangers()
     }
 
     fn poll_logs(&mut self) -> Result<()> {
         self.host.poll_logs(&mut self.lines);
+        for line in &self.lines {
+            self.strangers.line(line);
+        }
+        self.look_at_strangers()?;
         self.write_lines()
     }
 
@@ -309,6 +334,15 @@ impl Session {
         self.losses(ns)
     }
 
+    /// A worker that nobody has seen has shown itself: what it says is the master's whose
+    /// child it is.
+    fn look_at_strangers(&mut self) -> Result<()> {
+        if self.strangers.came() {
+            self.watch_instances(clock::monotonic_ns())?;
+        }
+        Ok(())
+    }
+
     /// Workers that started or ended, instances that appeared, configurations that were
     /// loaded anew.
     fn watch_instances(&mut self, ns: u64) -> Result<()> {
@@ -320,6 +354,7 @@ impl Session {
             .collect();
         masters.dedup();
         for process in changes {
+            self.strangers.process(&process);
             self.record(&Record::Process(process))?;
         }
         let mut instances = Vec::new();
@@ -332,6 +367,7 @@ impl Session {
                 instances.push((index, logs, None));
             }
         }
+        self.write_calls.follow(&mut self.host, &mut self.programs);
         for (index, logs, seen) in instances {
             if let Some(watched) = self.host.watched.get_mut(index) {
                 let seen = seen.unwrap_or_else(|| watched.sees_log_calls());
@@ -383,9 +419,15 @@ impl Session {
                 losses.push((what.to_owned(), total - told));
             }
         }
+        let since_ns = self.losses_looked_ns.replace(ns);
         for (what, count) in losses {
             self.counts.lost += count;
-            self.record(&Record::Loss(Loss { ns, what, count }))?;
+            self.record(&Record::Loss(Loss {
+                ns,
+                since_ns,
+                what,
+                count,
+            }))?;
         }
         Ok(())
     }

@@ -45,10 +45,12 @@ pub(super) fn attach_later(
         return false;
     };
     let identity = watched.binary_identity().ok();
-    let same = host.watched.iter().take(index).find(|known| {
-        // One that has ended cannot be asked.
-        identity.is_some() && known.binary_identity().ok() == identity
-    });
+    // Attached twice it would see each line twice; one whose master has ended stays.
+    let same = host
+        .watched
+        .iter()
+        .take(index)
+        .find(|known| identity.is_some() && known.binary_identity().ok() == identity);
     match same {
         Some(known) => known.sees_log_calls(),
         None => attach_to(watched, programs, !wanted),

@@ -34,6 +34,7 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
             io_tracepoints: arguments.no_io_tracepoints,
             fentry: arguments.no_fentry,
         },
+        ring_bytes: arguments.ring_bytes,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;

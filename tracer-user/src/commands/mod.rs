@@ -1,6 +1,7 @@
 //! The verbs: each reads its arguments, does its work through the library and prints.
 
 mod capture;
+mod doctor;
 mod judged;
 mod report;
 mod show;
@@ -19,6 +20,7 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Capture(arguments) => capture::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Show(arguments) => show::run(&arguments),
     }
 }

@@ -16,12 +16,14 @@ const APART_NS: i64 = 2_000_000_000;
 pub(super) struct Sample {
     /// When, by nginx's clock.
     pub(super) at_ns: u64,
-    /// From established at nginx's end to established at the other: the last segment of
-    /// the handshake was on its way between, so the clock is ahead by no more.
+    /// From something that left nginx to its arrival at the other end: it was on its way
+    /// between, so the clock is ahead by no more.
     pub(super) most_ns: i64,
-    /// From the backend's FIN or RST arriving to it being sent: it is ahead by no less.
+    /// From the arrival at nginx of something that the other end sent to its being sent: it
+    /// is ahead by no less.
     pub(super) least_ns: Option<i64>,
-    /// From connect() to established.
+    /// By how much the first of these is too large at most: the way there and back, or what
+    /// its times may be off.
     pub(super) round_trip_ns: u64,
 }
 

@@ -13,6 +13,11 @@ const LATE_NS: u64 = 5_000_000_000;
 /// What clocks and stamps may be off beyond what is known of them.
 const SLACK_NS: u64 = 100_000_000;
 
+/// The kernel's clock for the times of bytes: no kernel is built with a longer tick.
+const TICK_NS: u64 = 10_000_000;
+/// The difference of two such times may be off by this.
+const ROUNDED_NS: i64 = 20_000_000;
+
 /// A connection as both ends name it. Loopback addresses mean another host in each
 /// network namespace.
 type Key = (SocketAddr, SocketAddr, u32);
@@ -96,26 +101,25 @@ impl<'a> Same<'a> {
         let ([ours], [accepted]) = (self.nginx.as_slice(), self.backend.as_slice()) else {
             return None;
         };
-        let established = ours.established_ns?;
-        let most_ns = difference(accepted.established_ns?, established)?;
-        // The close, for the kernel notes an RST after it has sent it. A FIN comes from
-        // nobody else; an RST may, and then the close contradicts the handshake.
-        let closed = sent_first(accepted);
-        let least = match (ours.fin_received_ns, ours.rst_received_ns) {
-            (Some(fin), rst) if rst.is_none_or(|rst| fin < rst) => {
-                closed.and_then(|closed| difference(closed, fin))
-            }
-            (None, Some(rst)) => closed
-                .filter(|_| accepted.rst_sent_ns.is_some())
-                .and_then(|closed| difference(closed, rst))
-                .filter(|least| *least <= most_ns),
-            _ => None,
-        };
+        if let (Some(here), Some(there)) = (ours.established_ns, accepted.established_ns) {
+            let most_ns = difference(there, here)?;
+            return Some(Sample {
+                at_ns: here,
+                most_ns,
+                least_ns: least_by_close(ours, accepted, most_ns),
+                round_trip_ns: here.saturating_sub(ours.opened_ns),
+            });
+        }
+        let (at_ns, most_ns) = most_by_bytes(ours, accepted)?;
+        let least_ns = [
+            least_by_close(ours, accepted, most_ns),
+            least_by_bytes(ours, accepted),
+        ];
         Some(Sample {
-            at_ns: established,
+            at_ns,
             most_ns,
-            least_ns: least,
-            round_trip_ns: established.saturating_sub(ours.opened_ns),
+            least_ns: least_ns.into_iter().flatten().max(),
+            round_trip_ns: 2 * TICK_NS,
         })
     }
 
@@ -135,6 +139,48 @@ impl<'a> Same<'a> {
             }
         }
     }
+}
+
+/// How far the other clock is ahead at least, by an end that was sent there. The close
+/// counts, for the kernel notes an RST after it has sent it. A FIN comes from nobody else;
+/// an RST may, and then the close contradicts what must have come before.
+fn least_by_close(ours: &Ours, accepted: &Accepted, most_ns: i64) -> Option<i64> {
+    let closed = sent_first(accepted);
+    match (ours.fin_received_ns, ours.rst_received_ns) {
+        (Some(fin), rst) if rst.is_none_or(|rst| fin < rst) => {
+            closed.and_then(|closed| difference(closed, fin))
+        }
+        (None, Some(rst)) => closed
+            .filter(|_| accepted.rst_sent_ns.is_some())
+            .and_then(|closed| difference(closed, rst))
+            .filter(|least| *least <= most_ns),
+        _ => None,
+    }
+}
+
+/// Where no handshake was seen at both ends: how far it is ahead at most, by the last bytes
+/// that went there, and when they went. They were the last that nginx sent if as many came
+/// as went; else they were of its last request if any of that came.
+fn most_by_bytes(ours: &Ours, accepted: &Accepted) -> Option<(u64, i64)> {
+    let came = accepted.received_bytes?;
+    let sent_ns = if came == ours.sent_bytes {
+        ours.last_sent_ns?
+    } else if came < ours.sent_bytes && came + ours.request_bytes > ours.sent_bytes {
+        ours.request_started_ns?
+    } else {
+        return None;
+    };
+    let most_ns = difference(accepted.last_received_ns?, sent_ns)?;
+    Some((sent_ns, most_ns.saturating_add(ROUNDED_NS)))
+}
+
+/// The same in the other direction: the last bytes from there, if nginx has read them.
+fn least_by_bytes(ours: &Ours, accepted: &Accepted) -> Option<i64> {
+    if accepted.sent_bytes? != ours.received_bytes {
+        return None;
+    }
+    let least_ns = difference(accepted.last_sent_ns?, ours.last_received_ns?)?;
+    Some(least_ns.saturating_sub(ROUNDED_NS))
 }
 
 /// When the backend's process ended the connection, if it was the first to do so.

@@ -77,6 +77,14 @@ pub(super) struct Ours {
     pub(super) fin_received_ns: Option<u64>,
     pub(super) rst_received_ns: Option<u64>,
     pub(super) ended_ns: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    /// Bytes of the last request.
+    pub(super) request_bytes: u64,
+    /// Its first byte was sent.
+    pub(super) request_started_ns: Option<u64>,
+    pub(super) last_sent_ns: Option<u64>,
+    pub(super) last_received_ns: Option<u64>,
 }
 
 /// A trace made on nginx's host.
@@ -131,6 +139,12 @@ fn ours(connection: &Connection) -> Option<Ours> {
         fin_received_ns: connection.fin_received_ns,
         rst_received_ns: connection.rst_received_ns,
         ended_ns: if open { u64::MAX } else { connection.ended_ns },
+        sent_bytes: connection.sent_bytes,
+        received_bytes: connection.received_bytes,
+        request_bytes: connection.request_bytes,
+        request_started_ns: connection.request_started_ns,
+        last_sent_ns: connection.last_sent_ns,
+        last_received_ns: connection.last_received_ns,
     })
 }
 

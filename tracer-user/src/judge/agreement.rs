@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 
 use super::clock::Clock;
 use super::end::{ended_before_request, is_tls_alert};
-use super::line::UpstreamLine;
+use super::line::{READING_HEADER, UpstreamLine};
+use super::timers::ran_out;
 use crate::nginx::message::MessageKind;
 use crate::trace::record::{Call, Connection};
 
@@ -224,16 +225,23 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
     {
         return None;
     }
+    let quiet = connection
+        .last_received_ns
+        .max(connection.last_sent_ns)
+        .unwrap_or(connection.opened_ns);
+    let silence = connection.ended_ns.saturating_sub(quiet);
     let established = connection.established_ns.is_some();
     let answered = connection.first_byte_ns.is_some();
     let asked = connection.exchanges > 0;
     let waits = match line.summary.action.as_deref().unwrap_or_default() {
         "connecting to upstream" => !established,
         "SSL handshaking to upstream" => established && connection.handshake_ns.is_none(),
-        "sending request to upstream" | "reading response header from upstream" => {
+        "sending request to upstream" => asked && (line.has_own_bytes() || !answered),
+        READING_HEADER => {
             // Part of a header looks like a whole answer, after which nginx keeps the
-            // connection for a while and closes it without a line.
-            asked && (line.has_own_bytes() || !answered)
+            // connection for a while and closes it without a line: but for its silence.
+            let ran_out = line.timer_ns.is_some_and(|timer| ran_out(timer, silence));
+            asked && (line.has_own_bytes() || !answered || ran_out)
         }
         "reading upstream" | "sending to client" => answered || asked && line.has_own_bytes(),
         _ => established,
@@ -241,14 +249,14 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
     if !waits {
         return None;
     }
-    let quiet = connection
-        .last_received_ns
-        .max(connection.last_sent_ns)
-        .unwrap_or(connection.opened_ns);
-    let silence = connection.ended_ns.saturating_sub(quiet);
     let timer = line.kind == MessageKind::TimedOut;
+    let in_header = line.summary.action.as_deref() == Some(READING_HEADER);
     let weight = match () {
         () if timer && silence < NO_TIMER_NS => RARE,
+        () if line.has_own_bytes() && !answered => OFTEN_SAID,
+        () if line.has_own_bytes() => 0,
+        () if in_header && answered => UNUSUAL,
+        () if line.timer_ns.is_some_and(|timer| !ran_out(timer, silence)) => RARE,
         // Closed without an answer: a timer's doing, a client's or a shutdown's.
         () if !answered => OFTEN_SAID,
         () => 0,

@@ -148,19 +148,30 @@ fn same_request(before: &Attempt<'_>, after: &Attempt<'_>) -> Same {
     match continuation.next {
         Next::Connect | Next::Reuse => went_on_with(continuation, before, after),
         // The client was answered after the second line: one request.
-        Next::OtherSend => match after.entry.sighting {
-            Some(sighting) if sighting.ns <= continuation.next_ns => Same::Yes,
+        Next::OtherSend => match written_ns(after.entry) {
+            Some(ns) if ns <= continuation.next_ns => Same::Yes,
             Some(_) => Same::No,
             None => Same::Unknown,
         },
     }
 }
 
+/// When a line was written; where that was not seen, when its connection was closed, which
+/// is the worker's next step.
+fn written_ns(entry: &Entry) -> Option<u64> {
+    let closed = || {
+        entry
+            .only_connection()
+            .map(|connection| connection.ended_ns)
+    };
+    entry.sighting.map(|sighting| sighting.ns).or_else(closed)
+}
+
 /// The connection that came next may have answered, been kept alive, and failed under a
 /// later request: then it is not the same attempt.
 fn went_on_with(continuation: &Continuation, before: &Attempt<'_>, after: &Attempt<'_>) -> Same {
-    let Some(connection) = after.entry.connection() else {
-        // Its connection is not known: it may be the retry, or a later request.
+    let Some(connection) = after.entry.only_connection() else {
+        // Its connection is not known for sure: it may be the retry, or a later request.
         return without_continuation(before, after);
     };
     if continuation.next_cookie != Some(connection.cookie) {

@@ -254,6 +254,13 @@ impl<'a> Case<'a> {
         if connection.order_unknown && !self.in_body() && !ended_before_request(connection) {
             return None;
         }
+        // What came before the request was sent, a close_notify as a rule, answers nothing.
+        if self.counted() == Counted::TlsFlights
+            && ended_before_request(connection)
+            && !self.in_body()
+        {
+            return Some(false);
+        }
         let unread = connection
             .unread_at_end
             .max(connection.unread_at_close)

@@ -28,6 +28,14 @@ impl Entry {
         self.socket.connection()
     }
 
+    /// Its connection, unless others come into question.
+    pub(super) fn only_connection(&self) -> Option<&Rc<Connection>> {
+        match &self.socket {
+            Socket::Aligned(aligned) if !aligned.ordered => None,
+            socket => socket.connection(),
+        }
+    }
+
     /// The end of the backend's side, if it can have caused the end that nginx saw.
     pub(super) fn cause_of_end(&self) -> Option<&PeerClose> {
         let close = self.peer_close.as_deref()?;

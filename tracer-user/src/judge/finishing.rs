@@ -29,6 +29,7 @@ impl Judge {
         let incidents = fresh
             .iter()
             .zip(self.told..)
+            .filter(|(entry, _)| !self.is_foreign(entry))
             .map(|(entry, index)| self.incident(entry, index as u64 + 1).0)
             .collect();
         self.told = self.entries.len();
@@ -43,6 +44,7 @@ impl Judge {
         for pid in pids {
             self.forget(pid);
         }
+        self.leave_foreign_out();
         self.doubt_exchanged_sightings();
         let end_ns = self.end.as_ref().map(|end| end.ns);
         self.entries.retain(|entry| {

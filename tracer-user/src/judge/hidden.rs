@@ -5,6 +5,7 @@ use super::Judge;
 use super::end::{Ending, ending};
 use crate::nginx::line::Level;
 use crate::report::words::counted;
+use crate::trace::record::Nginx;
 
 /// Angie and freenginx write this once for all the lines that they drop.
 pub(super) const LIMITING: &str = "too many log messages, limiting";
@@ -12,18 +13,20 @@ pub(super) const LIMITING: &str = "too many log messages, limiting";
 /// Closes with a request in flight, and no line, at a level that hides clients that leave.
 pub(super) fn below_level(judge: &Judge) -> Option<String> {
     let capture = judge.capture.as_ref()?;
-    let levels: Vec<&str> = capture
+    let level_of = |word: &str| Level::from_word(word.as_bytes());
+    let shows = |word: &str| level_of(word).is_none_or(|level| level >= Level::Info);
+    // A request's lines go to the logs of its own context and to no other.
+    let narrowest = capture
         .nginx
         .iter()
-        .flat_map(|nginx| &nginx.error_logs)
-        .map(|log| log.level.as_deref().unwrap_or("info"))
-        .collect();
-    let level_of = |word: &str| Level::from_word(word.as_bytes());
-    let shows = |word: &&str| level_of(word).is_none_or(|level| level >= Level::Info);
-    if levels.is_empty() || levels.iter().any(shows) {
+        .filter_map(|nginx| {
+            let level = nginx.narrowest_level.as_deref();
+            level.or_else(|| widest(nginx))
+        })
+        .min_by_key(|word| level_of(word))?;
+    if shows(narrowest) {
         return None;
     }
-    let widest = levels.iter().max_by_key(|word| level_of(word))?;
     let closed: u64 = judge
         .upstreams
         .values()
@@ -39,11 +42,19 @@ pub(super) fn below_level(judge: &Judge) -> Option<String> {
     (silent > 0).then(|| {
         format!(
             "nginx closed {} with a request in flight and logged nothing: that a client left is \
-             logged at info, and the error log is at {widest}; `error_log FILE info;` for the \
+             logged at info, and their error log is at {narrowest}; `error_log FILE info;` for the \
              time of a capture tells which they were",
             counted(silent, "connection", "connections"),
         )
     })
+}
+
+/// Where it is not known which contexts the logs are of: the widest of their levels. A log
+/// that the user gave may be at any.
+fn widest(nginx: &Nginx) -> Option<&str> {
+    let levels = nginx.error_logs.iter();
+    let levels = levels.map(|log| log.level.as_deref().unwrap_or("info"));
+    levels.max_by_key(|word| Level::from_word(word.as_bytes()))
 }
 
 /// Lines that nginx itself dropped.

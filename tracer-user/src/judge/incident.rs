@@ -1,8 +1,6 @@
 //! One incident of the report, from an entry: its case, its verdict, what losses and
 //! doubts take from it.
 
-use std::collections::BTreeMap;
-
 use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
 use super::line::UpstreamLine;
@@ -10,7 +8,7 @@ use super::moments::Moments;
 use super::queues::FullQueue;
 use super::socket::{Aligned, Socket};
 use super::upstreams::Figures;
-use super::{Entry, Judge, clock, end, settings, without_calls};
+use super::{Entry, Judge, clock, end, settings, timers, without_calls};
 use crate::nginx::message::SocketEvidence;
 use crate::report::model::{Cause, Confidence, ConnectionSummary, Incident, Match, Phase};
 use crate::report::words::counted;
@@ -31,6 +29,15 @@ impl Judge {
                 Some(settings::settings_for(configuration, version, line))
             })
             .unwrap_or_default()
+    }
+
+    /// See [`timers::of_head`].
+    pub(super) fn timer_of(&self, line: &UpstreamLine) -> Option<u64> {
+        let instances = self.capture.iter().flat_map(|capture| &capture.nginx);
+        let own = instances
+            .into_iter()
+            .find(|nginx| nginx.master_pid == line.master_pid)?;
+        timers::of_head(own.configuration.as_ref()?, own.version.as_deref(), line)
     }
 
     fn instance_of(&self, line: &UpstreamLine) -> Option<u32> {
@@ -69,13 +76,8 @@ impl Judge {
     /// Records lost at about that time, which could have changed the verdict on a line of
     /// this worker.
     fn lost_around(&self, pid: u32, ns: u64) -> u64 {
-        const BEFORE_NS: u64 = 100_000_000;
-        // Losses are counted once a second.
+        // Sightings are lost of some lines, not of those around them.
         const AFTER_NS: u64 = 2_100_000_000;
-        let span = ns.saturating_sub(BEFORE_NS)..ns.saturating_add(AFTER_NS);
-        let count = |losses: &BTreeMap<u64, u64>| -> u64 {
-            losses.range(span.clone()).map(|(_, count)| count).sum()
-        };
         let near = |unseen: &Moments| {
             let before = unseen.last_before(ns.saturating_add(1));
             before.is_some_and(|before| ns - before <= AFTER_NS)
@@ -84,12 +86,12 @@ impl Judge {
                     .is_some_and(|after| after - ns <= AFTER_NS)
         };
         let sightings = self.unseen.get(&pid).is_some_and(near);
-        count(&self.losses)
-            + if sightings {
-                count(&self.lost_sightings)
-            } else {
-                0
-            }
+        let of_sightings = if sightings {
+            self.lost_sightings.around(ns)
+        } else {
+            0
+        };
+        self.losses.around(ns) + of_sightings
     }
 
     /// Notes what the backend gave up of a request, if this entry shows it.
@@ -150,12 +152,12 @@ impl Judge {
                 _ => Confidence::Possible,
             };
             verdict.evidence.push(format!(
-                "{} lost within two seconds of it, so this is less sure",
+                "{} lost at about that time, so this is less sure",
                 counted(lost, "record was", "records were")
             ));
         } else if lost > 0 && matches!(entry.socket, Socket::Missing(_)) {
             verdict.evidence.push(format!(
-                "{} lost within two seconds of it",
+                "{} lost at about that time",
                 counted(lost, "record was", "records were")
             ));
         }

@@ -15,6 +15,9 @@ use crate::trace::record::Line;
 /// The module of what is no HTTP, whose directives begin with `proxy` as well.
 pub(super) const STREAM: &str = "stream";
 
+/// nginx's action while it waits for the rest of an answer's head.
+pub(super) const READING_HEADER: &str = "reading response header from upstream";
+
 /// An upstream line.
 #[derive(Clone, Debug)]
 pub(super) struct UpstreamLine {
@@ -29,6 +32,9 @@ pub(super) struct UpstreamLine {
     pub(super) read_ns: u64,
     /// When its log had been read before, without it.
     pub(super) since_ns: Option<u64>,
+    /// How long nginx's timer that the line says has run out lasts, if the configuration
+    /// tells.
+    pub(super) timer_ns: Option<u64>,
     /// The peer's address, if the line names one over TCP.
     pub(super) peer: Option<SocketAddr>,
     /// The peer is a unix socket.
@@ -141,6 +147,7 @@ fn take_over(record: &Line, parsed: &LogLine<'_>) -> AnyLine {
         master_pid: record.master_pid,
         read_ns: record.read_ns,
         since_ns: None,
+        timer_ns: None,
         peer,
         unix,
         tls: address.as_ref().is_some_and(|address| address.is_tls()),

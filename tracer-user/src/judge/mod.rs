@@ -21,11 +21,13 @@ mod entry;
 mod findings;
 mod finishing;
 mod fitting;
+mod foreign;
 mod hidden;
 mod history;
 mod incident;
 mod line;
 mod logs;
+mod losses;
 mod mid_life;
 mod moments;
 mod no_live;
@@ -42,6 +44,7 @@ mod spoken;
 mod staleness;
 mod summary;
 mod taking;
+mod timers;
 mod unseen;
 mod upstreams;
 mod without_calls;
@@ -59,6 +62,7 @@ use self::clock::Clock;
 use self::entry::Entry;
 use self::history::History;
 use self::logs::Logs;
+use self::losses::Losses;
 use self::moments::Moments;
 use self::peers::Peers;
 use self::queues::Queues;
@@ -96,9 +100,12 @@ pub struct Judge {
     zones: HashMap<u32, jiff::tz::TimeZone>,
     /// Master of each worker, both on the host.
     masters: HashMap<u32, u32>,
-    /// Instances that loaded another configuration during the capture, and that appeared.
+    /// Instances that loaded another configuration during the capture, and that appeared,
+    /// and when.
     reloaded: BTreeSet<u32>,
-    appeared: BTreeSet<u32>,
+    appeared: BTreeMap<u32, u64>,
+    /// Those of whose lines one was seen being written.
+    proven: BTreeSet<u32>,
     /// Host pid of a worker by its master and the pid in its lines.
     pids: HashMap<(u32, u32), u32>,
     /// Each master's logs.
@@ -122,12 +129,16 @@ pub struct Judge {
     limitings: u64,
     duplicates: u64,
     sightings_dropped: u64,
+    /// Some were too many to wait for their lines.
+    sightings_forgotten: bool,
+    /// Lines in nginx's logs that nginx did not write.
+    foreign: u64,
     /// What was lost in all, by kind.
     lost: BTreeMap<String, u64>,
     /// How much was noticed lost when, but for what bears on no verdict.
-    losses: BTreeMap<u64, u64>,
+    losses: Losses,
     /// The same of sightings of lines: they bear on workers of which one is missing.
-    lost_sightings: BTreeMap<u64, u64>,
+    lost_sightings: Losses,
     /// Lines of each worker that were not seen being written.
     unseen: HashMap<u32, Moments>,
     end: Option<End>,

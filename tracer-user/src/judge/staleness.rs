@@ -121,8 +121,13 @@ impl Case<'_> {
             Counted::TlsFlights => AFTER_HANDSHAKE_NS,
             Counted::Http2 => BETWEEN_FRAMES_NS,
         };
-        self.connection()
-            .and_then(|connection| silence_before_ns(connection))
-            .is_some_and(|idle| idle >= long)
+        let silence = if self.sent_nothing() {
+            // Silent until the end came: how late nginx found it says nothing.
+            self.idle_age_ns()
+        } else {
+            self.connection()
+                .and_then(|connection| silence_before_ns(connection))
+        };
+        silence.is_some_and(|idle| idle >= long)
     }
 }

@@ -28,7 +28,10 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
         .iter()
         .zip(&judged)
         .map(|(entry, (_, phase, _))| {
-            let continuation = entry.continuation.as_ref();
+            // What followed the close of a connection that may be another line's is no
+            // word of this one's request.
+            let own = entry.only_connection().is_some();
+            let continuation = entry.continuation.as_ref().filter(|_| own);
             let next_unanswered = continuation.is_some_and(|continuation| {
                 let started = continuation
                     .next_cookie
@@ -119,6 +122,11 @@ fn capture(judge: &Judge) -> CaptureSummary {
         duration_s: (seconds * 1000.0).round() / 1000.0,
         lost: judge.lost.clone(),
         complete: judge.end.is_some(),
+        hooks: judge
+            .capture
+            .as_ref()
+            .map(|capture| capture.hooks.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -147,6 +155,7 @@ fn summary(judge: &Judge, incidents: &[Incident]) -> Summary {
     Summary {
         lines: incidents.len() as u64,
         other_lines: judge.other_lines,
+        foreign_lines: judge.foreign,
         matched,
         by_side,
         by_cause,
@@ -242,7 +251,7 @@ fn remarks(judge: &Judge) -> Vec<String> {
     }
     for nginx in &capture.nginx {
         let master = nginx.master_pid;
-        if judge.appeared.contains(&master) {
+        if judge.appeared.contains_key(&master) {
             notes.push(format!(
                 "{} (master {master}) appeared during the capture",
                 nginx.version.as_deref().unwrap_or(&nginx.binary)
@@ -273,6 +282,19 @@ fn remarks(judge: &Judge) -> Vec<String> {
     // A worker that ends cuts its requests without a line at any level.
     let hidden = cut.is_none().then(|| hidden::below_level(judge)).flatten();
     notes.extend(cut.into_iter().chain(hidden).chain(hidden::limited(judge)));
+    if judge.foreign > 0 {
+        notes.push(format!(
+            "{} of an upstream and no call of nginx wrote {}: a line feed in what a backend or a \
+             client sent makes such lines, or another program that writes to the log; they count \
+             for nothing here",
+            counted(
+                judge.foreign,
+                "line of the error log speaks",
+                "lines of the error log speak"
+            ),
+            if judge.foreign == 1 { "it" } else { "them" },
+        ));
+    }
     let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(

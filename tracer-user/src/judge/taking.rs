@@ -58,7 +58,7 @@ impl Judge {
             }
             Record::Instance(instance) => {
                 self.last_ns = self.last_ns.max(instance.ns);
-                self.instance(&instance.nginx);
+                self.instance(&instance.nginx, instance.ns);
             }
             Record::Upstream(counters) => {
                 let calls_unseen = self.capture.as_ref().is_some_and(without_calls::is_so);
@@ -70,9 +70,9 @@ impl Judge {
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
                 if is_of_sightings(&loss.what) {
-                    *self.lost_sightings.entry(loss.ns).or_default() += loss.count;
+                    self.lost_sightings.add(loss);
                 } else if could_change_verdicts(&loss.what) {
-                    *self.losses.entry(loss.ns).or_default() += loss.count;
+                    self.losses.add(loss);
                 }
             }
             Record::End(end) => self.end = Some(end.clone()),
@@ -107,7 +107,7 @@ impl Judge {
     }
 
     /// An instance that appeared, or whose configuration is another one now.
-    fn instance(&mut self, nginx: &Nginx) {
+    fn instance(&mut self, nginx: &Nginx, ns: u64) {
         self.know(nginx);
         let Some(capture) = &mut self.capture else {
             return;
@@ -122,7 +122,7 @@ impl Judge {
                 *known = nginx.clone();
             }
             None => {
-                self.appeared.insert(nginx.master_pid);
+                self.appeared.insert(nginx.master_pid, ns);
                 capture.nginx.push(nginx.clone());
             }
         }
@@ -195,6 +195,7 @@ impl Judge {
             let settled = worker.finish(self.end.as_ref().map(|end| end.ns), &self.clock);
             self.duplicates += worker.duplicates;
             self.sightings_dropped += worker.sightings_dropped;
+            self.sightings_forgotten |= worker.sightings_forgotten;
             self.keep(pid, settled);
         }
     }
@@ -220,7 +221,10 @@ impl Judge {
             Some(AnyLine::Other { pid, key, hash }) => {
                 let pid = pid_of(pid, &self.pids);
                 let worker = self.workers.entry(pid).or_default();
-                worker.other_line(key, hash, &record.file, record.read_ns);
+                if worker.other_line(key, hash, &record.file, record.read_ns) {
+                    let master = self.masters.get(&pid).copied();
+                    self.proven.insert(master.unwrap_or(record.master_pid));
+                }
             }
             Some(AnyLine::Limiting) => self.limitings += 1,
             Some(AnyLine::Upstream(mut line)) => {
@@ -239,10 +243,13 @@ impl Judge {
                 if !line.kind.is_incident() {
                     self.other_lines += 1;
                     let worker = self.workers.entry(pid).or_default();
-                    worker.other_line(line.key, line.hash, &record.file, record.read_ns);
+                    if worker.other_line(line.key, line.hash, &record.file, record.read_ns) {
+                        self.proven.insert(line.master_pid);
+                    }
                     return;
                 }
-                let seen = self.log_calls_seen(record.master_pid);
+                line.timer_ns = self.timer_of(&line);
+                let seen = self.log_calls_seen(line.master_pid);
                 let worker = self.workers.entry(pid).or_default();
                 worker.line(*line, self.order, seen);
                 self.look(pid);
@@ -251,7 +258,7 @@ impl Judge {
     }
 
     /// Can lines of this instance have a sighting?
-    fn log_calls_seen(&self, master_pid: u32) -> bool {
+    pub(super) fn log_calls_seen(&self, master_pid: u32) -> bool {
         let mut instances = self.capture.iter().flat_map(|capture| &capture.nginx);
         instances
             .find(|nginx| nginx.master_pid == master_pid)
@@ -276,6 +283,9 @@ impl Judge {
                 peer_close: None,
                 peer_remembered: false,
             };
+            if entry.sighting.is_some() {
+                self.proven.insert(entry.line.master_pid);
+            }
             if !is_failure(&entry) {
                 self.other_lines += 1;
                 continue;

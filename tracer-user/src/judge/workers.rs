@@ -103,6 +103,8 @@ pub(super) struct Worker {
     pub(super) duplicates: u64,
     /// Sightings that no line claimed.
     pub(super) sightings_dropped: u64,
+    /// Some of them because they were too many, or waited too long.
+    pub(super) sightings_forgotten: bool,
 }
 
 /// May a line with this sighting be about a socket that is closed next? Warnings and
@@ -151,6 +153,7 @@ impl Worker {
                 return;
             };
             self.sightings_dropped += u64::from(is_lost_line(&first));
+            self.sightings_forgotten |= first.followed && first.line.is_none();
             self.settled.extend(settle(first, &self.recent));
         }
     }
@@ -212,14 +215,15 @@ impl Worker {
             .or_else(|| first_within(STAMP_TOLERANCE_S, LINE_WAITS_NS))
     }
 
-    /// A line about something else: its sighting is not waited for.
-    pub(super) fn other_line(&mut self, key: Key, hash: u64, file: &str, read_ns: u64) {
+    /// A line about something else: its sighting is not waited for. Tells whether it had
+    /// come.
+    pub(super) fn other_line(&mut self, key: Key, hash: u64, file: &str, read_ns: u64) -> bool {
         if self.seen.is_duplicate(hash, file) {
-            return;
+            return false;
         }
-        if let Some(index) = self.sighting_of(key, None, read_ns) {
-            self.sightings.remove(index);
-        }
+        self.sighting_of(key, None, read_ns)
+            .and_then(|index| self.sightings.remove(index))
+            .is_some()
     }
 
     /// A line about an upstream. `log_calls_seen` says whether its sighting can come.

@@ -32,6 +32,8 @@ pub struct InForce {
     pub error_logs: Vec<ErrorLog>,
     /// Error logs that cannot be followed.
     pub not_followed: Vec<NotFollowed>,
+    /// The level of the place where requests' lines are hidden the most.
+    pub narrowest_level: Option<String>,
     /// Value of `env TZ=value`, which workers live by instead of their environment's.
     pub time_zone: Option<String>,
     /// When the newest file of it was changed, in seconds since 1970 UTC; 0 if unknown.
@@ -84,7 +86,7 @@ pub fn read_in(root: &Root, cwd: &Path, arguments: &Arguments, binary: &Binary) 
         .error_log
         .clone()
         .unwrap_or_else(|| binary.error_log_path());
-    let (error_logs, not_followed) = error_logs::all(root, &directives, &prefix, &default);
+    let logs = error_logs::all(root, &directives, &prefix, &default);
     let time_zone = directives
         .iter()
         .filter(|directive| directive.name == "env")
@@ -97,8 +99,9 @@ pub fn read_in(root: &Root, cwd: &Path, arguments: &Arguments, binary: &Binary) 
     InForce {
         path,
         configuration,
-        error_logs,
-        not_followed,
+        error_logs: logs.files,
+        not_followed: logs.others,
+        narrowest_level: logs.narrowest,
         time_zone,
         newest_change_s: loader.newest_change_s,
         problems: loader.problems,
@@ -192,8 +195,31 @@ mod tests {
                 ("/var/link.log", "error"),
             ]
         );
+        // What goes to memory shows nothing.
+        assert_eq!(found.narrowest_level.as_deref(), Some("crit"));
         assert_eq!(found.problems, [""; 0]);
         assert_eq!(found.path, "/srv/nginx/conf/nginx.conf");
+    }
+
+    #[test]
+    fn the_narrowest_level_is_that_of_a_context_that_requests_log_to() {
+        let narrowest = |text: &str| {
+            let found = read_text(text, &Arguments::default());
+            found.narrowest_level.unwrap_or_default()
+        };
+        // The main one counts where it may be inherited; that no server does is not asked.
+        let server = "http { server { error_log /s.log info; } }";
+        assert_eq!(narrowest(&format!("error_log /m.log; {server}")), "error");
+        let http = "http { error_log /h.log info; server { } }";
+        assert_eq!(narrowest(&format!("error_log /m.log; {http}")), "info");
+        assert_eq!(
+            narrowest("error_log /m.log info; http { server { error_log /s.log; } }"),
+            "error"
+        );
+        assert_eq!(
+            narrowest("error_log /m.log; error_log /d.log info; http { }"),
+            "info"
+        );
     }
 
     #[test]

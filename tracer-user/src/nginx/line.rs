@@ -27,6 +27,7 @@ mod level;
 mod message_end;
 mod upstream;
 
+pub use head::pid_of_line;
 pub use level::Level;
 pub use upstream::{UpstreamAddress, UpstreamPeer};
 

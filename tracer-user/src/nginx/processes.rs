@@ -24,6 +24,9 @@ pub use root::Root;
 /// Names of the binaries looked for if the user gives none.
 pub const DEFAULT_NAMES: [&str; 4] = ["nginx", "openresty", "angie", "tengine"];
 
+/// After this time a process without a title has none.
+const SETTLES_S: u64 = 2;
+
 /// One nginx instance: a master and its workers, or a process that is both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -170,6 +173,13 @@ impl Instance {
         Ok(changes)
     }
 
+    /// Is it what it is going to be? A master has no title yet in its first moments, and
+    /// neither has the process that puts it into the background and ends.
+    pub fn is_settled(&self) -> bool {
+        let untitled = matches!(self.workers.as_slice(), [only] if only.pid == self.master_pid);
+        !untitled || age_s(self.master_pid).is_none_or(|age| age >= SETTLES_S)
+    }
+
     /// When its newest worker started, in seconds since 1970 UTC, give or take one.
     pub fn newest_start_s(&self) -> Option<u64> {
         let ticks = self.workers.iter().filter_map(|worker| {
@@ -179,6 +189,14 @@ impl Instance {
         let since_boot_s = ticks.max()?.checked_div(procfs::ticks_per_second())?;
         procfs::boot_time_secs().ok()?.checked_add(since_boot_s)
     }
+}
+
+/// How long a process has run, in whole seconds.
+fn age_s(pid: u32) -> Option<u64> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    let started = process.stat().ok()?.starttime / procfs::ticks_per_second();
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
+    Some(u64::try_from(up).ok()?.saturating_sub(started))
 }
 
 fn still_runs(pid: u32) -> bool {

@@ -197,6 +197,7 @@ impl Gathering {
             duration_s: (seconds * 1000.0).round() / 1000.0,
             lost: report.capture.lost,
             complete: self.end_ns.is_some(),
+            hooks: self.captured.hooks.clone(),
         };
         report.ports = self.captured.ports;
         report.clients = self

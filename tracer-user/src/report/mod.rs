@@ -9,6 +9,6 @@ pub mod text;
 pub mod timeline;
 
 mod incidents;
-mod page;
+pub(crate) mod page;
 mod upstreams;
 pub(crate) mod words;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::trace::record::Hook;
+
 /// Value of [`Report::schema`].
 pub const SCHEMA: &str = "whoclosed.report/1";
 
@@ -49,6 +51,9 @@ pub struct CaptureSummary {
     pub lost: BTreeMap<String, u64>,
     /// The trace has its end record.
     pub complete: bool,
+    /// Each hook and what became of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
 }
 
 /// A trace made on a backend's host, and how it was joined with nginx's.
@@ -90,6 +95,9 @@ pub struct Summary {
     pub lines: u64,
     /// Upstream lines that report no failed attempt (bookkeeping, warnings).
     pub other_lines: u64,
+    /// Lines about upstreams that nginx did not write: forged, or another program's.
+    #[serde(default)]
+    pub foreign_lines: u64,
     /// Lines by strength of their match.
     pub matched: MatchCounts,
     /// Incidents by side.

@@ -22,26 +22,26 @@ impl Default for TextOptions {
     }
 }
 
-pub(super) const HEADING: Style = Style::new().effects(Effects::BOLD);
-pub(super) const DIM: Style = Style::new().effects(Effects::DIMMED);
-pub(super) const WARNING: Style = coloured(AnsiColor::Yellow).effects(Effects::BOLD);
-pub(super) const GOOD: Style = coloured(AnsiColor::Green);
-pub(super) const BAD: Style = coloured(AnsiColor::Red);
-pub(super) const PLAIN: Style = Style::new();
+pub(crate) const HEADING: Style = Style::new().effects(Effects::BOLD);
+pub(crate) const DIM: Style = Style::new().effects(Effects::DIMMED);
+pub(crate) const WARNING: Style = coloured(AnsiColor::Yellow).effects(Effects::BOLD);
+pub(crate) const GOOD: Style = coloured(AnsiColor::Green);
+pub(crate) const BAD: Style = coloured(AnsiColor::Red);
+pub(crate) const PLAIN: Style = Style::new();
 
-pub(super) const fn coloured(colour: AnsiColor) -> Style {
+pub(crate) const fn coloured(colour: AnsiColor) -> Style {
     Style::new().fg_color(Some(Color::Ansi(colour)))
 }
 
 /// Text being laid out.
-pub(super) struct Page<'a, W> {
+pub(crate) struct Page<'a, W> {
     out: &'a mut W,
     colour: bool,
     width: usize,
 }
 
 impl<'a, W: fmt::Write> Page<'a, W> {
-    pub(super) fn new(out: &'a mut W, options: TextOptions) -> Self {
+    pub(crate) fn new(out: &'a mut W, options: TextOptions) -> Self {
         Self {
             out,
             colour: options.colour,
@@ -49,23 +49,23 @@ impl<'a, W: fmt::Write> Page<'a, W> {
         }
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
     /// A blank line.
-    pub(super) fn gap(&mut self) -> fmt::Result {
+    pub(crate) fn gap(&mut self) -> fmt::Result {
         self.out.write_char('\n')
     }
 
     /// A heading after a blank line.
-    pub(super) fn heading(&mut self, text: &str) -> fmt::Result {
+    pub(crate) fn heading(&mut self, text: &str) -> fmt::Result {
         self.gap()?;
         self.line(&[(HEADING, text)])
     }
 
     /// One line of pieces, not wrapped.
-    pub(super) fn line(&mut self, pieces: &[(Style, &str)]) -> fmt::Result {
+    pub(crate) fn line(&mut self, pieces: &[(Style, &str)]) -> fmt::Result {
         for (style, text) in pieces {
             self.styled(*style, text)?;
         }
@@ -73,7 +73,7 @@ impl<'a, W: fmt::Write> Page<'a, W> {
     }
 
     /// Lines as they are.
-    pub(super) fn block(&mut self, text: &str) -> fmt::Result {
+    pub(crate) fn block(&mut self, text: &str) -> fmt::Result {
         for line in text.lines() {
             self.out.write_str(line.trim_end())?;
             self.gap()?;
@@ -82,12 +82,12 @@ impl<'a, W: fmt::Write> Page<'a, W> {
     }
 
     /// A paragraph: `label` first, further lines under its end.
-    pub(super) fn paragraph(&mut self, label: &str, style: Style, text: &str) -> fmt::Result {
+    pub(crate) fn paragraph(&mut self, label: &str, style: Style, text: &str) -> fmt::Result {
         self.labelled(DIM, label, style, text)
     }
 
     /// A paragraph whose label has a style of its own.
-    pub(super) fn labelled(
+    pub(crate) fn labelled(
         &mut self,
         label_style: Style,
         label: &str,

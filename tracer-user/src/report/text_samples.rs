@@ -23,6 +23,7 @@ pub(in crate::report) fn nothing() -> Report {
             duration_s: 60.002,
             lost: BTreeMap::new(),
             complete: true,
+            hooks: Vec::new(),
         },
         summary: Summary::default(),
         incidents: Vec::new(),

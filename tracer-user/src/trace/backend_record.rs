@@ -98,9 +98,19 @@ pub struct Accepted {
     /// Socket error, if it was broken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_error: Option<u32>,
-    /// Bytes that had reached the socket; absent while it is open.
+    /// Bytes that had reached the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received_bytes: Option<u64>,
+    /// Bytes that its process had written for the other side, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
+    /// The last bytes from the other side came, right to a tick of the kernel's clock,
+    /// 10 ms at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_received_ns: Option<u64>,
+    /// Bytes were last sent to it, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sent_ns: Option<u64>,
     /// Bytes that its process had not read when it closed.
     #[serde(default)]
     pub unread_bytes: u32,

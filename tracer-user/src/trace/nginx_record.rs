@@ -22,6 +22,9 @@ pub struct Nginx {
     pub workers: Vec<Worker>,
     /// Error logs followed.
     pub error_logs: Vec<ErrorLog>,
+    /// Level of the context of requests in which the least is logged, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowest_level: Option<String>,
     /// What of the configuration bears on verdicts; absent if it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Configuration>,

@@ -11,6 +11,7 @@ fn loss(number: u64) -> Record {
     let what = format!("ring buffer {}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     Record::Loss(Loss {
         ns: number,
+        since_ns: None,
         what,
         count: number,
     })

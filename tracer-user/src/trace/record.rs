@@ -131,7 +131,7 @@ pub struct Capture {
 }
 
 /// A program and its attach point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Tracepoint or function.
     pub name: String,
@@ -193,6 +193,9 @@ pub struct Upstream {
 pub struct Loss {
     /// When it was noticed.
     pub ns: u64,
+    /// When losses had been looked for before: it happened since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
     /// What: a counter's name.
     pub what: String,
     /// How many.

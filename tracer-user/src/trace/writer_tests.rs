@@ -180,6 +180,7 @@ fn a_full_disk_spoils_no_earlier_frame() {
 
     let last = Record::Loss(Loss {
         ns: 1,
+        since_ns: None,
         what: "disk_full".into(),
         count: lost,
     });
@@ -217,6 +218,7 @@ fn kinds_are_the_words_in_the_file() {
         anchor(1),
         Record::Loss(Loss {
             ns: 1,
+            since_ns: None,
             what: "x".into(),
             count: 2,
         }),

@@ -17,7 +17,7 @@ use crate::{apt, step, workspace};
 
 /// The lines that are booted where nothing is said, beside each from 7.0 on. Newer
 /// kernels' packages without modules are small; of 6.16 and 6.18 only the cloud's are.
-const LINES: [&str; 6] = [
+pub(super) const LINES: [&str; 6] = [
     "6.1",
     "6.1-cloud",
     "6.12",

@@ -17,6 +17,9 @@ pub(super) const SUITES: [(&str, bool); 3] = [
     ("trixie-backports", false),
 ];
 
+/// The archive's keys, where Debian's package of them puts them.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// A suite of the archive, known to a configuration of apt's that is ours alone.
 #[derive(Clone, Debug)]
 pub(super) struct Suite {
@@ -56,7 +59,16 @@ impl Suite {
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
         };
         write("status", "")?;
-        write("sources.list", &format!("deb {address} {name} main\n"))?;
+        // Newer systems trust the archive's keys for the sources alone that name them.
+        let keys = if Path::new(KEYS).is_file() {
+            format!("[signed-by={KEYS}] ")
+        } else {
+            String::new()
+        };
+        write(
+            "sources.list",
+            &format!("deb {keys}{address} {name} main\n"),
+        )?;
         write("apt.conf", &configuration(&folder, architecture))?;
         quietly(
             &format!("kernels: fetch the package list of {name} ({architecture})"),

@@ -17,7 +17,7 @@ use super::diagnostics::Diagnostics;
 use super::programs::{Options, Programs};
 use super::progress::Progress;
 use super::session::{DRAIN, Signals, TICK, TICKS_A_SECOND, decode};
-use super::{boot_id, checks, clock, convert, host_name, kernel, remove_unused};
+use super::{boot_id, checks, clock, convert, host_name, kernel, privileges, remove_unused};
 use crate::trace::record::{AcceptedEnd, Capture, End, EndReason, Loss, Record, Role};
 use crate::trace::writer::Writer;
 
@@ -48,7 +48,7 @@ pub struct Request {
 /// # Errors
 /// As [`super::run`]; also if nobody listens where connections are to be recorded.
 pub fn run(request: &Request) -> Result<()> {
-    checks::before_capture()?;
+    checks::before_capture(Role::Backend)?;
     let mut warnings = checks::warnings();
     let mut host = Host::open(&mut warnings)?;
     let ports = host.asked(&request.asked, &mut warnings)?;
@@ -68,6 +68,20 @@ pub fn run(request: &Request) -> Result<()> {
             Err(error)
         }
     }
+}
+
+/// Who listens where, of what was asked for or of all: as text.
+///
+/// # Errors
+/// If it cannot be seen, or nobody listens where connections are to be recorded.
+pub(super) fn listening(asked: &Asked, warnings: &mut Vec<String>) -> Result<String> {
+    let mut host = Host::open(warnings)?;
+    let ports = if asked.ports.is_empty() && asked.names.is_empty() {
+        host.listening(warnings)?
+    } else {
+        host.asked(asked, warnings)?
+    };
+    Ok(ports::list(&ports))
 }
 
 /// How many connections have ended, for the display.
@@ -103,7 +117,7 @@ impl Session {
         warnings: Vec<String>,
         writer: Writer,
     ) -> Result<Self> {
-        let mut programs = Programs::load(&Options {
+        let mut programs = checks::load(&Options {
             role: Role::Backend,
             diagnostics: request.diagnostics,
             ..Options::default()
@@ -124,6 +138,9 @@ impl Session {
             ticks: 0,
         };
         session.watch_these(ports)?;
+        session.programs.take_over(Role::Backend);
+        let programs = &mut session.programs;
+        privileges::give_up(false, || programs.open_accepted().is_ok())?;
         session.begin(request)?;
         Ok(session)
     }
@@ -279,7 +296,12 @@ impl Session {
         }
         for (what, count) in losses {
             self.counts.lost += count;
-            self.writer.write(&Record::Loss(Loss { ns, what, count }))?;
+            self.writer.write(&Record::Loss(Loss {
+                ns,
+                since_ns: None,
+                what,
+                count,
+            }))?;
         }
         Ok(())
     }

@@ -217,6 +217,7 @@ fn losses_take_from_the_confidence() {
     let line = said(5000, "upstream timed out", 110, HEADER);
     let loss = Record::Loss(crate::trace::record::Loss {
         ns: at(5500),
+        since_ns: None,
         what: "connection_records".to_owned(),
         count: 1,
     });

@@ -4,6 +4,7 @@
 mod attempts;
 mod causes;
 mod findings;
+mod foreign;
 mod http2;
 mod matching;
 mod mid_life;
@@ -109,7 +110,19 @@ pub(super) fn judged(records: Vec<Record>) -> Judged {
 
 /// The same with nginx's settings, as written, at the one place that passes requests on.
 pub(super) fn judged_with(settings: &[(&str, &str)], records: Vec<Record>) -> Judged {
-    let mut nginx = nginx();
+    judged_of(nginx(), settings, records)
+}
+
+/// The same of an nginx no line of which is seen being written.
+pub(super) fn blind_with(settings: &[(&str, &str)], records: Vec<Record>) -> Judged {
+    let blind = Nginx {
+        log_calls_seen: false,
+        ..nginx()
+    };
+    judged_of(blind, settings, records)
+}
+
+fn judged_of(mut nginx: Nginx, settings: &[(&str, &str)], records: Vec<Record>) -> Judged {
     let configuration = nginx.configuration.as_mut().unwrap();
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let (main, place): (Vec<_>, Vec<_>) = settings

@@ -4,16 +4,11 @@ use proptest::prelude::*;
 
 use super::properties::{Captured, captured, events, interleaved};
 use super::*;
-use crate::trace::record::Loss;
+use crate::trace::record::{ConnectionEnd, Loss};
 
 /// No line of this nginx is seen being written.
 fn blind(records: Vec<Record>) -> Judged {
-    let mut all = beginning_with(Nginx {
-        log_calls_seen: false,
-        ..nginx()
-    });
-    all.extend(records);
-    judge(all).finish(Vec::new())
+    blind_with(&[], records)
 }
 
 /// A stale connection, as the kernel without a uprobe records it.
@@ -188,6 +183,7 @@ fn sightings_lost_for_a_while_weaken_that_worker_alone() {
         if !seen {
             records.push(Record::Loss(Loss {
                 ns: at(6500),
+                since_ns: None,
                 what: "logged_records".to_owned(),
                 count: 1,
             }));
@@ -206,6 +202,144 @@ fn sightings_lost_for_a_while_weaken_that_worker_alone() {
     assert!(found[1].1 > Confidence::Certain);
     assert_eq!(found[2], exact);
     assert_eq!(found[3], exact);
+}
+
+const TIMED_OUT: &str = "upstream timed out";
+
+/// A request sent at once, part of an answer after so long, and nginx's close.
+fn begun_answer(cookie: u64, opened_ms: u64, part_ms: u64, closed_ms: u64) -> Connection {
+    let begun = connection(cookie, opened_ms).request(opened_ms);
+    begun.answer(part_ms).closed(closed_ms)
+}
+
+#[test]
+fn a_timer_in_the_middle_of_a_head_finds_the_connection_that_was_silent_for_so_long() {
+    let line = || said(5000, TIMED_OUT, 110, HEADER).line();
+    let records = vec![
+        // In nginx's pool for less and for longer.
+        ended(begun_answer(1, 1000, 4100, 4999)),
+        ended(begun_answer(2, 900, 1000, 4999)),
+        ended(begun_answer(3, 1000, 3000, 5000)),
+        line(),
+    ];
+    let settings = [("proxy_read_timeout", "1900ms")];
+    let incident = only(blind_with(&settings, records.clone()));
+    assert_eq!(incident.connection.as_ref().unwrap().cookie, 3);
+    assert_eq!(
+        (incident.matched, incident.candidates),
+        (Match::Ordered, Some(1))
+    );
+    assert_verdict(&incident, Cause::ReadTimeout, Confidence::Certain);
+    // A pool that closes after as long shows the same; so may any where the timer is not
+    // known.
+    for incident in [
+        only(blind_with(
+            &[("proxy_read_timeout", "60s")],
+            records.clone(),
+        )),
+        only(blind(records)),
+    ] {
+        assert_eq!(incident.matched, Match::None);
+        assert_verdict(&incident, Cause::ReadTimeout, Confidence::Likely);
+    }
+}
+
+#[test]
+fn a_request_without_an_answer_goes_before_one_with_a_part_of_it() {
+    let records = vec![
+        ended(begun_answer(1, 1000, 3000, 4999)),
+        ended(connection(2, 3000).request(3000).closed(5000)),
+        said(5000, TIMED_OUT, 110, HEADER).line(),
+    ];
+    let settings = [("proxy_read_timeout", "2s")];
+    let incident = only(blind_with(&settings, records));
+    assert_eq!(incident.connection.unwrap().cookie, 2);
+}
+
+#[test]
+fn what_became_of_a_request_is_known_by_the_workers_next_step_alone() {
+    let fates = |records| -> Vec<_> {
+        let of = |one: &Incident| (one.matched, one.retried, one.served, one.request_group);
+        blind(records).report.incidents.iter().map(of).collect()
+    };
+    let of_one = |next| {
+        vec![
+            ended(stale(1, 5000)),
+            then(1, 5000, next, 2),
+            premature(5000).line(),
+        ]
+    };
+    let known = |yes| [(Match::Ordered, Some(yes), Some(yes), 1)];
+    assert_eq!(fates(of_one(Next::Connect)), known(true));
+    assert_eq!(fates(of_one(Next::OtherSend)), known(false));
+    // The client was answered before it asked the same again.
+    let mut twice = of_one(Next::OtherSend);
+    twice.extend([
+        ended(stale(2, 5400)),
+        then(2, 5400, Next::OtherSend, 0),
+        premature(5400).line(),
+    ]);
+    let expected = [1, 2].map(|group| (Match::Ordered, Some(false), Some(false), group));
+    assert_eq!(fates(twice), expected);
+    // One of two connections, whose next steps differ.
+    let either = vec![
+        ended(stale(1, 5010)),
+        then(1, 5010, Next::Connect, 2),
+        ended(stale(3, 5020)),
+        then(3, 5020, Next::OtherSend, 0),
+        premature(5020).line(),
+    ];
+    assert_eq!(fates(either), [(Match::Window, None, None, 1)]);
+}
+
+/// Over TLS, where no handshake is told from requests: two flights, and so many requests
+/// with answers.
+fn tls_kept(cookie: u64, requests: u64) -> Connection {
+    (0..2 + requests).fold(connection(cookie, 4000), |connection, number| {
+        connection.request(4000 + number).answer(4001 + number)
+    })
+}
+
+fn over_tls(line: Said) -> Said {
+    Said {
+        upstream: format!("https://{PEER}/a"),
+        ..line
+    }
+}
+
+#[test]
+fn a_goodbye_that_was_there_before_the_request_is_no_answer_to_it() {
+    for (requests, means) in [(1, None), (3, Some(true))] {
+        let mut stale = tls_kept(1, requests).fin(4700, 0).request(4705);
+        stale = stale.answer(4706).closed(4706);
+        stale.response_bytes = 24;
+        let incident = only(blind(vec![ended(stale), over_tls(premature(4706)).line()]));
+        assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Likely);
+        assert_eq!(incident.connection.unwrap().reused, means);
+    }
+    // The handshake's end and the request follow each other at once.
+    let fresh = connection(1, 4000).request(4000).answer(4001);
+    let mut fresh = fresh.fin(4001, 0).request(4001).answer(4002).closed(4002);
+    fresh.response_bytes = 24;
+    let incident = only(blind(vec![ended(fresh), over_tls(premature(4002)).line()]));
+    assert_ne!(incident.cause, Cause::StaleKeepalive);
+}
+
+#[test]
+fn a_reset_long_after_the_last_flight_met_a_connection_in_the_pool() {
+    let line = |ms| over_tls(said(ms, "connect() failed", 104, CONNECTING)).line();
+    let reset = |connection: Connection, ms: u64, found_ms: u64| Connection {
+        socket_error: Some(104),
+        end: ConnectionEnd::Destroyed,
+        ..connection.rst(ms, 0).closed(found_ms)
+    };
+    let pooled = reset(tls_kept(1, 1), 4240, 4250);
+    let incident = only(blind(vec![ended(pooled), line(4250)]));
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Likely);
+    // The worker was kept from working on a handshake that was reset at once.
+    let fresh = reset(tls_kept(1, 0), 4003, 4250);
+    let incident = only(blind(vec![ended(fresh), line(4250)]));
+    assert_ne!(incident.cause, Cause::StaleKeepalive);
 }
 
 /// The incident's connection can have had this line: it is this worker's, to this
@@ -259,6 +393,7 @@ proptest! {
             (Record::Connection(connection), Some(1)) => {
                 losses.push(Record::Loss(Loss {
                     ns: connection.ended_ns + 500 * MS,
+                    since_ns: None,
                     what: "connection_records".to_owned(),
                     count: 1,
                 }));

@@ -45,6 +45,11 @@ pub enum LogKind {
 }
 
 impl LogKind {
+    /// Are its lines seen by any means?
+    const fn is_read(self) -> bool {
+        !matches!(self, Self::Memory | Self::Program | Self::Formatted)
+    }
+
     /// Why it is not followed as a file is.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -60,18 +65,25 @@ impl LogKind {
     }
 }
 
+/// What a configuration says of error lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ErrorLogs {
+    /// Those that can be followed.
+    pub(super) files: Vec<ErrorLog>,
+    /// Those that cannot.
+    pub(super) others: Vec<NotFollowed>,
+    /// The level of the place where requests' lines are hidden the most, if it is known.
+    pub(super) narrowest: Option<String>,
+}
+
 /// Error logs that can be followed, and those that cannot.
-pub(super) fn all(
-    root: &Root,
-    directives: &[Directive],
-    prefix: &str,
-    default: &str,
-) -> (Vec<ErrorLog>, Vec<NotFollowed>) {
+pub(super) fn all(root: &Root, directives: &[Directive], prefix: &str, default: &str) -> ErrorLogs {
     let mut logs = Logs {
         root,
         prefix,
         files: Vec::new(),
         others: Vec::new(),
+        narrowest: None,
     };
     // Without a file or stderr in the main context nginx opens the compiled-in log as
     // well, whatever inner contexts name (`ngx_log_open_default`).
@@ -88,7 +100,14 @@ pub(super) fn all(
         logs.add(default, "error", false, &mut main);
     }
     logs.visit(directives, main, is_inherited(directives));
-    (logs.files, logs.others)
+    ErrorLogs {
+        files: logs.files,
+        others: logs.others,
+        narrowest: logs
+            .narrowest
+            .and_then(|rank| LEVELS.get(rank))
+            .map(|level| (*level).to_owned()),
+    }
 }
 
 /// Is the main context's log that of requests or sessions somewhere?
@@ -117,6 +136,8 @@ struct Logs<'a> {
     prefix: &'a str,
     files: Vec<ErrorLog>,
     others: Vec<NotFollowed>,
+    /// Of the contexts that lines of requests go to, the smallest of their widest levels.
+    narrowest: Option<usize>,
 }
 
 impl Logs<'_> {
@@ -138,6 +159,19 @@ impl Logs<'_> {
                 self.add(target, level, formatted, &mut context);
             }
             self.visit(&directive.block, Context::default(), true);
+        }
+        let others = context
+            .others
+            .iter()
+            .filter(|(index, _)| {
+                self.others
+                    .get(*index)
+                    .is_some_and(|log| log.kind.is_read())
+            })
+            .map(|(_, level)| *level);
+        let widest = others.chain(context.file).max();
+        if in_force && let Some(widest) = widest {
+            self.narrowest = Some(self.narrowest.map_or(widest, |known| known.min(widest)));
         }
         for (index, level) in context.others {
             if in_force

@@ -34,6 +34,15 @@ impl Head {
     }
 }
 
+/// The pid that a record of the log shows, without reading more of it.
+#[must_use]
+pub fn pid_of_line(line: &[u8]) -> Option<u32> {
+    let rest = line.get(19..)?.strip_prefix(b" [")?;
+    let (_, rest) = split_at_byte(rest, b']', 6)?;
+    let (pid, _) = split_at_byte(rest.strip_prefix(b" ")?, b'#', 10)?;
+    u32::try_from(number(pid)?).ok()
+}
+
 /// `2026/11/22 18:22:06`
 fn parse_stamp(stamp: &[u8]) -> Option<DateTime> {
     let separators = [(4, b'/'), (7, b'/'), (10, b' '), (13, b':'), (16, b':')];

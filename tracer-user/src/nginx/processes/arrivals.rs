@@ -3,18 +3,20 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use super::is_comm_of;
 
-/// A process is looked at so many times from when it is first seen: a shell that becomes
+/// A process is looked at for so long from when it is first seen: a shell that becomes
 /// nginx bears its own name at first.
-const LOOKS: u8 = 3;
+const LOOKED_AT: Duration = Duration::from_secs(3);
 
 /// The processes seen so far.
 #[derive(Debug, Default)]
 pub struct Arrivals {
     names: Vec<String>,
-    looks: HashMap<u32, u8>,
+    /// When each was first seen; none: before the first look.
+    seen: HashMap<u32, Option<Instant>>,
 }
 
 impl Arrivals {
@@ -23,11 +25,11 @@ impl Arrivals {
     pub fn new(names: &[String]) -> Self {
         let mut arrivals = Self {
             names: names.to_vec(),
-            looks: HashMap::new(),
+            seen: HashMap::new(),
         };
         arrivals.any();
-        for looks in arrivals.looks.values_mut() {
-            *looks = LOOKS;
+        for seen in arrivals.seen.values_mut() {
+            *seen = None;
         }
         arrivals
     }
@@ -38,7 +40,8 @@ impl Arrivals {
         let Ok(entries) = fs::read_dir("/proc") else {
             return false;
         };
-        let mut looks = HashMap::with_capacity(self.looks.len());
+        let now = Instant::now();
+        let mut seen = HashMap::with_capacity(self.seen.len());
         let mut found = false;
         for entry in entries.flatten() {
             let Some(pid) = entry
@@ -48,9 +51,8 @@ impl Arrivals {
             else {
                 continue;
             };
-            let mut looked = self.looks.get(&pid).copied().unwrap_or(0);
-            if looked < LOOKS {
-                looked += 1;
+            let first = self.seen.get(&pid).copied().unwrap_or(Some(now));
+            if first.is_some_and(|first| now.duration_since(first) < LOOKED_AT) {
                 let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
                 if self
                     .names
@@ -60,9 +62,9 @@ impl Arrivals {
                     found = true;
                 }
             }
-            looks.insert(pid, looked);
+            seen.insert(pid, first);
         }
-        self.looks = looks;
+        self.seen = seen;
         found
     }
 }

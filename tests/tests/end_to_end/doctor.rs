@@ -1,0 +1,239 @@
+//! What `doctor` says of this host and of hosts made of it, and its exit status; and that
+//! it leaves nothing behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use lab::nginx::{Configuration, Nginx, Upstream};
+use lab::{attached, processes, tool};
+use serde_json::Value;
+
+use crate::bench::alone;
+
+/// Exit status and answer of `COMMAND doctor --format json MORE`.
+#[track_caller]
+pub(crate) fn doctor(mut command: Command, more: &[&str]) -> (i32, Value) {
+    command.args(["doctor", "--format", "json"]).args(more);
+    let finished = tool::finish(&mut command).unwrap();
+    assert_eq!(finished.stderr, "");
+    let found: Value = serde_json::from_slice(&finished.stdout).unwrap();
+    assert_eq!(found["schema"], "whoclosed.doctor/1");
+    (finished.status.code().unwrap(), found)
+}
+
+/// A statement as `capture` says it.
+pub(crate) fn remedy_and_text(said: &Value) -> String {
+    let text = said["text"].as_str().unwrap();
+    match said["do"].as_str() {
+        Some(remedy) => format!("{text}; {remedy}"),
+        None => text.to_owned(),
+    }
+}
+
+fn here() -> Command {
+    Command::new(tool::binary().unwrap())
+}
+
+fn quiet_nginx(more: impl FnOnce(&mut Configuration)) -> Nginx {
+    let mut configuration = Configuration::new(vec![Upstream::new("app", "127.0.0.1:1")]);
+    more(&mut configuration);
+    Nginx::start(&configuration).unwrap()
+}
+
+/// The only statement of this weight.
+#[track_caller]
+fn only<'a>(found: &'a Value, weight: &str) -> &'a Value {
+    let all = found["statements"].as_array().unwrap();
+    let of_it: Vec<_> = all.iter().filter(|said| said["weight"] == weight).collect();
+    assert_eq!(of_it.len(), 1, "{found:#}");
+    of_it[0]
+}
+
+/// A capture in its place ends with the same sentence.
+#[track_caller]
+fn capture_says_so_too(mut command: Command, more: &[&str], said: &Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("trace");
+    command.args(["capture", "--duration", "1s", "--output"]);
+    command.arg(&output).args(more);
+    let finished = tool::finish(&mut command).unwrap();
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    assert_eq!(
+        finished.stderr,
+        format!("whoclosed: {}\n", remedy_and_text(said))
+    );
+    assert!(!output.exists());
+}
+
+/// The command in namespaces of its own, after this has been done there.
+fn after(namespaces: &[&str], script: &str) -> Command {
+    let unshare = processes::which("unshare").expect("unshare of util-linux");
+    let mut command = Command::new(unshare);
+    let script = format!("{script} || exit 99; exec \"$@\"");
+    command.args(namespaces).args(["sh", "-c", &script, "sh"]);
+    command.arg(tool::binary().unwrap());
+    command
+}
+
+/// Programs that a process of this host holds.
+fn held_by_anybody() -> BTreeSet<u64> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_str()?.parse::<u32>().ok()
+    });
+    // One that has ended holds nothing.
+    pids.filter_map(|pid| attached::held_by(pid).ok())
+        .flat_map(|held| held.programs)
+        .collect()
+}
+
+#[test]
+fn on_a_host_that_tells_all_it_says_so_and_leaves_nothing() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|_| {});
+    let pid = nginx.master_pid().to_string();
+    let (status, found) = doctor(here(), &["--nginx", &pid]);
+    assert_eq!(status, 0, "{found:#}");
+    assert_eq!(found["full"], true);
+    // Other captures of this host may come and go.
+    let ours = |one: &Value| {
+        one["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("whoclosed"))
+    };
+    let listed = || attached::listed("prog").unwrap();
+    let there = listed();
+    let held = held_by_anybody();
+    let still = listed();
+    let left = there
+        .iter()
+        .filter(|(id, one)| ours(one) && !held.contains(*id) && still.contains_key(*id));
+    assert_eq!(left.count(), 0);
+    let instance = &found["found"]["nginx"][0];
+    assert_eq!(instance["master_pid"], nginx.master_pid());
+    assert_eq!(instance["workers"], nginx.workers().unwrap().len());
+    assert_eq!(instance["exports_log_function"], true);
+    assert_eq!(instance["log_calls_seen"], true);
+    assert_eq!(instance["configuration_read"], true);
+    let log = nginx.error_log();
+    let logs = instance["error_logs"].as_array().unwrap();
+    assert!(
+        logs.iter()
+            .any(|known| known["path"] == log.to_str().unwrap()),
+        "{instance:#}"
+    );
+    let hooks = found["found"]["hooks"].as_array().unwrap();
+    assert!(hooks.len() > 8 && hooks.iter().all(|hook| hook["attached"] == true));
+    let mut text = here();
+    let text = tool::finish(text.args(["doctor", "--nginx", &pid])).unwrap();
+    assert_eq!(text.status.code(), Some(0));
+    assert!(
+        text.text()
+            .starts_with("A capture here gives full verdicts.\n")
+    );
+}
+
+#[test]
+fn on_a_host_without_nginx_it_says_so_as_capture_does() {
+    let _alone = alone();
+    let own = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    let (status, found) = doctor(after(&own, "true"), &[]);
+    assert_eq!(status, 1);
+    let said = only(&found, "prevents");
+    assert!(
+        said["text"]
+            .as_str()
+            .unwrap()
+            .starts_with("no nginx is running here"),
+        "{said}"
+    );
+    capture_says_so_too(after(&own, "true"), &[], said);
+    // And that pids differ there.
+    let limits = only(&found, "limits")["text"].as_str().unwrap();
+    assert!(limits.contains("pid namespace"), "{limits}");
+}
+
+#[test]
+fn without_type_information_it_says_so_as_capture_does() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|_| {});
+    let pid = nginx.master_pid().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    for (contents, says) in [("", "not BTF"), ("no type information", "not BTF")] {
+        let file = folder.path().join("vmlinux");
+        fs::write(&file, contents).unwrap();
+        let hide = format!("mount --bind {} /sys/kernel/btf/vmlinux", file.display());
+        let (status, found) = doctor(after(&["--mount"], &hide), &["--nginx", &pid]);
+        assert_eq!(status, 1);
+        assert_eq!(found["possible"], false);
+        assert_eq!(found["found"]["kernel"]["type_information"], false);
+        let said = only(&found, "prevents");
+        let text = said["text"].as_str().unwrap();
+        assert!(
+            text.contains(says) && text.contains("/sys/kernel/btf/vmlinux"),
+            "{text}"
+        );
+        // What can be looked at all the same is.
+        assert_eq!(found["found"]["nginx"][0]["master_pid"], nginx.master_pid());
+        capture_says_so_too(after(&["--mount"], &hide), &["--nginx", &pid], said);
+    }
+}
+
+#[test]
+fn a_log_that_is_not_there_is_named_as_capture_names_it() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|_| {});
+    let pid = nginx.master_pid().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("missing.log");
+    let more = ["--nginx", &pid, "--error-log", log.to_str().unwrap()];
+    let (status, found) = doctor(here(), &more);
+    assert_eq!(status, 1);
+    let said = only(&found, "prevents");
+    assert!(said["text"].as_str().unwrap().contains(more[3]), "{said}");
+    capture_says_so_too(here(), &more, said);
+}
+
+#[test]
+fn an_error_log_that_leaves_out_errors_is_no_full_verdict() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|configuration| configuration.log_level = Some("crit"));
+    let pid = nginx.master_pid().to_string();
+    let (status, found) = doctor(here(), &["--nginx", &pid]);
+    assert_eq!(status, 1);
+    assert_eq!(found["possible"], true);
+    let limits = only(&found, "limits");
+    assert!(
+        limits["text"].as_str().unwrap().contains("at crit"),
+        "{limits}"
+    );
+}
+
+#[test]
+fn a_backends_host_is_looked_at_without_nginx() {
+    let _alone = alone();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let more = ["--role", "backend", "--port", &port];
+    let (status, found) = doctor(here(), &more);
+    assert_eq!(status, 0, "{found:#}");
+    assert_eq!(found["found"]["role"], "backend");
+    let listening = found["found"]["listening"].as_str().unwrap();
+    assert!(listening.starts_with(&port), "{listening}");
+}
+
+#[test]
+fn options_of_the_other_role_are_a_usage_error() {
+    let _alone = alone();
+    for wrong in [
+        &["--port", "80"][..],
+        &["--role", "backend", "--nginx", "1"],
+        &["--format", "html"],
+        &["--duration", "1s"],
+    ] {
+        let mut command = here();
+        let finished = tool::finish(command.arg("doctor").args(wrong)).unwrap();
+        assert_eq!(finished.status.code(), Some(2), "{wrong:?}");
+    }
+}

@@ -1,0 +1,179 @@
+//! With fewer privileges than root's: what is missing is named in the same words by both
+//! verbs, what is needed suffices, and what is needed no longer is given up.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use lab::backend::{Backend, Habits, IPV4};
+use lab::behaviour::{Behaviour, Kind, Means};
+use lab::clock::{PATIENCE, wait_for};
+use lab::load::{self, Request};
+use lab::nginx::{Configuration, Nginx, Upstream};
+use lab::{processes, tool};
+
+use crate::bench::{Bench, alone};
+use crate::causes::{is_on, only};
+use crate::doctor::{doctor, remedy_and_text};
+use crate::unprivileged::copied_command;
+
+/// What a capture needs, and its bit (include/uapi/linux/capability.h).
+const NEEDED: [(&str, u32); 4] = [
+    ("bpf", 39),
+    ("perfmon", 38),
+    ("sys_ptrace", 19),
+    ("dac_read_search", 2),
+];
+const SYS_ADMIN: u32 = 21;
+
+/// The program as a user who owns nothing and has these capabilities alone: as systemd
+/// runs a unit with User=, AmbientCapabilities= and CapabilityBoundingSet=.
+fn with_alone<'a>(program: &Path, capabilities: impl IntoIterator<Item = &'a str>) -> Command {
+    let list: String = capabilities
+        .into_iter()
+        .map(|name| format!(",+{name}"))
+        .collect();
+    let list = format!("-all{list}");
+    let setpriv = processes::which("setpriv").expect("setpriv of util-linux");
+    let mut command = Command::new(setpriv);
+    command
+        .arg(format!("--reuid={}", processes::NOBODY))
+        .arg(format!("--regid={}", processes::NOBODY))
+        .args(["--clear-groups", "--no-new-privs"])
+        .args(["--bounding-set", &list])
+        .args(["--inh-caps", &list])
+        .args(["--ambient-caps", &list])
+        .arg(program)
+        .env_clear()
+        .current_dir("/");
+    command
+}
+
+fn needed() -> impl Iterator<Item = &'static str> {
+    NEEDED.iter().map(|(name, _)| *name)
+}
+
+/// Capability sets of each thread of a process: `CapPrm` and the like.
+fn sets(pid: u32, which: &str) -> BTreeSet<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .map(|task| {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix(which));
+            u64::from_str_radix(line.unwrap().trim_start_matches(':').trim(), 16).unwrap()
+        })
+        .collect()
+}
+
+/// Waits until no thread of it has more than these: it says that it captures before.
+#[track_caller]
+fn gives_up(pid: u32, most: u64) {
+    wait_for("the capture to give up capabilities", PATIENCE, || {
+        let within = |set| sets(pid, set).iter().all(|set| set & !most == 0);
+        Ok((within("CapPrm") && within("CapEff")).then_some(()))
+    })
+    .unwrap();
+}
+
+fn failing() -> (Backend, Nginx) {
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address());
+    let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
+    (backend, nginx)
+}
+
+/// One failure, and it is matched to the connection that the backend recorded.
+#[track_caller]
+fn tells_a_failure(mut bench: Bench, backend: &Backend, matched: &str) {
+    let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
+    let request = Request::get("/app/x").asking(close);
+    let _ = load::run(bench.nginx.address(), &[request], 1, false);
+    let report = bench.report();
+    let incident = only(&report);
+    assert_eq!(incident.side, "backend", "{incident:#?}");
+    assert_eq!(incident.means, "fin", "{incident:#?}");
+    assert_eq!(incident.matched, matched, "{incident:#?}");
+    let record = backend.connections().pop().unwrap();
+    is_on(incident, &record);
+}
+
+#[test]
+fn each_missing_capability_is_named_in_the_same_words_by_both_verbs() {
+    let _alone = alone();
+    let (_backend, nginx) = failing();
+    let folder = tempfile::tempdir().unwrap();
+    let program = copied_command(&folder);
+    let pid = nginx.master_pid().to_string();
+    for (missing, _) in NEEDED {
+        let rest = || needed().filter(|name| *name != missing);
+        let name = format!("CAP_{}", missing.to_uppercase());
+        let (status, found) = doctor(with_alone(&program, rest()), &["--nginx", &pid]);
+        assert_eq!(status, 1, "without {name}");
+        assert_eq!(found["possible"], false, "without {name}");
+        let prevents: Vec<_> = found["statements"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|said| said["weight"] == "prevents")
+            .collect();
+        assert_eq!(prevents.len(), 1, "{found:#}");
+        let words = remedy_and_text(prevents[0]);
+        for (other, _) in NEEDED {
+            let other = format!("CAP_{}", other.to_uppercase());
+            assert_eq!(words.contains(&other), other == name, "{words}");
+        }
+        let mut capture = with_alone(&program, rest());
+        capture.args(["capture", "--duration", "1s", "--nginx", &pid]);
+        capture.arg("--output").arg(folder.path().join("trace"));
+        let finished = tool::finish(&mut capture).unwrap();
+        assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+        assert_eq!(finished.stderr, format!("whoclosed: {words}\n"));
+    }
+}
+
+#[test]
+fn without_root_but_with_its_capabilities_a_failure_is_matched_exactly() {
+    let _alone = alone();
+    let (backend, nginx) = failing();
+    let folder = tempfile::tempdir().unwrap();
+    let program = copied_command(&folder);
+    let pid = nginx.master_pid().to_string();
+    let all = || needed().chain(["sys_admin"]);
+    let (status, found) = doctor(with_alone(&program, all()), &["--nginx", &pid]);
+    assert_eq!((status, &found["full"]), (0, &true.into()), "{found:#}");
+    let bench = Bench::by(nginx, |_| with_alone(&program, all()));
+    let uid = fs::read_to_string(format!("/proc/{}/status", bench.capture().pid())).unwrap();
+    assert!(
+        uid.contains("\nUid:\t65534\t65534\t65534\t65534\n"),
+        "{uid}"
+    );
+    tells_a_failure(bench, &backend, "exact");
+}
+
+#[test]
+fn a_capture_gives_up_what_it_needs_no_longer_and_goes_on() {
+    let _alone = alone();
+    let (backend, nginx) = failing();
+    let bench = Bench::before(nginx, &["--no-uprobe"]);
+    let pid = bench.capture().pid();
+    gives_up(pid, 1 << 19 | 1 << 2);
+    assert_eq!(sets(pid, "NoNewPrivs"), BTreeSet::from([1]));
+    // A log that is not there yet, nor readable to everybody: opened under way.
+    let log = bench.nginx.error_log();
+    fs::rename(&log, log.with_extension("1")).unwrap();
+    bench.nginx.reopen_logs().unwrap();
+    tells_a_failure(bench, &backend, "ordered");
+}
+
+#[test]
+fn with_uprobes_a_capture_keeps_what_later_binaries_need() {
+    let _alone = alone();
+    let (backend, nginx) = failing();
+    let bench = Bench::before(nginx, &[]);
+    gives_up(
+        bench.capture().pid(),
+        1 << 19 | 1 << 2 | 1 << 38 | 1 << SYS_ADMIN,
+    );
+    tells_a_failure(bench, &backend, "exact");
+}

@@ -1,0 +1,122 @@
+//! The arguments of the kernel's functions and tracepoints.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Types;
+
+/// What a program takes at a place of its tracepoint's argument list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Argument {
+    /// A pointer to this struct.
+    Pointer(&'static str),
+    /// An integer of so many bytes.
+    Integer(u32),
+    /// This enumeration.
+    Enum(&'static str),
+    /// Not looked at.
+    Any,
+}
+
+use Argument::{Any, Enum, Integer, Pointer};
+
+/// Each program, its tracepoint, and the arguments that it takes from there; further ones
+/// do not matter. `tracer-ebpf/src/main.rs` has the programs.
+pub(super) const TAKES: &[(&str, &str, &[Argument])] = &[
+    ("whoclosed_state", "inet_sock_set_state", STATE),
+    ("whoclosed_twin", "inet_sock_set_state", STATE),
+    ("whoclosed_send", "sock_send_length", &[SOCK, Integer(4)]),
+    (
+        "whoclosed_recv",
+        "sock_recv_length",
+        &[SOCK, Integer(4), Integer(4)],
+    ),
+    ("whoclosed_rst_i", "tcp_receive_reset", &[SOCK]),
+    ("whoclosed_rst_o", "tcp_send_reset", &[SOCK]),
+    ("whoclosed_rst_r", "tcp_send_reset", RESET_REASON),
+    ("whoclosed_again", "tcp_retransmit_skb", &[SOCK]),
+    ("whoclosed_gone", "tcp_destroy_sock", &[SOCK]),
+    ("whoclosed_exit", "sched_process_exit", &[]),
+    (
+        "whoclosed_write",
+        "sys_enter",
+        &[Pointer("pt_regs"), Integer(8)],
+    ),
+    ("whoclosed_b_set", "inet_sock_set_state", STATE),
+    ("whoclosed_b_two", "inet_sock_set_state", STATE),
+    ("whoclosed_b_end", "tcp_destroy_sock", &[SOCK]),
+    ("whoclosed_b_ri", "tcp_receive_reset", &[SOCK]),
+    ("whoclosed_b_ro", "tcp_send_reset", &[SOCK]),
+    ("whoclosed_b_rr", "tcp_send_reset", RESET_REASON),
+];
+
+const SOCK: Argument = Pointer("sock");
+const STATE: &[Argument] = &[SOCK, Integer(4), Integer(4)];
+const RESET_REASON: &[Argument] = &[SOCK, Any, Enum("sk_rst_reason")];
+
+impl Types<'_> {
+    /// Names of a function's parameters, in their order. None if this kernel has no such
+    /// function, or several that disagree.
+    #[must_use]
+    pub fn parameters(&self, function: &str) -> Option<Vec<String>> {
+        let parameters = self.function(function)?;
+        let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        Some(parameters.iter().map(|it| name(it.name)).collect())
+    }
+
+    /// Whether a tracepoint has these arguments.
+    ///
+    /// # Errors
+    /// If this kernel has no such tracepoint, or one of them is absent or of another type:
+    /// the error names it.
+    pub(super) fn check(&self, tracepoint: &str, takes: &[Argument]) -> Result<()> {
+        // The kernel's verifier goes by the same typedef (BTF_TRACE_PREFIX); the first
+        // parameter of that function is the probe's own.
+        let parameters = self
+            .function_type(&format!("btf_trace_{tracepoint}"))
+            .with_context(|| format!("this kernel has no tracepoint {tracepoint}"))?;
+        for (index, argument) in takes.iter().enumerate() {
+            let place = format!("argument {} of the tracepoint {tracepoint}", index + 1);
+            let id = parameters
+                .get(index + 1)
+                .with_context(|| format!("this kernel has no {place}"))?
+                .target;
+            let (is_so, what) = match *argument {
+                Any => continue,
+                Pointer(name) => {
+                    let target = self.pointee(id).map(|target| self.struct_name(target));
+                    (
+                        target == Some(name.as_bytes()),
+                        format!("pointer to {name}"),
+                    )
+                }
+                Integer(bytes) => {
+                    let is_so = self.is_integer(id) && self.size(id) == Some(bytes);
+                    (is_so, format!("integer of {bytes} bytes"))
+                }
+                Enum(name) => (
+                    self.enum_name(id) == name.as_bytes(),
+                    format!("enum {name}"),
+                ),
+            };
+            ensure!(is_so, "{place} is no {what} in this kernel");
+        }
+        Ok(())
+    }
+
+    /// Programs whose tracepoint exists but lacks what they take from it.
+    pub(super) fn unsuited(&self) -> BTreeMap<&'static str, String> {
+        TAKES
+            .iter()
+            .filter(|(_, tracepoint, _)| {
+                self.function_type(&format!("btf_trace_{tracepoint}"))
+                    .is_some()
+            })
+            .filter_map(|(program, tracepoint, takes)| {
+                let error = self.check(tracepoint, takes).err()?;
+                Some((*program, error.to_string()))
+            })
+            .collect()
+    }
+}

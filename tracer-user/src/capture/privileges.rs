@@ -1,0 +1,86 @@
+//! Gives up the capabilities that a capture needs no longer once everything is attached
+//! and open.
+//!
+//! What is needed later was found by taking it away: new and rotated logs and reloaded
+//! configurations are read through `/proc/PID/root` (CAP_SYS_PTRACE,
+//! CAP_DAC_READ_SEARCH), and a binary that nginx is upgraded to gets its uprobes
+//! (CAP_PERFMON, or CAP_SYS_ADMIN where the kernel asks for that). The maps are open and
+//! need nothing, but kernels before 5.19 let nobody without CAP_BPF call bpf() at all
+//! where `kernel.unprivileged_bpf_disabled` is set.
+
+use anyhow::{Context as _, Result};
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// What later binaries' uprobes may need.
+const FOR_UPROBES: [Capability; 2] = [Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN];
+
+/// What of these is kept: of `uprobes` all, and to look at processes.
+fn kept(held: &CapsHashSet, uprobes: bool) -> CapsHashSet {
+    let reads = Capability::CAP_DAC_READ_SEARCH;
+    let mut wanted = vec![Capability::CAP_SYS_PTRACE, reads];
+    if !held.contains(&reads) {
+        wanted.push(Capability::CAP_DAC_OVERRIDE);
+    }
+    if uprobes {
+        wanted.extend(FOR_UPROBES);
+    }
+    wanted
+        .into_iter()
+        .filter(|capability| held.contains(capability))
+        .collect()
+}
+
+/// Gives up what is not needed any more. `uprobes`: binaries that come later get theirs.
+/// `works` tells whether the maps can still be read; it is asked without CAP_BPF.
+///
+/// # Errors
+/// If the kernel does not take them back.
+pub(super) fn give_up(uprobes: bool, works: impl FnOnce() -> bool) -> Result<()> {
+    let held = caps::read(None, CapSet::Permitted).context("cannot read the capabilities")?;
+    let mut keep = kept(&held, uprobes);
+    let mut least = keep.clone();
+    // It includes CAP_BPF.
+    least.remove(&Capability::CAP_SYS_ADMIN);
+    set(CapSet::Effective, &least)?;
+    if !works() && held.contains(&Capability::CAP_BPF) {
+        keep.insert(Capability::CAP_BPF);
+    }
+    set(CapSet::Effective, &keep)?;
+    let none = CapsHashSet::new();
+    caps::clear(None, CapSet::Ambient).context("cannot clear the ambient capabilities")?;
+    set(CapSet::Inheritable, &none)?;
+    set(CapSet::Permitted, &keep)?;
+    // Nothing that this process might ever run gets them back.
+    rustix::thread::set_no_new_privs(true).context("cannot give up new privileges")
+}
+
+fn set(which: CapSet, capabilities: &CapsHashSet) -> Result<()> {
+    caps::set(None, which, capabilities).context("cannot give up capabilities")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_kept_than_is_held_and_later_needed() {
+        use Capability::{
+            CAP_BPF, CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_PERFMON, CAP_SYS_PTRACE,
+        };
+        let set = |all: &[Capability]| all.iter().copied().collect::<CapsHashSet>();
+        let root = caps::all();
+        assert_eq!(
+            kept(&root, false),
+            set(&[CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH])
+        );
+        assert!(!kept(&root, true).contains(&CAP_BPF));
+        assert_eq!(
+            kept(&set(&[CAP_BPF, CAP_PERFMON, CAP_CHOWN]), true),
+            set(&[CAP_PERFMON])
+        );
+        assert_eq!(
+            kept(&set(&[CAP_DAC_OVERRIDE, CAP_SYS_PTRACE]), false),
+            set(&[CAP_DAC_OVERRIDE, CAP_SYS_PTRACE])
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! What is said of hosts that are not this one.
+
+use super::found::{Capability, ErrorLog, Found, Kernel, Memory, Nginx, Process};
+use super::statements::Weight;
+use super::{Diagnosis, text};
+use crate::capture::checks::{self, Obstacle};
+use crate::report::text::TextOptions;
+use crate::trace::record::{Hook, Role};
+
+fn hook(name: &str, reason: Option<&str>) -> Hook {
+    Hook {
+        name: name.to_owned(),
+        attached: reason.is_none(),
+        by: None,
+        reason: reason.map(str::to_owned),
+    }
+}
+
+/// A host on which all is as it should be.
+fn whole() -> Found {
+    Found {
+        host: "web-1".to_owned(),
+        kernel: Kernel {
+            release: "6.12.9".to_owned(),
+            machine: "x86_64".to_owned(),
+            type_information: true,
+            clock_source: Some("tsc".to_owned()),
+            ..Kernel::default()
+        },
+        process: Process {
+            pids_of_the_host: true,
+            capabilities: checks::privileges(Role::Nginx)
+                .iter()
+                .map(|privilege| Capability {
+                    name: privilege.capability.to_string(),
+                    required: privilege.required,
+                    held: true,
+                    purpose: privilege.purpose.to_owned(),
+                })
+                .collect(),
+            ..Process::default()
+        },
+        memory: Memory {
+            ring_buffer_bytes: 8 << 20,
+            needed_bytes: 64 << 20,
+            free_bytes: Some(900 << 20),
+            limited_by: Some("this host".to_owned()),
+        },
+        hooks: vec![
+            hook("inet_sock_set_state", None),
+            hook("tcp_retransmit_skb", None),
+        ],
+        nginx: vec![Nginx {
+            master_pid: 812,
+            version: Some("nginx/1.26.2".to_owned()),
+            binary: "/usr/sbin/nginx".to_owned(),
+            workers: 4,
+            exports_log_function: true,
+            log_calls_seen: true,
+            configuration_path: "/etc/nginx/nginx.conf".to_owned(),
+            configuration_read: true,
+            configuration_problems: Vec::new(),
+            error_logs: vec![ErrorLog {
+                path: "/var/log/nginx/error.log".to_owned(),
+                level: Some("info".to_owned()),
+            }],
+        }],
+        ..Found::default()
+    }
+}
+
+fn shown(found: Found, width: u16) -> String {
+    let mut shown = String::new();
+    let options = TextOptions {
+        width,
+        ..TextOptions::default()
+    };
+    text::render(&Diagnosis::of(found), &options, &mut shown).unwrap();
+    shown
+}
+
+/// The part before the facts, each sentence on a line.
+fn said(found: Found) -> String {
+    let shown = shown(found, 1000);
+    shown
+        .split("\nWhat was found\n")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn a_host_that_tells_all_is_said_to_in_one_line_and_its_facts_follow() {
+    assert_eq!(
+        shown(whole(), 80),
+        "\
+A capture here gives full verdicts.
+
+What it would tell
+  - who closed each upstream connection, how (FIN, RST, timeout) and in which
+    phase
+  - how many requests it carried, how long it was idle, how long nginx waited
+  - when a reset came or went, and whether packets were sent again
+  - why a backend's process on this host ended: exit, signal, out of memory
+  - to which connection each error line belongs, exactly: nginx is seen writing
+    it
+
+What was found
+  kernel    Linux 6.12.9 x86_64, type information (BTF) read, not locked down,
+            clock tsc
+  process   user 0, with CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
+            CAP_SYS_ADMIN
+  memory    64 MiB at most, 8 of them the ring buffer; this host has 900 MiB
+            free
+  hooks     2 of 2 attached
+  nginx     nginx/1.26.2 (master 812), 4 workers, names ngx_log_error_core,
+            configuration /etc/nginx/nginx.conf, error log
+            /var/log/nginx/error.log (info)
+"
+    );
+}
+
+#[test]
+fn what_keeps_a_capture_from_running_comes_first_and_alone() {
+    let mut found = whole();
+    found.hooks = vec![hook("tcp_retransmit_skb", Some("no; without it x"))];
+    found.nginx.clear();
+    found.obstacles = vec![Obstacle {
+        what: "this process lacks CAP_BPF (to load programs)".to_owned(),
+        remedy: "run whoclosed as root".to_owned(),
+    }];
+    let diagnosis = Diagnosis::of(found.clone());
+    assert!(!diagnosis.possible && !diagnosis.full);
+    assert_eq!(
+        said(found),
+        "\
+No capture is possible here.
+
+Why
+  - this process lacks CAP_BPF (to load programs)
+    do: run whoclosed as root
+"
+    );
+}
+
+#[test]
+fn a_hook_that_is_refused_is_said_by_what_is_lost_without_it() {
+    let mut found = whole();
+    found.hooks[1] = hook(
+        "tcp_retransmit_skb",
+        Some("no such tracepoint; without it retransmissions are not counted"),
+    );
+    let diagnosis = Diagnosis::of(found.clone());
+    assert!(diagnosis.possible && !diagnosis.full);
+    let said = said(found);
+    assert!(said.starts_with("A capture would run here, but not tell all.\n"));
+    assert!(
+        said.contains(
+            "\nWhat it would not tell
+  - Retransmissions are not counted: tcp_retransmit_skb is not attached (no such tracepoint)\n"
+        ),
+        "{said}"
+    );
+    assert!(!said.contains("packets were sent again"), "{said}");
+}
+
+#[test]
+fn a_refused_uprobe_names_the_capability_that_would_do() {
+    let mut found = whole();
+    let reason = "`perf_event_open` failed: Permission denied (os error 13); without it lines are \
+                  matched to connections by their order, which is less sure";
+    found
+        .hooks
+        .push(hook("ngx_log_error_core in /usr/sbin/nginx", Some(reason)));
+    found.nginx[0].log_calls_seen = false;
+    let as_root = said(found.clone());
+    assert!(!as_root.contains("CAP_SYS_ADMIN"), "{as_root}");
+    for capability in &mut found.process.capabilities {
+        capability.held = capability.name != "CAP_SYS_ADMIN";
+    }
+    let said = said(found);
+    assert!(said.contains("  - Lines are matched to connections by their order"));
+    assert!(said.contains("give it CAP_SYS_ADMIN"), "{said}");
+    assert!(said.contains("by the order of lines and closes"), "{said}");
+}
+
+#[test]
+fn a_level_that_leaves_out_errors_limits_and_one_that_leaves_out_clients_does_not() {
+    let with = |level: &str| {
+        let mut found = whole();
+        found.nginx[0].error_logs[0].level = Some(level.to_owned());
+        Diagnosis::of(found)
+    };
+    let crit = with("crit");
+    assert!(!crit.full);
+    assert_eq!(crit.statements[0].weight, Weight::Limits);
+    assert!(crit.statements[0].text.contains("its error log is at crit"));
+    for level in ["error", "warn", "notice"] {
+        let fair = with(level);
+        assert!(fair.full, "{level}");
+        assert_eq!(fair.statements[0].weight, Weight::Note);
+        assert!(fair.statements[0].text.contains(level));
+    }
+    assert_eq!(with("debug").statements, []);
+}
+
+#[test]
+fn of_two_logs_the_wider_counts() {
+    let mut found = whole();
+    let crit = ErrorLog {
+        path: "/var/log/nginx/crit.log".to_owned(),
+        level: Some("crit".to_owned()),
+    };
+    found.nginx[0].error_logs.insert(0, crit);
+    assert!(Diagnosis::of(found).full);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_limits() {
+    let mut found = whole();
+    found.nginx[0].configuration_read = false;
+    found.nginx[0].configuration_problems = vec!["no such file".to_owned()];
+    let diagnosis = Diagnosis::of(found);
+    assert!(!diagnosis.full);
+    assert!(diagnosis.statements[0].text.contains("(no such file)"));
+}
+
+#[test]
+fn memory_that_is_short_and_a_slow_clock_are_told() {
+    let mut found = whole();
+    found.memory.free_bytes = Some(20 << 20);
+    found.memory.limited_by = Some("the memory cgroup /agents".to_owned());
+    found.kernel.clock_source = Some("hpet".to_owned());
+    let diagnosis = Diagnosis::of(found.clone());
+    let weights: Vec<Weight> = diagnosis
+        .statements
+        .iter()
+        .map(|said| said.weight)
+        .collect();
+    assert_eq!(weights, [Weight::Limits, Weight::Note]);
+    let said = said(found);
+    assert!(said.contains("the memory cgroup /agents has 20"), "{said}");
+    assert!(said.contains("hpet"), "{said}");
+}
+
+#[test]
+fn a_warning_with_advice_is_told_in_two() {
+    let mut found = whole();
+    found.warnings = vec![
+        "lines will not be tied; run it on the host".to_owned(),
+        "the error log /x does not exist; it is read once nginx creates it".to_owned(),
+    ];
+    let statements = Diagnosis::of(found).statements;
+    assert_eq!(statements[0].text, "Lines will not be tied");
+    assert_eq!(statements[0].remedy.as_deref(), Some("run it on the host"));
+    assert_eq!(statements[1].weight, Weight::Note);
+}
+
+#[test]
+fn names_that_are_hostile_do_not_reach_the_terminal_raw() {
+    let mut found = whole();
+    found.nginx[0].configuration_path = "/etc/\u{1b}[2Jx".to_owned();
+    let shown = shown(found, 80);
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+}
+
+#[test]
+fn the_json_names_its_form_and_tells_the_same() {
+    let mut json = Vec::new();
+    crate::report::json::render(&Diagnosis::of(whole()), true, &mut json).unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(read["schema"], "whoclosed.doctor/1");
+    assert_eq!(read["full"], true);
+    assert_eq!(read["found"]["nginx"][0]["master_pid"], 812);
+    assert_eq!(
+        read["found"]["process"]["capabilities"][0]["name"],
+        "CAP_BPF"
+    );
+}

@@ -1,0 +1,216 @@
+//! One boot of a kernel under emulation, and what came out of it.
+//!
+//! The emulator counts instructions and takes the guest's clock from that (`-icount`): time
+//! stands still while the host has other things to do, and a guest that waits does not
+//! wait. So a busy host bends no time that a verdict rests on, and the guest's timer checks
+//! at boot cannot fail for it. qemu's own translation is asked for by name: a host's KVM
+//! need not be able to run these kernels.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{apt, step, workspace};
+
+/// The emulator, and the package that holds it.
+const EMULATOR: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+/// How long a guest may say nothing before it counts as hung: many times what the longest
+/// silence takes on a host with nothing else to do.
+const SILENCE: Duration = Duration::from_secs(120);
+/// What the guest says when its kernel and system are up, and before its command's status.
+const UP: &str = "guest: up";
+const ENDED: &str = "guest: ended ";
+/// The kernel's command line. After a panic it restarts, which ends the emulator.
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check";
+
+/// What a guest left.
+#[derive(Clone, Debug)]
+pub(super) struct Booted {
+    /// What its command wrote.
+    pub(super) output: String,
+    /// The command's exit status; none if the guest did not come to its end.
+    pub(super) status: Option<u8>,
+    /// What its kernel wrote.
+    pub(super) console: String,
+}
+
+impl Booted {
+    /// Why the guest did not come to its end, if so: the kernel's last words.
+    pub(super) fn failure(&self) -> Option<String> {
+        if self.status.is_some() {
+            return None;
+        }
+        let lines: Vec<&str> = self.console.lines().map(str::trim).collect();
+        let telling = lines
+            .iter()
+            .find(|line| line.contains("panic") || line.contains("BUG:"))
+            .or(lines.last())
+            .filter(|line| !line.is_empty());
+        let telling = telling.copied().unwrap_or("the kernel said nothing");
+        let when = match self.output.contains(UP) {
+            true => "it stopped while its command ran",
+            false => "it never came up",
+        };
+        Some(format!("{when}: {telling}"))
+    }
+}
+
+/// Installs the emulator if it is missing.
+pub(super) fn need_emulator() -> Result<()> {
+    let (program, package) = EMULATOR;
+    if !cfg!(target_arch = "x86_64") {
+        bail!("other kernels are booted on x86-64 only, so far");
+    }
+    if workspace::find_program(program).is_none() {
+        if !apt::is_here() {
+            bail!("{program} is missing, which boots other kernels; install it and run this again");
+        }
+        apt::install("booting other kernels", &[package.to_owned()])?;
+    }
+    Ok(())
+}
+
+/// Boots this kernel with this file system, and once more if the guest never came up: the
+/// emulator itself fails at that now and then. Files go below `folder`.
+pub(super) fn boot(vmlinux: &Path, image: &Path, append: &str, folder: &Path) -> Result<Booted> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let booted = once(vmlinux, image, append, folder)?;
+    if booted.output.contains(UP) {
+        return Ok(booted);
+    }
+    eprintln!(
+        "kernels: {}; once more",
+        booted.failure().unwrap_or_default()
+    );
+    once(vmlinux, image, append, folder)
+}
+
+fn once(vmlinux: &Path, image: &Path, append: &str, folder: &Path) -> Result<Booted> {
+    let console = folder.join("console");
+    let output = folder.join("output");
+    for file in [&console, &output] {
+        File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
+    }
+    let program = workspace::find_program(EMULATOR.0).context("the emulator is gone")?;
+    let mut command = Command::new(program);
+    command
+        .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "1"])
+        .args(["-icount", "shift=0,sleep=off"])
+        .args(["-display", "none", "-monitor", "none", "-net", "none"])
+        .arg("-no-reboot");
+    for serial in [&console, &output] {
+        command
+            .arg("-serial")
+            .arg(format!("file:{}", serial.display()));
+    }
+    command
+        .arg("-kernel")
+        .arg(vmlinux)
+        .arg("-initrd")
+        .arg(image)
+        .arg("-append")
+        .arg(format!("{COMMAND_LINE} {append}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let mut guest = Guest(command.spawn().context("cannot start the emulator")?);
+    let status = guest.wait(&[&console, &output])?;
+    let read = |file: &Path| {
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok::<_, anyhow::Error>(String::from_utf8_lossy(&bytes).replace('\r', ""))
+    };
+    let mut console = read(&console)?;
+    match status {
+        None => console += &format!("\nsilent for {} seconds", SILENCE.as_secs()),
+        Some(status) if !status.success() => console += &format!("\nthe emulator ended: {status}"),
+        Some(_) => {}
+    }
+    let output = read(&output)?;
+    Ok(Booted {
+        status: ended(&output),
+        output,
+        console,
+    })
+}
+
+/// The status in the guest's last line.
+fn ended(output: &str) -> Option<u8> {
+    let last = output.lines().rev().find(|line| !line.trim().is_empty())?;
+    last.trim().strip_prefix(ENDED)?.parse().ok()
+}
+
+/// A running emulator; dropping it ends it.
+struct Guest(Child);
+
+impl Guest {
+    /// Waits for its end; none if it said nothing for too long and was ended.
+    fn wait(&mut self, files: &[&Path]) -> Result<Option<ExitStatus>> {
+        let size = || files.iter().map(|file| size(file)).sum::<u64>();
+        let mut said = (size(), Instant::now());
+        loop {
+            if let Some(status) = self.0.try_wait().context("cannot wait for the emulator")? {
+                return Ok(Some(status));
+            }
+            let now = size();
+            if now != said.0 {
+                said = (now, Instant::now());
+            } else if said.1.elapsed() > SILENCE {
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn size(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |file| file.len())
+}
+
+/// The emulator and its version, for the record.
+pub(super) fn emulator() -> Option<String> {
+    let said = step::ask(Command::new(EMULATOR.0).arg("--version"))?;
+    Some(said.lines().next()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn booted(output: &str, console: &str) -> Booted {
+        Booted {
+            output: output.to_owned(),
+            status: ended(output),
+            console: console.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_guest_has_ended_only_if_its_last_line_says_so() {
+        assert_eq!(ended("guest: up\nx\nguest: ended 3\n"), Some(3));
+        assert_eq!(ended("guest: ended 0\nmore\n"), None);
+        assert_eq!(ended(""), None);
+        assert_eq!(booted("guest: up\nguest: ended 1\n", "").failure(), None);
+    }
+
+    #[test]
+    fn a_guest_that_died_is_told_with_its_kernels_words() {
+        let console = "[0.1] fine\n[0.2] Kernel panic - not syncing: x\n[0.3] trace\n";
+        let failure = booted("", console).failure().unwrap();
+        assert!(
+            failure.contains("never came up") && failure.contains("panic"),
+            "{failure}"
+        );
+        let failure = booted("guest: up\n", "").failure().unwrap();
+        assert!(failure.contains("while its command ran") && failure.contains("nothing"));
+    }
+}

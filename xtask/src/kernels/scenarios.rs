@@ -1,0 +1,249 @@
+//! What runs on each kernel: the lab's scenarios, each scored by the lab itself against
+//! what its backends recorded, and the demo, which also holds counts of requests.
+//!
+//! One script runs them in the guest and on the host, and writes the scores one after the
+//! other; this reads them again.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::step;
+
+/// A scenario of the table.
+#[derive(Debug)]
+pub(super) struct Scenario {
+    /// Its column.
+    pub(super) column: &'static str,
+    /// The lab's name for it; none: the demo.
+    lab: Option<&'static str>,
+}
+
+const fn of_lab(column: &'static str, lab: &'static str) -> Scenario {
+    Scenario {
+        column,
+        lab: Some(lab),
+    }
+}
+
+/// In the order of the columns.
+const ALL: [Scenario; 10] = [
+    of_lab("stale", "stale"),
+    of_lab("closed", "closed"),
+    of_lab("aborted", "aborted"),
+    of_lab("refused", "refused"),
+    of_lab("timeout", "read_timeout"),
+    of_lab("killed", "killed"),
+    of_lab("ipv6", "ipv6"),
+    of_lab("upload", "upload"),
+    of_lab("tls", "tls_closed"),
+    Scenario {
+        column: "demo",
+        lab: None,
+    },
+];
+
+/// Lines of the script's between the scores.
+const BEGINS: &str = "scenario: ";
+const STATUS: &str = "status: ";
+
+/// What became of one scenario.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Outcome {
+    /// What is wrong, in words; nothing if all is right.
+    pub(super) wrong: Vec<String>,
+    /// Verdicts that were held against the truth.
+    pub(super) verdicts: u64,
+    /// Each hook and what became of it.
+    pub(super) hooks: BTreeMap<String, String>,
+    /// The capture refused to run, as it has to on this kernel, and said why.
+    pub(super) refused: bool,
+}
+
+/// The same on a kernel that forbids what the programs do: a capture has to refuse and to
+/// say this word; nothing else is right.
+pub(super) fn refusing(outcomes: Vec<Outcome>, word: &str) -> Vec<Outcome> {
+    let refusal = |outcome: Outcome| {
+        let refused = outcome.wrong.iter().any(|wrong| wrong.contains(word));
+        let wrong = match (refused, outcome.wrong.is_empty()) {
+            (true, _) => Vec::new(),
+            (false, true) => vec![format!("the capture ran, in spite of {word}")],
+            (false, false) => {
+                let said = outcome.wrong.join(" | ");
+                vec![format!(
+                    "the capture refused without a word of {word}: {said}"
+                )]
+            }
+        };
+        Outcome {
+            wrong,
+            verdicts: 0,
+            refused,
+            hooks: BTreeMap::new(),
+        }
+    };
+    outcomes.into_iter().map(refusal).collect()
+}
+
+/// Those with these columns, or all.
+pub(super) fn chosen(columns: &[String]) -> Result<Vec<&'static Scenario>> {
+    let find = |column: &String| {
+        let found = ALL.iter().find(|scenario| scenario.column == column);
+        let columns = ALL.map(|scenario| scenario.column).join(", ");
+        found.with_context(|| format!("no scenario {column:?}; there are {columns}"))
+    };
+    match columns {
+        [] => Ok(ALL.iter().collect()),
+        columns => columns.iter().map(find).collect(),
+    }
+}
+
+/// The script that runs them and writes their scores.
+pub(super) fn script(scenarios: &[&Scenario], seed: u64) -> String {
+    let mut script = "export WHOCLOSED=/bin/whoclosed WHOCLOSED_NGINX=/bin/nginx\n".to_owned();
+    for scenario in scenarios {
+        let command = match scenario.lab {
+            Some(name) => format!("whoclosed-lab {name} --seed {seed} --json"),
+            None => "whoclosed-demo --check --output \"$(mktemp -u)\"".to_owned(),
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            script,
+            "echo '{BEGINS}{}'\n{command} 2>&1\necho \"{STATUS}$?\"",
+            scenario.column
+        );
+    }
+    script
+}
+
+/// Runs them on this kernel; what they wrote.
+pub(super) fn here(
+    scenarios: &[&Scenario],
+    seed: u64,
+    lab: &Path,
+    agent: &Path,
+    nginx: &Path,
+) -> Result<String> {
+    let script = script(scenarios, seed).replace("export WHOCLOSED", "true WHOCLOSED");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [lab.to_owned()]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
+    let mut command = step::outside_cargo("sh");
+    command
+        .arg("-c")
+        .arg(script)
+        .env("PATH", std::env::join_paths(folders).context("no PATH")?)
+        .env("WHOCLOSED", agent)
+        .env("WHOCLOSED_NGINX", nginx)
+        .stdin(std::process::Stdio::null());
+    let output = command.output().context("cannot run sh")?;
+    if !output.status.success() {
+        bail!(
+            "the scenarios did not run: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What became of each, in their order; fewer if the script came to no end.
+pub(super) fn read(scenarios: &[&Scenario], output: &str) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    let mut rest = output;
+    for scenario in scenarios {
+        let begin = format!("{BEGINS}{}\n", scenario.column);
+        let Some((_, after)) = rest.split_once(&begin) else {
+            break;
+        };
+        let Some((said, after)) = after.split_once(&format!("\n{STATUS}")) else {
+            break;
+        };
+        let status = after.lines().next().unwrap_or_default();
+        let succeeded = status.trim() == "0";
+        outcomes.push(match scenario.lab {
+            Some(_) => scored(said, succeeded),
+            None => checked(said, succeeded),
+        });
+        rest = after;
+    }
+    outcomes
+}
+
+/// The lab's own score. Here every verdict has to be right, whatever its confidence, and
+/// every constant that could be inferred.
+fn scored(said: &str, succeeded: bool) -> Outcome {
+    let json = said.find("\n{").map(|at| &said[at..]);
+    let Some(score) = json.and_then(|json| serde_json::from_str::<Value>(json).ok()) else {
+        return Outcome::broken(said);
+    };
+    let strings = |field: &str| {
+        let all = score[field].as_array().into_iter().flatten();
+        all.filter_map(Value::as_str).map(str::to_owned)
+    };
+    let mut wrong: Vec<String> = strings("failures").chain(strings("mistakes")).collect();
+    let constants = score["constants"].as_array().into_iter().flatten();
+    for constant in constants.filter(|constant| constant["right"] != true) {
+        wrong.push(format!(
+            "{} was inferred as {}",
+            constant["constant"]["value"], constant["found"]
+        ));
+    }
+    let rows = score["causes"].as_object().into_iter().flatten();
+    let verdicts = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
+    if verdicts == 0 && wrong.is_empty() {
+        wrong.push("there was nothing to judge".to_owned());
+    }
+    if !succeeded && wrong.is_empty() {
+        wrong.push("the lab failed".to_owned());
+    }
+    let hooks = score["hooks"].as_object().into_iter().flatten();
+    let hooks = hooks.map(|(hook, became)| (hook.clone(), became.as_str().unwrap_or("").into()));
+    Outcome {
+        wrong,
+        verdicts,
+        hooks: hooks.collect(),
+        refused: false,
+    }
+}
+
+/// The demo's own check, which ends in its exit status.
+fn checked(said: &str, succeeded: bool) -> Outcome {
+    if !succeeded {
+        return Outcome::broken(said);
+    }
+    // "9 faults, 11 incidents: all right"
+    let faults = said
+        .lines()
+        .find_map(|line| line.split_once(" faults, ")?.0.trim().parse().ok());
+    Outcome {
+        wrong: Vec::new(),
+        verdicts: faults.unwrap_or(0),
+        hooks: BTreeMap::new(),
+        refused: false,
+    }
+}
+
+impl Outcome {
+    /// Of what came to no end: its last words.
+    fn broken(said: &str) -> Self {
+        const LINES: usize = 6;
+        let lines: Vec<&str> = said
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
+        let last = lines[lines.len().saturating_sub(LINES)..].join(" | ");
+        Self {
+            wrong: vec![last],
+            verdicts: 0,
+            hooks: BTreeMap::new(),
+            refused: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

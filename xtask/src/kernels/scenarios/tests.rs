@@ -1,0 +1,94 @@
+//! Scores and ends as the guests write them.
+
+use super::*;
+
+const SCORE: &str = r#"{
+  "causes": { "stale-keepalive": { "lines": 2 }, "read-timeout": { "lines": 1 } },
+  "constants": [{ "constant": { "value": { "idle_timeout_ms": 5.0 } }, "found": 5.1, "right": true }],
+  "hooks": { "one": "attached" },
+  "failures": [],
+  "mistakes": []
+}"#;
+
+fn output(score: &str, status: u8) -> String {
+    format!(
+        "guest: up\nscenario: stale\nnginx 1.22.1, stale: 3 of 3\n{score}\nstatus: {status}\n\
+         scenario: demo\n9 faults, 11 incidents: all right\nstatus: 0\nguest: ended 0\n"
+    )
+}
+
+fn both() -> Vec<&'static Scenario> {
+    chosen(&["stale".to_owned(), "demo".to_owned()]).unwrap()
+}
+
+#[test]
+fn scores_are_read_in_their_order_and_verdicts_counted() {
+    let outcomes = read(&both(), &output(SCORE, 0));
+    assert_eq!(outcomes.len(), 2);
+    assert_eq!((outcomes[0].verdicts, outcomes[1].verdicts), (3, 9));
+    assert!(
+        outcomes.iter().all(|outcome| outcome.wrong.is_empty()),
+        "{outcomes:?}"
+    );
+    assert_eq!(outcomes[0].hooks["one"], "attached");
+}
+
+#[test]
+fn a_mistake_of_any_confidence_and_a_wrong_constant_are_wrong() {
+    for (from, to) in [
+        (r#""mistakes": []"#, r#""mistakes": ["x"]"#),
+        (r#""failures": []"#, r#""failures": ["x"]"#),
+        (r#""right": true"#, r#""right": false"#),
+        (
+            r#""lines": 2 }, "read-timeout": { "lines": 1"#,
+            r#""lines": 0"#,
+        ),
+    ] {
+        let score = SCORE.replace(from, to);
+        assert_ne!(score, SCORE);
+        let outcomes = read(&both(), &output(&score, 0));
+        assert_eq!(outcomes[0].wrong.len(), 1, "{to}: {outcomes:?}");
+        assert!(outcomes[1].wrong.is_empty());
+    }
+    assert_eq!(read(&both(), &output(SCORE, 1))[0].wrong.len(), 1);
+}
+
+#[test]
+fn what_came_to_no_end_is_not_taken_for_right() {
+    let whole = output(SCORE, 0);
+    let cut = whole.split("status: 0").next().unwrap();
+    assert!(read(&both(), cut).is_empty());
+    let outcomes = read(&both(), &output("thread panicked", 101));
+    assert!(
+        outcomes[0].wrong[0].contains("thread panicked"),
+        "{outcomes:?}"
+    );
+    let failed = whole.replace("all right\nstatus: 0", "NOT all right\nstatus: 1");
+    assert!(read(&both(), &failed)[1].wrong[0].contains("NOT all right"));
+}
+
+#[test]
+fn the_script_names_every_scenario_and_ends_each_with_its_status() {
+    let scenarios = chosen(&[]).unwrap();
+    let script = script(&scenarios, 7);
+    for scenario in &scenarios {
+        assert!(script.contains(&format!("echo 'scenario: {}'", scenario.column)));
+    }
+    assert_eq!(script.matches("status: $?").count(), scenarios.len());
+    assert!(script.contains("whoclosed-lab read_timeout --seed 7 --json"));
+    assert!(chosen(&["nonsense".to_owned()]).is_err());
+}
+
+#[test]
+fn where_a_capture_has_to_refuse_only_a_refusal_that_says_why_is_right() {
+    let refused = output("capture: lockdown=confidentiality forbids it", 1);
+    let outcomes = refusing(read(&both(), &refused), "lockdown");
+    assert!(outcomes[0].refused && outcomes[0].wrong.is_empty());
+    // The demo ran.
+    assert!(!outcomes[1].refused && outcomes[1].wrong.len() == 1);
+    let outcomes = refusing(read(&both(), &output("Invalid argument", 1)), "lockdown");
+    assert!(
+        outcomes[0].wrong[0].contains("without a word"),
+        "{outcomes:?}"
+    );
+}

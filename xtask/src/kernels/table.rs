@@ -1,0 +1,227 @@
+//! The table: a line for each kernel, a column for each scenario; below it what was wrong,
+//! and which hooks the kernels had.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::scenarios::{Outcome, Scenario};
+
+/// What is known of a kernel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Told {
+    /// It could not be had.
+    #[default]
+    Missing,
+    /// What became of the scenarios, in their order; fewer if it came to no end.
+    Ran(Vec<Outcome>),
+}
+
+/// One kernel's line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row {
+    /// Its name.
+    pub(super) name: String,
+    /// What `uname -r` says.
+    pub(super) release: String,
+    /// What became of it.
+    pub(super) told: Told,
+    /// Why it came to no end, if so.
+    pub(super) failure: Option<String>,
+    /// How long it took.
+    pub(super) seconds: f64,
+}
+
+impl Row {
+    /// Whether it could not be had: neither right nor wrong.
+    pub(super) fn is_missing(&self) -> bool {
+        self.told == Told::Missing && self.failure.is_none()
+    }
+
+    /// Whether anything is wrong.
+    pub(super) fn is_wrong(&self) -> bool {
+        let wrong = |outcome: &Outcome| !outcome.wrong.is_empty();
+        self.failure.is_some() || self.outcomes().iter().any(wrong)
+    }
+
+    fn outcomes(&self) -> &[Outcome] {
+        match &self.told {
+            Told::Missing => &[],
+            Told::Ran(outcomes) => outcomes,
+        }
+    }
+
+    /// One line about it, for whoever waits.
+    pub(super) fn told(&self) -> String {
+        let verdict = match (self.is_missing(), self.is_wrong()) {
+            (true, _) => return format!("{}: not had", self.name),
+            (_, true) => "WRONG",
+            _ => "right",
+        };
+        format!(
+            "{} ({}): {verdict}, {:.0} s",
+            self.name, self.release, self.seconds
+        )
+    }
+
+    /// The word in a scenario's column.
+    fn word(&self, at: usize) -> String {
+        match self.outcomes().get(at) {
+            Some(outcome) if outcome.refused => "refuses".to_owned(),
+            Some(outcome) if outcome.wrong.is_empty() => format!("right {}", outcome.verdicts),
+            Some(_) => "WRONG".to_owned(),
+            None if self.is_missing() => "-".to_owned(),
+            None => "no end".to_owned(),
+        }
+    }
+
+    /// What each hook became, and in how many scenarios it said so.
+    fn hooks(&self) -> BTreeMap<&str, &str> {
+        let all = self.outcomes().iter().flat_map(|outcome| &outcome.hooks);
+        all.map(|(hook, became)| (hook.as_str(), became.as_str()))
+            .collect()
+    }
+}
+
+/// The whole text.
+pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
+    let mut lines = vec![vec!["kernel".to_owned(), "release".to_owned()]];
+    lines[0].extend(scenarios.iter().map(|scenario| scenario.column.to_owned()));
+    for row in rows {
+        let release = if row.is_missing() {
+            "could not be had"
+        } else {
+            &row.release
+        };
+        let mut line = vec![row.name.clone(), release.to_owned()];
+        line.extend((0..scenarios.len()).map(|at| row.word(at)));
+        lines.push(line);
+    }
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(String::len).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..scenarios.len() + 2).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    text += "\nright N: N verdicts, each as the backends recorded\n";
+    if rows
+        .iter()
+        .flat_map(Row::outcomes)
+        .any(|outcome| outcome.refused)
+    {
+        text += "refuses: this kernel forbids the programs; capture says so and does not run\n";
+    }
+    for row in rows {
+        let name = &row.name;
+        for (scenario, outcome) in scenarios.iter().zip(row.outcomes()) {
+            for wrong in &outcome.wrong {
+                // Writing to a String does not fail.
+                let _ = writeln!(text, "WRONG on {name}, {}: {wrong}", scenario.column);
+            }
+        }
+        if let Some(failure) = &row.failure {
+            let _ = writeln!(text, "WRONG on {name}: {failure}");
+        }
+    }
+    text + &hooks(rows)
+}
+
+/// Kernels with the same hooks share a line.
+fn hooks(rows: &[Row]) -> String {
+    let mut kinds: Vec<(String, Vec<&str>)> = Vec::new();
+    for row in rows {
+        let hooks = row.hooks();
+        if hooks.is_empty() {
+            continue;
+        }
+        let usual = hooks
+            .values()
+            .filter(|became| **became == "attached")
+            .count();
+        let mut words = vec![format!("{usual} of {} attached", hooks.len())];
+        for (hook, became) in hooks.iter().filter(|(_, became)| **became != "attached") {
+            words.push(format!("{hook}: {became}"));
+        }
+        let words = words.join("; ");
+        match kinds.iter_mut().find(|(kind, _)| *kind == words) {
+            Some((_, names)) => names.push(&row.name),
+            None => kinds.push((words, vec![&row.name])),
+        }
+    }
+    let line = |(words, names): &(String, Vec<&str>)| format!("  {}: {words}\n", names.join(", "));
+    match kinds.is_empty() {
+        true => String::new(),
+        false => "\nhooks\n".to_owned() + &kinds.iter().map(line).collect::<String>(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenarios::chosen;
+    use super::*;
+
+    fn outcome(wrong: &[&str], hooks: &[(&str, &str)]) -> Outcome {
+        let owned = |(hook, became): &(&str, &str)| ((*hook).to_owned(), (*became).to_owned());
+        Outcome {
+            wrong: wrong.iter().map(|wrong| (*wrong).to_owned()).collect(),
+            verdicts: 3,
+            hooks: hooks.iter().map(owned).collect(),
+            refused: false,
+        }
+    }
+
+    fn row(name: &str, outcomes: Vec<Outcome>) -> Row {
+        Row {
+            name: name.to_owned(),
+            release: format!("{name}.9"),
+            told: Told::Ran(outcomes),
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_could_not_be_had_is_not_right_and_one_without_an_end_is_wrong() {
+        let scenarios = chosen(&["stale".to_owned(), "tls".to_owned()]).unwrap();
+        let missing = Row {
+            name: "6.16".to_owned(),
+            ..Row::default()
+        };
+        let mut broken = row("6.1", vec![outcome(&[], &[])]);
+        broken.failure = Some("panic".to_owned());
+        assert!(missing.is_missing() && !missing.is_wrong());
+        assert!(broken.is_wrong());
+        let text = text(&scenarios, &[missing, broken]);
+        let expected = "\
+kernel  release           stale    tls
+6.16    could not be had  -        -
+6.1     6.1.9             right 3  no end
+
+right N: N verdicts, each as the backends recorded
+WRONG on 6.1: panic
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_kernels_with_the_same_hooks_share_a_line() {
+        let scenarios = chosen(&["stale".to_owned()]).unwrap();
+        let hooks = [("one", "attached"), ("two", "by fexit three")];
+        let rows = [
+            row("6.1", vec![outcome(&["x is not y"], &hooks)]),
+            row("6.1-cloud", vec![outcome(&[], &hooks)]),
+            row("6.12", vec![outcome(&[], &[("one", "attached")])]),
+        ];
+        let text = text(&scenarios, &rows);
+        assert!(text.contains("WRONG on 6.1, stale: x is not y\n"), "{text}");
+        assert!(text.contains("  6.1, 6.1-cloud: 1 of 2 attached; two: by fexit three\n"));
+        assert!(text.ends_with("  6.12: 1 of 1 attached\n"), "{text}");
+        assert!(rows[0].is_wrong() && !rows[1].is_wrong());
+    }
+}
