@@ -107,8 +107,15 @@ impl Capture {
     /// # Errors
     /// As [`Capture::start`].
     pub fn of_backend(port: u16, output: &Path) -> Result<Self> {
-        let port = port.to_string();
-        Self::start_of(&["--role", "backend", "--port", &port], output, &[])
+        Self::of_backends(&["--port", &port.to_string()], output)
+    }
+
+    /// The same with other arguments that say which connections.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn of_backends(which: &[&str], output: &Path) -> Result<Self> {
+        Self::start_of(&["--role", "backend"], output, which)
     }
 
     /// The same of every nginx whose binary has this name.
@@ -175,6 +182,15 @@ impl Capture {
     pub fn end_with(self, signal: Signal) -> Result<Finished> {
         processes::signal(self.pid(), signal)?;
         self.running.wait(PATIENCE)
+    }
+
+    /// The same as [`Capture::finish`] of a capture that has much to judge.
+    ///
+    /// # Errors
+    /// If it has not ended after `patience`.
+    pub fn finish_within(self, patience: Duration) -> Result<Finished> {
+        processes::signal(self.pid(), Signal::INT)?;
+        self.running.wait(patience)
     }
 }
 

@@ -300,8 +300,9 @@ fn finish(socket: Socket, connection: &mut Connection, end: u8) {
 /// connection is not among it.
 #[inline(always)]
 fn shows_failure(connection: &Connection) -> bool {
-    if connection.idle_end != 0 {
-        // nginx found it ended among its idle ones, and was about no request.
+    // nginx found it ended among its idle ones, and was about no request; or its calls are
+    // not seen, and its steps neither.
+    if connection.idle_end != 0 || connection.calls_unseen != 0 {
         return false;
     }
     connection.established_ns == 0

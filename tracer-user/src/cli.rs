@@ -193,6 +193,12 @@ pub struct Doctor {
     #[arg(long, value_name = "PORT", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Vec<u16>,
+    /// Leave the tracepoints of sends and receives out, to test what takes their place
+    #[arg(long, hide = true)]
+    pub no_io_tracepoints: bool,
+    /// Leave the ends of kernel functions out, likewise
+    #[arg(long, hide = true)]
+    pub no_fentry: bool,
     /// Form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub format: DoctorFormat,

@@ -172,11 +172,15 @@ fn taken_apart(records: &[Record], ahead_ns: i64) -> (Vec<Record>, Vec<Record>) 
 }
 
 fn together(records: Vec<Record>, backend: Backend) -> Report {
+    together_all(records, vec![backend])
+}
+
+fn together_all(records: Vec<Record>, backends: Vec<Backend>) -> Report {
     let mut nginx = Nginx::default();
     for record in &records {
         nginx.push(record);
     }
-    let mut join = join::join(&nginx, &[backend]);
+    let mut join = join::join(&nginx, &backends);
     let mut judge = Judge::joined(std::mem::take(&mut join.unwatched));
     for record in records {
         join.around(record, |record| judge.push(record));
@@ -401,4 +405,92 @@ fn processes_of_two_hosts_with_one_number_are_not_taken_for_one_another() {
             .iter()
             .any(|note| note.contains("cannot be told apart"))
     );
+}
+
+#[test]
+fn a_capture_that_is_given_twice_counts_once() {
+    let (nginx, theirs) = taken_apart(&recorded("killed"), 1_000_000);
+    let started = |records: Vec<Record>, start_ns: u64| {
+        let begin = |mut record| {
+            if let Record::Capture(capture) = &mut record {
+                capture.start_ns = start_ns;
+                capture.boot_id = Some("theirs".to_owned());
+            }
+            record
+        };
+        records.into_iter().map(begin).collect::<Vec<Record>>()
+    };
+    let once = together_all(nginx.clone(), vec![backend(started(theirs.clone(), 7))]);
+    let twice = vec![
+        backend(started(theirs.clone(), 7)),
+        backend(started(theirs.clone(), 7)),
+    ];
+    let twice = together_all(nginx.clone(), twice);
+    assert_eq!(verdicts(&twice), verdicts(&once));
+    assert_eq!(twice.joined.len(), 1);
+    assert_eq!(twice.joined[0].connections, once.joined[0].connections);
+    let notes = twice.notes.join("\n");
+    assert!(notes.contains("taken once"), "{notes}");
+
+    // Two captures of one host, the first of which ended while all was open.
+    let still_open = |mut record| {
+        if let Record::Accepted(accepted) = &mut record {
+            accepted.end = AcceptedEnd::Open;
+            accepted.closed_ns = None;
+            accepted.fin_received_ns = None;
+            accepted.pid = None;
+            accepted.exit = None;
+        }
+        record
+    };
+    let first: Vec<Record> = theirs.iter().cloned().map(still_open).collect();
+    let both = vec![
+        backend(started(first, 7)),
+        backend(started(theirs.clone(), 8)),
+    ];
+    let both = together_all(nginx, both);
+    assert_eq!(verdicts(&both), verdicts(&once));
+    let joined = both.joined.iter().map(|one| one.connections);
+    assert_eq!(joined.sum::<u64>(), once.joined[0].connections);
+}
+
+#[test]
+fn a_capture_that_began_later_is_said_to_have_missed_that_time() {
+    let (nginx, mut theirs) = taken_apart(&recorded("killed"), 1_000_000);
+    let (whole, _) = both(nginx.clone(), theirs.clone());
+    let said = |report: &Report| {
+        report
+            .notes
+            .iter()
+            .any(|note| note.contains("not captured"))
+    };
+    assert!(!said(&whole), "{:?}", whole.notes);
+    let times: Vec<u64> = theirs
+        .iter()
+        .filter_map(|record| match record {
+            Record::Anchor(anchor) => Some(anchor.monotonic_ns),
+            _ => None,
+        })
+        .collect();
+    let last = *times.last().unwrap();
+    assert!(last - times[0] > 1_000_000_000, "the run is long enough");
+    theirs.retain(|record| !matches!(record, Record::Anchor(one) if one.monotonic_ns < last));
+    let (late, _) = both(nginx, theirs);
+    assert!(said(&late), "{:?}", late.notes);
+}
+
+#[test]
+fn where_the_source_is_translated_the_two_sources_are_told() {
+    let (nginx, mut theirs) = taken_apart(&recorded("killed"), 1_000_000);
+    for record in &mut theirs {
+        if let Record::Accepted(accepted) = record {
+            accepted.remote.set_ip("203.0.113.9".parse().unwrap());
+        }
+    }
+    let (report, alone) = both(nginx, theirs);
+    assert_eq!(verdicts(&report), verdicts(&alone));
+    let notes = report.notes.join("\n");
+    for part in ["from 198.18.0.1,", "was from 203.0.113.9", "translation"] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
 }

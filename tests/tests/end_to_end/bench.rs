@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lab::clock::{PATIENCE, wait_for};
 use lab::nginx::{Configuration, Nginx};
@@ -103,6 +104,14 @@ impl Bench {
             .unwrap()
             .succeeded()
             .unwrap()
+    }
+
+    /// The same of a capture that has much to judge.
+    #[track_caller]
+    pub(crate) fn finish_within(&mut self, patience: Duration) -> Finished {
+        let capture = self.capture.take().unwrap();
+        let finished = capture.finish_within(patience);
+        finished.unwrap().succeeded().unwrap()
     }
 
     /// Kills the capture.

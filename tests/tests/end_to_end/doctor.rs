@@ -211,6 +211,23 @@ fn an_error_log_that_leaves_out_errors_is_no_full_verdict() {
 }
 
 #[test]
+fn without_the_hooks_of_sends_and_receives_a_capture_runs_and_what_it_lacks_is_said() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|_| {});
+    let pid = nginx.master_pid().to_string();
+    let more = ["--nginx", &pid, "--no-io-tracepoints", "--no-fentry"];
+    let (status, found) = doctor(here(), &more);
+    assert_eq!((status, &found["possible"]), (1, &true.into()));
+    let limits = only(&found, "limits")["text"].as_str().unwrap();
+    assert!(limits.starts_with("Requests cannot be counted"), "{limits}");
+    let can = found["can"].to_string();
+    assert!(
+        can.contains("who closed") && !can.contains("how many requests"),
+        "{can}"
+    );
+}
+
+#[test]
 fn a_backends_host_is_looked_at_without_nginx() {
     let _alone = alone();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -25,7 +25,10 @@ const NEEDED: [(&str, u32); 4] = [
     ("sys_ptrace", 19),
     ("dac_read_search", 2),
 ];
-const SYS_ADMIN: u32 = 21;
+/// What a capture keeps to look at processes: CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH.
+const READS: u64 = 1 << 19 | 1 << 2;
+/// What it keeps for later uprobes at most: CAP_PERFMON, CAP_SYS_ADMIN.
+const UPROBES: u64 = 1 << 38 | 1 << 21;
 
 /// The program as a user who owns nothing and has these capabilities alone: as systemd
 /// runs a unit with User=, AmbientCapabilities= and CapabilityBoundingSet=.
@@ -157,7 +160,7 @@ fn a_capture_gives_up_what_it_needs_no_longer_and_goes_on() {
     let (backend, nginx) = failing();
     let bench = Bench::before(nginx, &["--no-uprobe"]);
     let pid = bench.capture().pid();
-    gives_up(pid, 1 << 19 | 1 << 2);
+    gives_up(pid, READS);
     assert_eq!(sets(pid, "NoNewPrivs"), BTreeSet::from([1]));
     // A log that is not there yet, nor readable to everybody: opened under way.
     let log = bench.nginx.error_log();
@@ -171,9 +174,6 @@ fn with_uprobes_a_capture_keeps_what_later_binaries_need() {
     let _alone = alone();
     let (backend, nginx) = failing();
     let bench = Bench::before(nginx, &[]);
-    gives_up(
-        bench.capture().pid(),
-        1 << 19 | 1 << 2 | 1 << 38 | 1 << SYS_ADMIN,
-    );
+    gives_up(bench.capture().pid(), READS | UPROBES);
     tells_a_failure(bench, &backend, "exact");
 }

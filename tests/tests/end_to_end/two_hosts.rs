@@ -6,6 +6,7 @@
 //! the kernel's run is taken away. By how much it was set ahead is what the report must
 //! find, within the error that it states.
 
+mod listening;
 mod mid_life;
 
 use std::fs::{self, File};
@@ -267,6 +268,9 @@ fn a_backends_trace_by_itself_tells_how_its_connections_ended() {
     }
     let again = tool::run(["report", trace.to_str().unwrap()]).unwrap();
     assert_eq!(again.succeeded().unwrap().text(), printed);
+    let shown = tool::run(["show", trace.to_str().unwrap(), "1"]).unwrap();
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(shown.stderr.contains("--backend"), "{}", shown.stderr);
     let report = report(&[&trace]);
     assert_eq!(report["schema"], "whoclosed.accepting/1");
     assert_eq!(report["connections"]["unread_bytes_most"], 1024);

@@ -82,15 +82,15 @@ fn instead(programs: &[Call], hook: &str, by: By) -> Option<String> {
 }
 
 fn attach_all(ebpf: &mut Ebpf, btf: &Btf, way: &Way) -> Result<Vec<Call>> {
+    let blob = std::fs::read(Path::new(KERNEL_BTF))
+        .with_context(|| format!("cannot read {KERNEL_BTF}"))?;
+    let types = Types::parse(&blob)?;
     let programs = match way.by {
         By::Tracepoints => way.programs.to_vec(),
-        By::Functions => {
-            let blob = std::fs::read(Path::new(KERNEL_BTF))
-                .with_context(|| format!("cannot read {KERNEL_BTF}"))?;
-            fitting(way.programs, &Types::parse(&blob)?)?
-        }
+        By::Functions => fitting(way.programs, &types)?,
     };
     for program in &programs {
+        types.suits(program.program)?;
         attach_one(ebpf, btf, way.by, program)
             .with_context(|| format!("cannot attach to {}", program.target))?;
     }
@@ -98,7 +98,7 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, way: &Way) -> Result<Vec<Call>> {
 }
 
 /// The programs that fit the functions that this kernel has.
-fn fitting(programs: &[Call], types: &Types<'_>) -> Result<Vec<Call>> {
+pub(super) fn fitting(programs: &[Call], types: &Types<'_>) -> Result<Vec<Call>> {
     let mut found: Vec<Call> = Vec::new();
     let mut targets: Vec<&str> = programs.iter().map(|program| program.target).collect();
     targets.dedup();

@@ -312,17 +312,24 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// What makes a capture from here less than whole.
 #[must_use]
-pub fn warnings() -> Vec<String> {
+pub fn warnings(role: Role) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
     let namespace = fs::metadata("/proc/self/ns/pid").map(|metadata| metadata.ino());
     match namespace {
         Ok(INITIAL_PID_NAMESPACE) | Err(_) => Vec::new(),
-        Ok(_) => vec![
-            "lines will not be tied to their connections: whoclosed runs in a pid namespace of its \
-             own, where pids differ from the kernel's; run it on the host, or in a container \
-             with the host's pid namespace"
-                .to_owned(),
-        ],
+        Ok(_) => {
+            let lost = match role {
+                Role::Nginx => "lines will not be tied to their connections",
+                Role::Backend => {
+                    "processes outside are not found by their names, the ends of those that listen \
+                     may be missed, and pids in the trace are the host's"
+                }
+            };
+            vec![format!(
+                "{lost}: whoclosed runs in a pid namespace of its own, where pids differ from the \
+                 kernel's; run it on the host, or in a container with the host's pid namespace"
+            )]
+        }
     }
 }
 

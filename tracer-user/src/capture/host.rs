@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::clock;
+use super::reloads::Loaded;
 use super::written::{Source, WrittenLogs};
 use crate::nginx::binary::Binary;
 use crate::nginx::configuration::{self, InForce, LogKind, NotFollowed};
@@ -25,7 +26,8 @@ pub struct Watched {
     pub binary: Binary,
     /// Device and inode of the binary: known when its processes have gone, too.
     identity: Option<(u64, u64)>,
-    in_force: InForce,
+    pub(super) in_force: InForce,
+    pub(super) loaded: Loaded,
     /// The logs that are followed, and whether lines are seen being written, as the trace
     /// was told.
     told: (Vec<ErrorLog>, bool),
@@ -96,6 +98,11 @@ impl Watched {
         &self.in_force
     }
 
+    /// The logs followed, as the trace was told.
+    pub(super) fn told_logs(&self) -> Vec<ErrorLog> {
+        self.told.0.clone()
+    }
+
     /// Are its lines seen being written, as the trace was told?
     pub(super) fn sees_log_calls(&self) -> bool {
         self.told.1
@@ -107,6 +114,7 @@ impl Watched {
         let metadata = std::fs::metadata(&instance.exe).ok();
         Ok(Self {
             identity: metadata.map(|data| (data.dev(), data.ino())),
+            loaded: Loaded::by(&instance, &binary),
             instance,
             binary,
             in_force,
@@ -144,6 +152,7 @@ impl Watched {
                 .filter(|_| followed.iter().any(|log| log.level.is_some())),
             configuration: self.in_force.configuration.clone(),
             configuration_problem: (!problems.is_empty()).then(|| problems.join("; ")),
+            changed_before_start: self.in_force.changed_since_start,
             log_calls_seen,
             netns: network_namespace(self.instance.master_pid),
             time_zone: time_zone::find(&self.instance, self.in_force.time_zone.as_deref()),
@@ -274,25 +283,7 @@ impl Host {
         new
     }
 
-    /// Reads the configuration of a master again that has started workers: a reload may
-    /// have brought another. Returns the logs followed if it did.
-    pub(super) fn reloaded(&mut self, master_pid: u32) -> Option<(usize, Vec<ErrorLog>)> {
-        let index = self
-            .watched
-            .iter()
-            .position(|watched| watched.instance.master_pid == master_pid)?;
-        let watched = &mut self.watched[index];
-        let in_force = configuration::read(&watched.instance, &watched.binary);
-        if in_force.configuration == watched.in_force.configuration
-            && in_force.error_logs == watched.in_force.error_logs
-        {
-            return None;
-        }
-        watched.in_force = in_force;
-        Some((index, self.follow_new_logs(index)))
-    }
-
-    fn follow_new_logs(&mut self, index: usize) -> Vec<ErrorLog> {
+    pub(super) fn follow_new_logs(&mut self, index: usize) -> Vec<ErrorLog> {
         if self.logs_given {
             return Vec::new();
         }

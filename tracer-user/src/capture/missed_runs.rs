@@ -2,17 +2,25 @@
 //! that processor.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use aya::Ebpf;
 
 use super::hooks::TWINS;
+use super::uprobe_links::UprobeLinks;
 
 /// How many of each program's runs cost something, by its name.
-pub(super) fn by_program(ebpf: &Ebpf) -> BTreeMap<String, u64> {
-    let missed = ebpf
-        .programs()
-        .filter_map(|(name, program)| Some((name.to_owned(), missed_runs(program.fd().ok()?)?)))
-        .collect();
+pub(super) fn by_program(ebpf: &Ebpf, links: Option<&UprobeLinks>) -> BTreeMap<String, u64> {
+    let missed = ebpf.programs().filter_map(|(name, program)| {
+        let missed = missed_runs(program.fd().ok()?.as_fd())?;
+        Some((name.to_owned(), missed))
+    });
+    let mut missed: BTreeMap<String, u64> = missed.collect();
+    for (name, program) in links.iter().flat_map(|links| links.programs()) {
+        if let Some(more) = missed_runs(program) {
+            *missed.entry(name.to_owned()).or_default() += more;
+        }
+    }
     that_count(missed)
 }
 
@@ -30,9 +38,8 @@ fn that_count(mut missed: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
 }
 
 /// `recursion_misses` of a program (kernel/bpf/syscall.c; 5.12 and later).
-fn missed_runs(program: &aya::programs::ProgramFd) -> Option<u64> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
-    let fd = program.as_fd().as_raw_fd();
+fn missed_runs(program: BorrowedFd<'_>) -> Option<u64> {
+    let fd = program.as_raw_fd();
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
     let value = text
         .lines()

@@ -21,8 +21,10 @@ mod privileges;
 pub mod programs;
 mod progress;
 pub mod rehearsal;
+mod reloads;
 mod session;
 mod strangers;
+mod uprobe_links;
 mod uprobes;
 mod write_calls;
 mod written;
@@ -170,7 +172,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     writer.flush()?;
 
     let progress = Progress::new(request.duration, request.quiet);
-    for warning in checks::warnings()
+    for warning in checks::warnings(Role::Nginx)
         .into_iter()
         .chain(std::mem::take(&mut host.warnings))
     {

@@ -41,7 +41,11 @@ struct IterCreate {
     flags: u32,
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
+/// A bpf() call that makes a descriptor.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
     let pointer: *const T = attributes;
     // SAFETY: the pointer and size describe a live struct that begins as the kernel's
     // union for this command does; the kernel only reads it.

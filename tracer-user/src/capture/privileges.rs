@@ -4,7 +4,8 @@
 //! What is needed later was found by taking it away: new and rotated logs and reloaded
 //! configurations are read through `/proc/PID/root` (CAP_SYS_PTRACE,
 //! CAP_DAC_READ_SEARCH), and a binary that nginx is upgraded to gets its uprobes
-//! (CAP_PERFMON, or CAP_SYS_ADMIN where the kernel asks for that). The maps are open and
+//! (CAP_PERFMON, or CAP_SYS_ADMIN where the kernel asks for that; links of
+//! [`super::uprobe_links`] need none). The maps are open and
 //! need nothing, but kernels before 5.19 let nobody without CAP_BPF call bpf() at all
 //! where `kernel.unprivileged_bpf_disabled` is set.
 

@@ -5,7 +5,7 @@ mod accepting;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
 use aya::programs::uprobe::UProbeScope;
 use aya::programs::{BtfTracePoint, Program, ProgramError, UProbe};
@@ -19,6 +19,7 @@ use tracer_ebpf::{layout, loss};
 
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
+use super::uprobe_links::UprobeLinks;
 use super::{clock, mid_life, missed_runs, open_connections};
 use crate::trace::record::{Hook, Role};
 
@@ -70,6 +71,8 @@ pub struct Programs {
     /// What no capture can do without and the kernel refused, in sentences.
     pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
+    /// In the place of uprobes by perf_event_open(), where that is refused.
+    links: Option<UprobeLinks>,
     /// Programs that this kernel's tracepoints do not suit, and why.
     unsuited: BTreeMap<&'static str, String>,
 }
@@ -221,6 +224,7 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
+            links: None,
             unsuited: facts.unsuited,
         };
         let (tracepoints, open) = match options.role {
@@ -282,8 +286,8 @@ impl Programs {
         tracepoint: &str,
         btf: &Btf,
     ) -> Result<(), ProgramError> {
-        if let Some(reason) = self.unsuited.get(program) {
-            return Err(std::io::Error::other(reason.as_str()).into());
+        if let Some(reason) = self.unsuited(program) {
+            return Err(std::io::Error::other(reason).into());
         }
         let program = self
             .ebpf
@@ -312,6 +316,11 @@ impl Programs {
             by: None,
             reason,
         });
+    }
+
+    /// Why a program may not be attached to this kernel's tracepoint, if so.
+    pub(super) fn unsuited(&self, program: &str) -> Option<&str> {
+        self.unsuited.get(program).map(String::as_str)
     }
 
     /// Lets another module load what only it knows of.
@@ -361,16 +370,46 @@ impl Programs {
         Ok(())
     }
 
-    fn attach_uprobe(&mut self, program: &str, function: &str, binary: &Path) -> Result<()> {
-        let program = self.ebpf.program_mut(program).context("no such program")?;
+    fn attach_uprobe(&mut self, name: &str, function: &str, binary: &Path) -> Result<()> {
+        if let Some(links) = &mut self.links {
+            return links.attach(name, name == HANDSHAKE_RETURN, function, binary);
+        }
+        let program = self.ebpf.program_mut(name).context("no such program")?;
         let program: &mut UProbe = program.try_into()?;
         if program.fd().is_err() {
             program.load().map_err(|error| anyhow!(why(&error)))?;
         }
-        program
-            .attach(function, binary, UProbeScope::AllProcesses)
-            .map_err(|error| anyhow!(why(&error)))?;
+        match program.attach(function, binary, UProbeScope::AllProcesses) {
+            Ok(_) => Ok(()),
+            Err(error) => self
+                .link(&error, name, function, binary)
+                .map_err(|instead| anyhow!("{}; nor by a link: {instead:#}", why(&error))),
+        }
+    }
+
+    /// Attaches by a link what the kernel lets nobody but CAP_SYS_ADMIN attach otherwise.
+    fn link(
+        &mut self,
+        refusal: &ProgramError,
+        name: &str,
+        function: &str,
+        binary: &Path,
+    ) -> Result<()> {
+        let denied = matches!(refusal, ProgramError::SyscallError(call)
+            if call.io_error.kind() == std::io::ErrorKind::PermissionDenied);
+        ensure!(denied, "not tried");
+        let object = object().context("no programs")?;
+        let programs = [LOG_CALL, HANDSHAKE, HANDSHAKE_RETURN];
+        let mut links = UprobeLinks::load(object, &self.ebpf, &programs)?;
+        links.attach(name, name == HANDSHAKE_RETURN, function, binary)?;
+        self.links = Some(links);
         Ok(())
+    }
+
+    /// Are uprobes attached by links, which later ones need no capability for?
+    #[must_use]
+    pub fn attaches_by_links(&self) -> bool {
+        self.links.is_some()
     }
 
     /// The ring buffer of records; can be taken once.
@@ -458,7 +497,7 @@ impl Programs {
             totals.push((name.to_owned(), total));
         }
         totals.extend(
-            missed_runs::by_program(&self.ebpf)
+            missed_runs::by_program(&self.ebpf, self.links.as_ref())
                 .into_iter()
                 .map(|(name, missed)| (format!("missed_runs:{name}"), missed)),
         );

@@ -12,7 +12,7 @@ use super::host::{self, Host};
 use super::listeners::Listeners;
 use super::programs::{Options, Programs};
 use super::write_calls::WriteCalls;
-use super::{btf, options_of, uprobes};
+use super::{Withheld, btf, options_of, uprobes};
 use crate::trace::record::{ErrorLog, Hook, Role};
 
 /// What the capture would be asked for.
@@ -28,6 +28,8 @@ pub struct Request {
     pub nginx: Option<u32>,
     /// Ports of a backend's host.
     pub asked: Asked,
+    /// Hooks that are not to be tried.
+    pub withheld: Withheld,
 }
 
 /// What came of it.
@@ -75,7 +77,7 @@ fn obstacle(error: &anyhow::Error) -> Obstacle {
 #[must_use]
 pub fn rehearse(request: &Request) -> Rehearsal {
     let mut this = Rehearsal {
-        warnings: checks::warnings(),
+        warnings: checks::warnings(request.role),
         ..Rehearsal::default()
     };
     let held = checks::effective();
@@ -114,7 +116,10 @@ pub fn rehearse(request: &Request) -> Rehearsal {
     if let Some(mut programs) = programs {
         let read = match request.role {
             Role::Nginx => programs.open_connections().map(drop),
-            Role::Backend => programs.open_accepted().map(drop),
+            Role::Backend => {
+                programs.take_over(Role::Backend);
+                programs.open_accepted().map(drop)
+            }
         };
         if let Err(error) = read {
             this.warnings.push(format!(
@@ -129,7 +134,10 @@ pub fn rehearse(request: &Request) -> Rehearsal {
 /// The programs, if a capture would go on with them.
 fn load(this: &mut Rehearsal, request: &Request) -> Option<Programs> {
     let options = match request.role {
-        Role::Nginx => options_of(this.host.as_ref(), &request.names, request.nginx),
+        Role::Nginx => Options {
+            withheld: request.withheld,
+            ..options_of(this.host.as_ref(), &request.names, request.nginx)
+        },
         Role::Backend => Options {
             role: Role::Backend,
             ..Options::default()

@@ -24,7 +24,7 @@ use tracer_ebpf::written::Written;
 use super::backends::Backends;
 use super::counters::Readings;
 use super::diagnostics::Diagnostics;
-use super::host::Host;
+use super::host::{Host, Watched};
 use super::listeners::Listeners;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
@@ -32,7 +32,7 @@ use super::strangers::Strangers;
 use super::write_calls::WriteCalls;
 use super::{Prepared, Request, clock, convert, privileges, uprobes};
 use crate::judge::Judge;
-use crate::trace::record::{Continuation, End, EndReason, Instance, Line, Loss, Record};
+use crate::trace::record::{Continuation, End, EndReason, ErrorLog, Instance, Line, Loss, Record};
 use crate::trace::writer::Writer;
 
 /// How often the ring buffer and the logs are looked at: the ring holds far more than
@@ -187,8 +187,10 @@ impl Session {
     /// All that needs them is attached and open.
     pub(super) fn give_up_privileges(&mut self) {
         let programs = &mut self.programs;
+        // Later uprobes by links need none.
+        let uprobes = self.uprobes && !programs.attaches_by_links();
         let works = || programs.upstreams().is_ok() && programs.open_connections().is_ok();
-        if let Err(error) = privileges::give_up(self.uprobes, works) {
+        if let Err(error) = privileges::give_up(uprobes, works) {
             self.progress.say(&format!("warning: {error:#}"));
         }
     }
@@ -229,6 +231,7 @@ impl Session {
 
     fn tick(&mut self) -> Result<()> {
         self.ticks = self.ticks.wrapping_add(1);
+        self.host.look_at_cycles();
         self.take_records()?;
         if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) || self.host.logs_are_behind() {
             self.poll_logs()?;
@@ -360,22 +363,39 @@ impl Session {
         let mut instances = Vec::new();
         for (index, logs) in self.host.new_instances() {
             let seen = uprobes::attach_later(&self.host, index, &mut self.programs, self.uprobes);
-            instances.push((index, logs, Some(seen)));
+            instances.push((index, logs, seen));
         }
-        for master in masters {
-            if let Some((index, logs)) = self.host.reloaded(master) {
-                instances.push((index, logs, None));
-            }
-        }
+        let reloaded = self.host.reloaded(&masters, ns);
         self.write_calls.follow(&mut self.host, &mut self.programs);
         for (index, logs, seen) in instances {
-            if let Some(watched) = self.host.watched.get_mut(index) {
-                let seen = seen.unwrap_or_else(|| watched.sees_log_calls());
-                let nginx = watched.record(&logs, seen);
-                self.record(&Record::Instance(Box::new(Instance { ns, nginx })))?;
-            }
+            self.tell(ns, None, index, &logs, Some(seen))?;
+        }
+        for reloaded in reloaded {
+            let since_ns = Some(reloaded.since_ns).filter(|since| *since < ns);
+            self.tell(ns, since_ns, reloaded.index, &reloaded.logs, None)?;
         }
         Ok(())
+    }
+
+    /// Records what an instance is like from now on.
+    fn tell(
+        &mut self,
+        ns: u64,
+        since_ns: Option<u64>,
+        index: usize,
+        logs: &[ErrorLog],
+        seen: Option<bool>,
+    ) -> Result<()> {
+        let Some(watched) = self.host.watched.get_mut(index) else {
+            return Ok(());
+        };
+        let seen = seen.unwrap_or_else(|| watched.sees_log_calls());
+        let nginx = watched.record(logs, seen);
+        self.record(&Record::Instance(Box::new(Instance {
+            ns,
+            since_ns,
+            nginx,
+        })))
     }
 
     /// What workers did after their last failure, as far as it has happened and was
@@ -455,6 +475,11 @@ impl Session {
         self.take_records()?;
         self.write_lines()?;
         self.every_second()?;
+        for index in self.host.changed_files() {
+            if let Some(logs) = self.host.watched.get(index).map(Watched::told_logs) {
+                self.tell(clock::monotonic_ns(), None, index, &logs, None)?;
+            }
+        }
         match self.programs.open_connections() {
             Ok(open) => {
                 let now = clock::monotonic_ns();

@@ -32,7 +32,8 @@ impl WriteCalls {
     /// # Errors
     /// If the kernel refuses, and no log is a file either.
     pub(super) fn start(host: &Host, programs: &mut Programs) -> Result<Self> {
-        let refused = programs.with(load).err();
+        let unsuited = programs.unsuited(PROGRAM).map(|reason| anyhow!("{reason}"));
+        let refused = unsuited.or_else(|| programs.with(load).err());
         let mut calls = Self {
             inodes: BTreeSet::new(),
             attached: false,

@@ -8,6 +8,7 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::judged;
+use crate::capture::Withheld;
 use crate::capture::accepting::Asked;
 use crate::capture::rehearsal::Request;
 use crate::cli::{Arguments, Doctor, DoctorFormat, Role, nginx_names};
@@ -32,6 +33,10 @@ pub(super) fn run(arguments: &Doctor) -> Result<ExitCode> {
         asked: Asked {
             ports: arguments.port.iter().copied().collect(),
             names: arguments.process_name.clone(),
+        },
+        withheld: Withheld {
+            io_tracepoints: arguments.no_io_tracepoints,
+            fentry: arguments.no_fentry,
         },
     }));
     print(&diagnosis, arguments.format).context("cannot write the diagnosis")?;

@@ -3,13 +3,21 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::judged;
 use crate::cli::Show;
 use crate::report::timeline;
+use crate::trace::record::Role;
 
 pub(super) fn run(arguments: &Show) -> Result<ExitCode> {
+    if judged::role(&arguments.trace)? == Role::Backend {
+        bail!(
+            "{} was captured with --role backend and has no incidents: give the trace of nginx's \
+             host, and this one with --backend",
+            arguments.trace.display()
+        );
+    }
     let judged = judged::judge(&arguments.trace, &judged::backends(&arguments.backend)?)?;
     let incidents = judged.report.incidents.len();
     let found = arguments

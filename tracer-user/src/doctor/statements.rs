@@ -62,6 +62,10 @@ pub(super) fn all(found: &Found) -> Vec<Statement> {
     let hooks: Vec<Statement> = hooks
         .filter_map(|hook| {
             let reason = hook.reason.as_deref().filter(|_| !hook.attached)?;
+            // Said of the hook that it goes with.
+            if reason.starts_with("like ") {
+                return None;
+            }
             Some(Statement::new(
                 Weight::Limits,
                 consequence_first(&hook.name, reason),

@@ -170,6 +170,11 @@ fn hooks(found: &Found) -> String {
     }
     let (attached, missing): (Vec<_>, Vec<_>) = found.hooks.iter().partition(|hook| hook.attached);
     let mut text = format!("{} of {} attached", attached.len(), found.hooks.len());
+    for hook in attached {
+        if let Some(by) = &hook.by {
+            text.push_str(&format!("; {by} in the place of {}", hook.name));
+        }
+    }
     if !missing.is_empty() {
         let names: Vec<&str> = missing.iter().map(|hook| hook.name.as_str()).collect();
         text.push_str(&format!("; not {}", names.join(", ")));

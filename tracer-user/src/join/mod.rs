@@ -4,6 +4,7 @@
 //! nginx's own host, so that the judge takes both alike. A pure function of the traces.
 
 mod offset;
+mod overlap;
 mod pairs;
 mod traces;
 
@@ -47,7 +48,8 @@ pub fn join(nginx: &Nginx, backends: &[Backend]) -> Join {
     let mut join = Join::default();
     let mut watched: HashSet<u64> = HashSet::new();
     let mut served: BTreeSet<SocketAddr> = BTreeSet::new();
-    let found: Vec<Pairs<'_>> = backends
+    let once = overlap::without_repeats(backends, &mut join.notes);
+    let found: Vec<Pairs<'_>> = once
         .iter()
         .map(|backend| pairs::find(nginx, backend))
         .collect();
@@ -58,11 +60,11 @@ pub fn join(nginx: &Nginx, backends: &[Backend]) -> Join {
             .flat_map(|pairs| pairs.joined.iter().map(|(ours, _)| ours.cookie)),
     );
     // Two hosts number their processes alike; the judge knows processes by number.
-    let mut numbers = counts(backends.iter().flat_map(pids));
+    let mut numbers = counts(overlap::hosts(&once).into_iter());
     for pid in &nginx.pids {
         *numbers.entry(*pid).or_default() += 1;
     }
-    for (backend, mut pairs) in backends.iter().zip(found) {
+    for (backend, mut pairs) in once.iter().zip(found) {
         let before = pairs.joined.len();
         pairs
             .joined
@@ -83,13 +85,6 @@ pub fn join(nginx: &Nginx, backends: &[Backend]) -> Join {
     join.unwatched.extend(not_joined);
     join.timed.sort_by_key(|(ns, _)| std::cmp::Reverse(*ns));
     join
-}
-
-fn pids(backend: &Backend) -> HashSet<u32> {
-    let closed = backend.accepted.iter().filter_map(|one| one.pid);
-    closed
-        .chain(backend.exits.iter().map(|exit| exit.pid))
-        .collect()
 }
 
 impl Join {
@@ -203,6 +198,12 @@ impl Join {
         let host = host(backend);
         if pairs.joined.is_empty() {
             self.notes.push(not_joined(nginx, backend, pairs));
+        }
+        if let Some(missed) = overlap::missed(nginx, backend)
+            && !pairs.joined.is_empty()
+            && missed.is_much()
+        {
+            self.notes.push(missed.said(&host));
         }
         if pairs.ambiguous > 0 {
             self.notes.push(format!(
@@ -353,9 +354,7 @@ fn not_joined(nginx: &Nginx, backend: &Backend, pairs: &Pairs<'_>) -> String {
     if backend.accepted.is_empty() {
         return none("no connection was accepted there at the ports that were asked for");
     }
-    if let (Some(ours), Some(theirs)) = (nginx.anchors.span(), backend.anchors.span())
-        && (ours.1 < theirs.0 || theirs.1 < ours.0)
-    {
+    if overlap::missed(nginx, backend).is_some_and(|missed| missed.share >= 1.0) {
         return none("by the hosts' wall clocks, the two captures ran at different times");
     }
     if pairs.shared > 0 {
@@ -380,6 +379,24 @@ fn not_joined(nginx: &Nginx, backend: &Backend, pairs: &Pairs<'_>) -> String {
     };
     let to = most(&mut nginx.connections.iter().map(|ours| ours.remote));
     let at = most(&mut backend.accepted.iter().map(|one| canonical(one.local)));
+    if to == at {
+        let host_of = |address: SocketAddr| SocketAddr::new(address.ip(), 0);
+        let from = most(&mut nginx.connections.iter().map(|ours| host_of(ours.local)));
+        let came = most(
+            &mut backend
+                .accepted
+                .iter()
+                .map(|one| host_of(canonical(one.remote))),
+        );
+        let without_port = |address: &str| address.trim_end_matches(":0").to_owned();
+        return none(&format!(
+            "the two traces share no address pair (nginx connected to {to} from {}, what came \
+             there was from {} or from other ports): network address translation or a proxy lies \
+             between them, or they are no peers",
+            without_port(&from),
+            without_port(&came)
+        ));
+    }
     none(&format!(
         "the two traces share no address pair (nginx connected to {to}, {host} accepted at {at}): \
          network address translation or a proxy lies between them, or they are no peers"

@@ -12,6 +12,7 @@ use super::history::History;
 use super::line::{STREAM, UpstreamLine};
 use super::mid_life;
 use super::queues::FullQueue;
+use super::settings::default_limit;
 use super::socket::Socket;
 use super::spoken::{Counted, HTTP2};
 use super::upstreams::Figures;
@@ -20,6 +21,9 @@ use crate::nginx::message::MessageKind;
 use crate::report::model::{InferredLimit, InferredSize, InferredTimeout, Match, Phase};
 use crate::report::words::milliseconds;
 use crate::trace::record::{BackendExit, Connection, Logged, PeerClose};
+
+/// What stands for a setting's value where the configuration does not tell it.
+const NOT_KNOWN: &str = "not known";
 
 pub(super) const NS_PER_MS: f64 = 1e6;
 
@@ -66,6 +70,8 @@ pub(super) struct Settings {
     pub(super) send_timeout: Option<String>,
     pub(super) buffer_size: Option<String>,
     pub(super) next_upstream: Option<String>,
+    /// Some of the places differ in it.
+    pub(super) next_upstream_differs: bool,
     pub(super) request_buffering: Option<String>,
     pub(super) http_version: Option<String>,
     pub(super) ssl_name: Option<String>,
@@ -83,6 +89,7 @@ impl Settings {
     pub(super) fn retries(&self) -> Option<bool> {
         match self.next_upstream.as_deref() {
             Some(set) => Some(set.split_whitespace().any(|word| word == "error")),
+            None if self.next_upstream_differs => None,
             None => self.known.then_some(true),
         }
     }
@@ -356,6 +363,32 @@ impl<'a> Case<'a> {
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.
     pub(super) fn directive(&self, name: &str) -> String {
         directive(self.line.module, name)
+    }
+
+    /// What one of nginx's timers is set to: as written, by default, or not known.
+    pub(super) fn limit(&self, name: &str) -> String {
+        let settings = self.settings;
+        let set = match name {
+            "connect_timeout" => &settings.connect_timeout,
+            "send_timeout" => &settings.send_timeout,
+            _ => &settings.read_timeout,
+        };
+        match set {
+            Some(set) => set.clone(),
+            None if settings.known => {
+                format!("{} by default", default_limit(&self.directive(name)))
+            }
+            None => NOT_KNOWN.to_owned(),
+        }
+    }
+
+    /// One of nginx's timers and what it is set to.
+    pub(super) fn timer(&self, name: &str) -> String {
+        let directive = self.directive(name);
+        match self.limit(name).as_str() {
+            NOT_KNOWN => format!("{directive}, whose value is not known"),
+            limit => format!("{directive} {limit}"),
+        }
     }
 
     /// When the attempt ended as nginx saw it.

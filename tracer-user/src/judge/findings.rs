@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::Judge;
 use super::causes::stale_keepalive_remedy;
+use super::generations::in_force;
 use super::settings;
 use super::upstreams::Figures;
 use crate::report::model::{Advice, Incident, Means};
@@ -20,16 +21,33 @@ const ENOUGH: u64 = 20;
 pub(super) fn advise(judge: &Judge, incidents: &[Incident], advice: &mut Vec<Advice>) {
     let mut found = Vec::new();
     for (address, figures) in &judge.upstreams {
-        let here = |nginx: &Nginx| nginx.netns.is_none_or(|netns| netns == address.netns);
-        for (nginx, configuration) in configurations(judge).filter(|(nginx, _)| here(nginx)) {
-            let about = About {
-                address: address.address,
-                figures,
-                nginx,
-                configuration,
+        let instances = judge.capture.iter().flat_map(|capture| &capture.nginx);
+        let here = |nginx: &&Nginx| nginx.netns.is_none_or(|netns| netns == address.netns);
+        for nginx in instances.filter(here) {
+            let loaded = judge.generations.all_of(nginx.master_pid);
+            let loaded = loaded.map(|nginx| {
+                Some(About {
+                    address: address.address,
+                    figures,
+                    nginx,
+                    configuration: in_force(nginx)?,
+                })
+            });
+            let Some(loaded) = loaded.collect::<Option<Vec<About<'_>>>>() else {
+                continue;
             };
-            found.extend(about.never_reused());
-            found.extend(about.keeps_longer_than_the_backend());
+            // The figures are of the whole capture: what a reload has changed is no finding.
+            let of_all = |each: Vec<Option<Advice>>| {
+                let all: Option<Vec<Advice>> = each.into_iter().collect();
+                all?.pop()
+            };
+            found.extend(of_all(loaded.iter().map(About::never_reused).collect()));
+            found.extend(of_all(
+                loaded
+                    .iter()
+                    .map(About::keeps_longer_than_the_backend)
+                    .collect(),
+            ));
         }
     }
     found.extend(not_passed_on(judge, incidents));
@@ -43,11 +61,6 @@ pub(super) fn advise(judge: &Judge, incidents: &[Incident], advice: &mut Vec<Adv
     }
 }
 
-fn configurations(judge: &Judge) -> impl Iterator<Item = (&Nginx, &Configuration)> {
-    let all = judge.capture.iter().flat_map(|capture| &capture.nginx);
-    all.filter_map(|nginx| Some((nginx, nginx.configuration.as_ref()?)))
-}
-
 /// One upstream address in one configuration.
 struct About<'a> {
     address: SocketAddr,
@@ -57,7 +70,7 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    /// `keepalive` is set, and each request had a connection of its own.
+    /// `keepalive` is set, and (nearly) each request had a connection of its own.
     #[expect(clippy::cast_precision_loss, reason = "a share of counts")]
     fn never_reused(&self) -> Option<Advice> {
         let version = self.nginx.version.as_deref();
@@ -65,16 +78,29 @@ impl About<'_> {
         let block = block?;
         let keeps = settings::keepalive_in_force(block, version).filter(|keeps| *keeps > 0)?;
         let requests = self.figures.requests()?;
-        if requests < ENOUGH || self.figures.reused_ratio() != Some(0.0) {
-            return None;
-        }
+        let reused = self.figures.reused_ratio()?;
         let closes = self.figures.closes();
         let after = closes.nginx_after_response + closes.backend_after_response;
-        if (after as f64) < requests as f64 * 0.9 {
+        let obstacle = places
+            .iter()
+            .find_map(|place| settings::closes_each(place, version));
+        // A backend that closes without having said so may meet some further requests.
+        let (most_reused, least_closed) = match obstacle {
+            Some(_) => (0.25, 0.5),
+            None => (0.0, 0.9),
+        };
+        if requests < ENOUGH
+            || reused > most_reused
+            || (after as f64) < requests as f64 * least_closed
+        {
             return None;
         }
+        let reused = match (reused * requests as f64).round() {
+            0.0 => "none".to_owned(),
+            reused => format!("only {reused}"),
+        };
         let seen = format!(
-            "`upstream {}` has `keepalive {keeps}`{}, but none of {} went over a connection used \
+            "`upstream {}` has `keepalive {keeps}`{}, but {reused} of {} went over a connection used \
              before: nginx closed {} right after a response, the backend {}",
             block.name,
             if block.keepalive.is_some() {
@@ -86,14 +112,11 @@ impl About<'_> {
             counted(closes.nginx_after_response, "connection", "connections"),
             closes.backend_after_response,
         );
-        let obstacles: Vec<String> = places
-            .iter()
-            .filter_map(|place| settings::closes_each(place, version))
-            .collect();
-        let (text, because) = if let Some(first) = obstacles.first() {
-            let text = "set `proxy_http_version 1.1` and `proxy_set_header Connection \"\"` where \
-                        requests are passed to it (costs: idle connections on both sides)";
-            (text.to_owned(), format!("{seen}; {first}"))
+        let (text, because) = if let Some(obstacle) = obstacle {
+            (
+                obstacle.remedy.to_owned(),
+                format!("{seen}; {}", obstacle.because),
+            )
         } else if closes.backend_after_response > closes.nginx_after_response {
             (
                 "let the backend keep its connections open (keep-alive, HTTP/1.1 with a length or \
@@ -141,7 +164,7 @@ fn not_passed_on(judge: &Judge, incidents: &[Incident]) -> Vec<Advice> {
         {
             continue;
         }
-        let settings = judge.settings_of(&entry.line);
+        let settings = judge.settings_of(entry);
         let needed = match incident.means {
             Means::Timeout => "timeout",
             Means::Fin | Means::Rst | Means::Refused | Means::Unreachable => "error",

@@ -3,6 +3,7 @@
 
 use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
+use super::generations::in_force;
 use super::line::UpstreamLine;
 use super::moments::Moments;
 use super::queues::FullQueue;
@@ -18,13 +19,13 @@ use crate::trace::record::Connection;
 const TRIES_FOR_NS: u64 = 60_000_000_000;
 
 impl Judge {
-    pub(super) fn settings_of(&self, line: &UpstreamLine) -> Settings {
-        self.capture
-            .iter()
-            .flat_map(|capture| &capture.nginx)
-            .find(|nginx| nginx.master_pid == line.master_pid)
+    /// The settings that the entry's worker ran with.
+    pub(super) fn settings_of(&self, entry: &Entry) -> Settings {
+        let line = &entry.line;
+        self.generations
+            .of(line.master_pid, entry.pid, entry.ns())
             .and_then(|nginx| {
-                let configuration = nginx.configuration.as_ref()?;
+                let configuration = in_force(nginx)?;
                 let version = nginx.version.as_deref();
                 Some(settings::settings_for(configuration, version, line))
             })
@@ -133,7 +134,7 @@ impl Judge {
     }
 
     pub(super) fn incident(&self, entry: &Entry, id: u64) -> (Incident, Phase, Verdict) {
-        let settings = self.settings_of(&entry.line);
+        let settings = self.settings_of(entry);
         let case = self.case_of(entry, &settings);
         let phase = case.phase();
         let mut verdict = causes::decide(&case);

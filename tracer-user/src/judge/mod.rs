@@ -22,6 +22,7 @@ mod findings;
 mod finishing;
 mod fitting;
 mod foreign;
+mod generations;
 mod hidden;
 mod history;
 mod incident;
@@ -60,6 +61,7 @@ pub use self::entry::Details;
 
 use self::clock::Clock;
 use self::entry::Entry;
+use self::generations::Generations;
 use self::history::History;
 use self::logs::Logs;
 use self::losses::Losses;
@@ -100,6 +102,8 @@ pub struct Judge {
     zones: HashMap<u32, jiff::tz::TimeZone>,
     /// Master of each worker, both on the host.
     masters: HashMap<u32, u32>,
+    /// What each worker runs with.
+    generations: Generations,
     /// Instances that loaded another configuration during the capture, and that appeared,
     /// and when.
     reloaded: BTreeSet<u32>,

@@ -62,11 +62,8 @@ fn counts(entry: &Entry) -> bool {
 }
 
 fn block_of(judge: &Judge, entry: &Entry) -> Option<String> {
-    let nginx = judge
-        .capture
-        .iter()
-        .flat_map(|capture| &capture.nginx)
-        .find(|nginx| nginx.master_pid == entry.line.master_pid)?;
+    let master = entry.line.master_pid;
+    let nginx = judge.generations.of(master, entry.pid, entry.ns())?;
     let configuration = nginx.configuration.as_ref()?;
     settings::block_of(configuration, Some(entry.line.peer?), "").map(|block| block.name.clone())
 }

@@ -1,5 +1,6 @@
 //! nginx's configuration as it bears on one upstream address.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::case::{Settings, directive};
@@ -66,11 +67,26 @@ pub(super) fn settings_for(
         .copied()
         .collect();
     let places = if own.is_empty() { places } else { own };
-    let agreed = |setting: &str| {
+    let values = |setting: &str| {
         let name = directive(line.module, setting);
-        let mut values = places.iter().map(|place| place.settings.get(&name));
-        let first = values.next()??.clone();
-        values.all(|value| value == Some(&first)).then_some(first)
+        let values = places.iter().map(move |place| place.settings.get(&name));
+        values.collect::<BTreeSet<_>>()
+    };
+    // `None` stands for the default.
+    let agreed = |setting: &str| {
+        let values = values(setting);
+        (values.len() == 1).then(|| values.into_iter().next().flatten().cloned())?
+    };
+    // Which place a line is about is not known where several differ.
+    let limit = |setting: &str| {
+        let default = default_limit(&directive(line.module, setting));
+        let values = values(setting);
+        let words: Vec<&str> = values
+            .iter()
+            .map(|value| value.map_or(default, String::as_str))
+            .collect();
+        let all_default = values.iter().all(Option::is_none);
+        (!all_default).then(|| words.join(" or "))
     };
     let keepalive_timeout_unknown = version.is_some_and(is_before_keepalive_timeout);
     let main = |setting: &str| configuration.main.get(setting).cloned();
@@ -85,11 +101,12 @@ pub(super) fn settings_for(
         keepalive_timeout_unknown,
         keepalive_timeout_set: block.is_some_and(|block| block.keepalive_timeout_ms.is_some()),
         keepalive_requests: block.and_then(|block| block.keepalive_requests),
-        connect_timeout: agreed("connect_timeout"),
-        read_timeout: agreed("read_timeout"),
-        send_timeout: agreed("send_timeout"),
+        connect_timeout: limit("connect_timeout"),
+        read_timeout: limit("read_timeout"),
+        send_timeout: limit("send_timeout"),
         buffer_size: agreed("buffer_size"),
         next_upstream: agreed("next_upstream"),
+        next_upstream_differs: values("next_upstream").len() > 1,
         request_buffering: agreed("request_buffering"),
         http_version: agreed("http_version"),
         ssl_name: agreed("ssl_name"),
@@ -98,6 +115,14 @@ pub(super) fn settings_for(
         worker_connections: main("worker_connections"),
         worker_rlimit_nofile: main("worker_rlimit_nofile"),
         worker_shutdown_timeout: main("worker_shutdown_timeout"),
+    }
+}
+
+/// What a time limit is where nothing sets it.
+pub(super) fn default_limit(directive: &str) -> &'static str {
+    match directive {
+        "proxy_timeout" => "10m",
+        _ => "60s",
     }
 }
 
@@ -149,15 +174,54 @@ pub(super) fn keepalive_in_force(block: &UpstreamBlock, version: Option<&str>) -
     })
 }
 
-/// Why every request from this place closes its connection, whatever `keepalive` says;
-/// `None` if it need not, or is not known to.
-pub(super) fn closes_each(place: &ProxyLocation, version: Option<&str>) -> Option<String> {
+/// Why every request from a place closes its connection, whatever `keepalive` says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    /// What is set there, in a sentence.
+    pub(super) because: String,
+    /// What to do about it.
+    pub(super) remedy: &'static str,
+}
+
+const KEEP_HTTP: &str = "set `proxy_http_version 1.1` and `proxy_set_header Connection \"\"` where \
+    requests are passed to it (costs: idle connections on both sides)";
+const KEEP_FASTCGI: &str = "set `fastcgi_keep_conn on` where requests are passed to it (costs: \
+    idle connections on both sides; each one holds a process of a backend like PHP-FPM)";
+const KEEP_NONE: &str = "remove `keepalive`, which has no effect here";
+
+/// The obstacle in a place; `None` if there is none, or none is known.
+pub(super) fn closes_each(place: &ProxyLocation, version: Option<&str>) -> Option<Obstacle> {
+    let location = named(place);
+    match place.module.as_str() {
+        "fastcgi" => {
+            let set = place.settings.get("fastcgi_keep_conn");
+            (set.map(String::as_str) != Some("on")).then(|| Obstacle {
+                because: format!("{location} does not set `fastcgi_keep_conn on`"),
+                remedy: KEEP_FASTCGI,
+            })
+        }
+        // They never set `u->keepalive` (ngx_http_uwsgi_module, ngx_http_scgi_module).
+        module @ ("uwsgi" | "scgi") => Some(Obstacle {
+            because: format!("{location} uses {module}_pass, whose connections nginx never keeps"),
+            remedy: KEEP_NONE,
+        }),
+        _ => Some(Obstacle {
+            because: closes_each_http(place, &location, version)?,
+            remedy: KEEP_HTTP,
+        }),
+    }
+}
+
+fn closes_each_http(
+    place: &ProxyLocation,
+    location: &str,
+    version: Option<&str>,
+) -> Option<String> {
     if !place.pass.starts_with("http://") && !place.pass.starts_with("https://") {
         return None;
     }
     let set = |name: &str| place.settings.get(name).map(String::as_str);
     let newer = keeps_by_default(version?)?;
-    let location = named(place);
     let http_version = set("proxy_http_version").unwrap_or(if newer { "1.1" } else { "1.0" });
     if http_version == "1.0" {
         let default = if set("proxy_http_version").is_some() {
@@ -252,7 +316,8 @@ mod tests {
             ..ProxyLocation::default()
         };
         let why = |settings: &[(&str, &str)], version| {
-            closes_each(&place(settings), Some(version)).unwrap_or_default()
+            let obstacle = closes_each(&place(settings), Some(version));
+            obstacle.map_or_else(String::new, |obstacle| obstacle.because)
         };
         const HTTP: (&str, &str) = ("proxy_http_version", "1.1");
         const HEADER: &str = "proxy_set_header Connection";

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::Judge;
 use super::end::peer_end_ns;
+use super::generations::in_force;
 use crate::report::words::counted;
 use crate::trace::record::{Connection, ConnectionEnd};
 
@@ -95,7 +96,7 @@ impl Shutdowns {
                 *backends.entry(cut.remote).or_default() += 1;
             }
             if !cuts.is_empty() {
-                workers.push(*pid);
+                workers.push((*gone_ns, *pid));
             }
         }
         let requests: u64 = backends.values().sum();
@@ -111,7 +112,7 @@ impl Shutdowns {
             named.push("others".to_owned());
         }
         let who = match workers.as_slice() {
-            [pid] => format!("worker {pid}"),
+            [(_, pid)] => format!("worker {pid}"),
             _ => format!("{} workers", workers.len()),
         };
         Some(format!(
@@ -119,17 +120,16 @@ impl Shutdowns {
              reload{}, a fast stop or a crash of the worker cuts its requests so",
             counted(requests, "request", "requests"),
             named.join(", "),
-            shutdown_timeout(judge),
+            shutdown_timeout(judge, &workers),
         ))
     }
 }
 
-fn shutdown_timeout(judge: &Judge) -> String {
-    let set = judge
-        .capture
+/// What the workers that ended were running with, which a reload may have changed.
+fn shutdown_timeout(judge: &Judge, workers: &[(u64, u32)]) -> String {
+    let set = workers
         .iter()
-        .flat_map(|capture| &capture.nginx)
-        .filter_map(|nginx| nginx.configuration.as_ref())
+        .filter_map(|(ns, pid)| in_force(judge.generations.of_worker(*pid, *ns)?))
         .find_map(|configuration| configuration.main.get("worker_shutdown_timeout"));
     set.map_or_else(
         || " with worker_shutdown_timeout".to_owned(),

@@ -259,8 +259,8 @@ fn remarks(judge: &Judge) -> Vec<String> {
         }
         if judge.reloaded.contains(&master) {
             notes.push(format!(
-                "nginx (master {master}) loaded another configuration during the capture; the \
-                 settings named here are those after it"
+                "nginx (master {master}) loaded another configuration during the capture; each \
+                 incident names the settings that its worker ran with"
             ));
         }
         let name = nginx.version.as_deref().unwrap_or(&nginx.binary);
@@ -284,9 +284,9 @@ fn remarks(judge: &Judge) -> Vec<String> {
     notes.extend(cut.into_iter().chain(hidden).chain(hidden::limited(judge)));
     if judge.foreign > 0 {
         notes.push(format!(
-            "{} of an upstream and no call of nginx wrote {}: a line feed in what a backend or a \
-             client sent makes such lines, or another program that writes to the log; they count \
-             for nothing here",
+            "{} of an upstream, and no call of the nginx that was captured wrote {}: a line feed in \
+             what a backend or a client sent makes such lines, or another program, another nginx \
+             too, that writes to the log; they count for nothing here",
             counted(
                 judge.foreign,
                 "line of the error log speaks",

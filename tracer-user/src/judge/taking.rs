@@ -49,8 +49,11 @@ impl Judge {
                 let pid = process.worker.pid;
                 self.gone.retain(|(_, gone)| *gone != pid);
                 if process.started {
+                    self.generations
+                        .started(process.master_pid, &process.worker, process.ns);
                     self.worker_of(process.master_pid, &process.worker);
                 } else {
+                    self.generations.gone(pid, process.ns);
                     self.gone.push_back((process.ns, pid));
                     self.shutdowns.gone(process.ns, pid);
                 }
@@ -58,7 +61,7 @@ impl Judge {
             }
             Record::Instance(instance) => {
                 self.last_ns = self.last_ns.max(instance.ns);
-                self.instance(&instance.nginx, instance.ns);
+                self.instance(instance);
             }
             Record::Upstream(counters) => {
                 let calls_unseen = self.capture.as_ref().is_some_and(without_calls::is_so);
@@ -89,6 +92,7 @@ impl Judge {
         self.last_ns = self.last_ns.max(capture.start_ns);
         for nginx in &capture.nginx {
             self.know(nginx);
+            self.generations.loaded(nginx, 0);
         }
         self.capture = Some(capture.clone());
     }
@@ -107,8 +111,11 @@ impl Judge {
     }
 
     /// An instance that appeared, or whose configuration is another one now.
-    fn instance(&mut self, nginx: &Nginx, ns: u64) {
+    fn instance(&mut self, instance: &record::Instance) {
+        let nginx = &instance.nginx;
         self.know(nginx);
+        let since_ns = instance.since_ns.unwrap_or(instance.ns);
+        let reloaded = self.generations.loaded(nginx, since_ns);
         let Some(capture) = &mut self.capture else {
             return;
         };
@@ -118,11 +125,13 @@ impl Judge {
             .find(|known| known.master_pid == nginx.master_pid);
         match known {
             Some(known) => {
-                self.reloaded.insert(nginx.master_pid);
+                if reloaded {
+                    self.reloaded.insert(nginx.master_pid);
+                }
                 *known = nginx.clone();
             }
             None => {
-                self.appeared.insert(nginx.master_pid, ns);
+                self.appeared.insert(nginx.master_pid, instance.ns);
                 capture.nginx.push(nginx.clone());
             }
         }

@@ -7,10 +7,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use memchr::memmem;
 use object::read::elf::ElfFile64;
-use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, ReadCache};
+use object::{
+    Endianness, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache,
+};
 
 /// Function that writes a log line: the uprobe's target.
 pub const LOG_FUNCTION: &str = "ngx_log_error_core";
+/// Pointer to all that a master has loaded; another one after a reload.
+const CYCLE: &str = "ngx_cycle";
 /// No nginx is longer; it bounds the search of a file without section headers.
 const LONGEST_FILE: u64 = 256 << 20;
 
@@ -23,6 +27,9 @@ pub struct Binary {
     pub configure: Option<String>,
     /// [`LOG_FUNCTION`] is in a symbol table.
     pub exports_log_function: bool,
+    /// Where `ngx_cycle` lies from the start of the binary in memory, if that is in a
+    /// symbol table.
+    pub cycle_offset: Option<u64>,
 }
 
 impl Binary {
@@ -40,6 +47,14 @@ impl Binary {
             .dynamic_symbols()
             .chain(elf.symbols())
             .any(|symbol| symbol.is_definition() && symbol.name() == Ok(LOG_FUNCTION));
+        let cycle = elf
+            .dynamic_symbols()
+            .chain(elf.symbols())
+            .find(|symbol| symbol.is_definition() && symbol.name() == Ok(CYCLE));
+        let start = elf.segments().map(|segment| segment.address()).min();
+        let cycle_offset = cycle
+            .zip(start)
+            .and_then(|(cycle, start)| cycle.address().checked_sub(start & !0xfff));
         // String literals are in .rodata, a tenth of the file.
         let literals = elf
             .section_by_name(".rodata")
@@ -55,6 +70,7 @@ impl Binary {
         }
         Ok(Self {
             exports_log_function,
+            cycle_offset,
             ..facts
         })
     }
@@ -110,7 +126,7 @@ impl Binary {
         Self {
             version: version(bytes),
             configure: configure(bytes),
-            exports_log_function: false,
+            ..Self::default()
         }
     }
 }

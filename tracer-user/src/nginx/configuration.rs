@@ -2,9 +2,12 @@
 //! root directory. Nothing is executed, so that it is right in containers too.
 //!
 //! The files say what nginx would load now; a master that was not reloaded since they
-//! were changed runs with older settings, which is reported as a problem.
+//! were changed runs with older settings, which is reported as a problem, and what they
+//! say is not taken as in force.
 
 mod error_logs;
+#[cfg(test)]
+mod oracle;
 mod settings;
 mod stream;
 mod time;
@@ -38,28 +41,41 @@ pub struct InForce {
     pub time_zone: Option<String>,
     /// When the newest file of it was changed, in seconds since 1970 UTC; 0 if unknown.
     pub newest_change_s: i64,
+    /// That was after the workers had started: they may run with something else.
+    pub changed_since_start: bool,
     /// What could not be read or understood, a sentence each.
     pub problems: Vec<String>,
 }
 
-/// Reads the configuration of an instance.
+impl InForce {
+    /// Was a file changed after this time?
+    #[must_use]
+    pub fn is_newer_than(&self, time_s: Option<u64>) -> bool {
+        // The kernel's boot time is rounded to seconds.
+        time_s
+            .and_then(|time| i64::try_from(time).ok())
+            .is_some_and(|time| self.newest_change_s > time + 1)
+    }
+}
+
+/// Reads the configuration of an instance that runs already.
 pub fn read(instance: &Instance, binary: &Binary) -> InForce {
+    let mut found = read_files(instance, binary);
+    if found.is_newer_than(instance.oldest_start_s()) {
+        found.changed_since_start = true;
+        found.problems.push(
+            "the files were changed after the workers started: nginx runs with older settings, \
+             so that none is named here; a reload makes it load them"
+                .to_owned(),
+        );
+    }
+    found
+}
+
+/// What the files say, whatever nginx has loaded.
+pub fn read_files(instance: &Instance, binary: &Binary) -> InForce {
     match Root::open(&instance.root) {
-        Ok(root) => {
-            let mut found = read_in(&root, &instance.cwd, &instance.arguments, binary);
-            let started_s = instance
-                .newest_start_s()
-                .and_then(|start| i64::try_from(start).ok());
-            // The kernel's boot time is rounded to seconds.
-            if started_s.is_some_and(|started| found.newest_change_s > started + 1) {
-                found.problems.push(
-                    "the files were changed after the newest worker started; \
-                     nginx may run with older settings"
-                        .to_owned(),
-                );
-            }
-            found
-        }
+        Ok(root) => read_in(&root, &instance.cwd, &instance.arguments, binary),
         Err(error) => InForce {
             problems: vec![format!("cannot open nginx's root directory: {error}")],
             ..InForce::default()
@@ -104,6 +120,7 @@ pub fn read_in(root: &Root, cwd: &Path, arguments: &Arguments, binary: &Binary) 
         narrowest_level: logs.narrowest,
         time_zone,
         newest_change_s: loader.newest_change_s,
+        changed_since_start: false,
         problems: loader.problems,
     }
 }

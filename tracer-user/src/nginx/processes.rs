@@ -6,6 +6,7 @@
 
 mod arguments;
 mod arrivals;
+pub mod cycle;
 mod root;
 
 use std::fs;
@@ -182,13 +183,28 @@ impl Instance {
 
     /// When its newest worker started, in seconds since 1970 UTC, give or take one.
     pub fn newest_start_s(&self) -> Option<u64> {
-        let ticks = self.workers.iter().filter_map(|worker| {
-            let process = procfs::process::Process::new(i32::try_from(worker.pid).ok()?).ok()?;
-            Some(process.stat().ok()?.starttime)
-        });
-        let since_boot_s = ticks.max()?.checked_div(procfs::ticks_per_second())?;
-        procfs::boot_time_secs().ok()?.checked_add(since_boot_s)
+        start_s(self.workers.iter().filter_map(start_ticks).max()?)
     }
+
+    /// When the oldest of the workers started that are not shutting down, likewise: a
+    /// reload leaves none of those before it.
+    pub fn oldest_start_s(&self) -> Option<u64> {
+        let active = self.workers.iter().filter(|worker| {
+            let title = fs::read(proc_path(worker.pid, "cmdline")).unwrap_or_default();
+            !String::from_utf8_lossy(&title).contains("process is shutting down")
+        });
+        start_s(active.filter_map(start_ticks).min()?)
+    }
+}
+
+fn start_ticks(worker: &Worker) -> Option<u64> {
+    let process = procfs::process::Process::new(i32::try_from(worker.pid).ok()?).ok()?;
+    Some(process.stat().ok()?.starttime)
+}
+
+fn start_s(ticks: u64) -> Option<u64> {
+    let since_boot_s = ticks.checked_div(procfs::ticks_per_second())?;
+    procfs::boot_time_secs().ok()?.checked_add(since_boot_s)
 }
 
 /// How long a process has run, in whole seconds.

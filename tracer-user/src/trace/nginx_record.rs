@@ -31,6 +31,10 @@ pub struct Nginx {
     /// Why the configuration is absent or in part unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_problem: Option<String>,
+    /// The files were changed after the workers had started: what `configuration` says may
+    /// not be what they run with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changed_before_start: bool,
     /// Whether lines of this instance are seen being written (the uprobe is attached).
     pub log_calls_seen: bool,
     /// Time zone that nginx stamps its lines in.
@@ -45,6 +49,9 @@ pub struct Nginx {
 pub struct Instance {
     /// When that was noticed.
     pub ns: u64,
+    /// When the first worker was noticed that runs so, where that was earlier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
     /// The instance.
     pub nginx: Nginx,
 }

@@ -49,7 +49,7 @@ pub struct Request {
 /// As [`super::run`]; also if nobody listens where connections are to be recorded.
 pub fn run(request: &Request) -> Result<()> {
     checks::before_capture(Role::Backend)?;
-    let mut warnings = checks::warnings();
+    let mut warnings = checks::warnings(Role::Backend);
     let mut host = Host::open(&mut warnings)?;
     let ports = host.asked(&request.asked, &mut warnings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

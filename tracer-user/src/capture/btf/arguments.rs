@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Types;
 
@@ -103,6 +103,17 @@ impl Types<'_> {
             ensure!(is_so, "{place} is no {what} in this kernel");
         }
         Ok(())
+    }
+
+    /// Whether a program's tracepoint, if it is there, has what the program takes from it.
+    ///
+    /// # Errors
+    /// If not: the error names the argument.
+    pub(in crate::capture) fn suits(&self, program: &str) -> Result<()> {
+        match self.unsuited().remove(program) {
+            Some(reason) => bail!(reason),
+            None => Ok(()),
+        }
     }
 
     /// Programs whose tracepoint exists but lacks what they take from it.

@@ -39,15 +39,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         )
     });
     let directive = case.directive("connect_timeout");
-    let setting = case
-        .settings
-        .connect_timeout
-        .as_deref()
-        .unwrap_or("60s by default");
+    let limit = case.limit("connect_timeout");
     Some(Verdict {
         cause: Cause::ConnectTimeout,
         confidence,
-        evidence: sentences([waited, Some(format!("{directive} is {setting}"))]),
+        evidence: sentences([waited, Some(format!("{directive} is {limit}"))]),
         advice: Some(Remedy {
             text: if is_short(case) {
                 LOOK.to_owned()

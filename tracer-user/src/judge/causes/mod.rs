@@ -159,14 +159,6 @@ fn how_it_ended(case: &Case<'_>) -> Option<String> {
     Some(format!("{what} came from {}{late}", connection.remote))
 }
 
-/// What a timeout is where the configuration does not set it.
-fn default_of(directive: &str) -> &'static str {
-    match directive {
-        "proxy_timeout" => "10m by default",
-        _ => "60s by default",
-    }
-}
-
 /// What of the request had been in flight.
 fn in_flight(case: &Case<'_>) -> Option<String> {
     let connection = case.connection()?;

@@ -3,7 +3,7 @@
 //! nginx closed it and that no FIN or RST had come. It is likely only if nothing of the
 //! request was acknowledged.
 
-use super::{Case, Remedy, Verdict, default_of, in_flight, sentences};
+use super::{Case, Remedy, Verdict, in_flight, sentences};
 use crate::judge::end::peer_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
@@ -30,7 +30,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         None => Confidence::Likely,
     };
     let directive = case.directive("read_timeout");
-    let setting = case.settings.read_timeout.as_deref();
+    let limit = case.limit("read_timeout");
+    let longer_than = match limit.strip_suffix(" by default").unwrap_or(&limit) {
+        "not known" => "nginx waits",
+        limit => limit,
+    };
     let retransmitted = case
         .connection()
         .filter(|connection| connection.exchange_retransmits > 0)
@@ -59,8 +63,8 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         confidence,
         evidence: sentences([
             Some(format!(
-                "nginx gave up by its own timer ({directive} {})",
-                setting.unwrap_or(default_of(&directive))
+                "nginx gave up by its own timer ({})",
+                case.timer("read_timeout")
             )),
             in_flight(case),
             silent.map(|silent| {
@@ -77,9 +81,8 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         ]),
         advice: Some(Remedy {
             text: format!(
-                "find out why the backend needs longer than {}, or raise {directive} for \
-                 this location; a longer timeout holds the client and one connection for longer",
-                setting.unwrap_or(default_of(&directive).trim_end_matches(" by default"))
+                "find out why the backend needs longer than {longer_than}, or raise {directive} for \
+                 this location; a longer timeout holds the client and one connection for longer"
             ),
             because: "the backend had not answered in time".to_owned(),
         }),

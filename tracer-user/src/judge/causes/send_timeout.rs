@@ -1,7 +1,7 @@
 //! `send-timeout`: nginx's send timer ran out because the backend took no more of the
 //! request. Requires: `upstream timed out` while sending the request.
 
-use super::{Case, Remedy, Verdict, default_of, in_flight, sentences};
+use super::{Case, Remedy, Verdict, in_flight, sentences};
 use crate::judge::end::peer_end_ns;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
@@ -16,18 +16,12 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         None => Confidence::Likely,
     };
     let directive = case.directive("send_timeout");
-    let setting = case
-        .settings
-        .send_timeout
-        .as_deref()
-        .unwrap_or_else(|| default_of(&directive));
+    let timer = case.timer("send_timeout");
     Some(Verdict {
         cause: Cause::SendTimeout,
         confidence,
         evidence: sentences([
-            Some(format!(
-                "nginx gave up by its own timer ({directive} {setting})"
-            )),
+            Some(format!("nginx gave up by its own timer ({timer})")),
             in_flight(case),
         ]),
         advice: Some(Remedy {

@@ -160,10 +160,7 @@ fn words(case: &Case<'_>, reason: Reason) -> String {
         Reason::TimedOut => format!(
             "the TLS handshake was not done in time; {} bounds it together with the connect ({})",
             case.directive("connect_timeout"),
-            case.settings
-                .connect_timeout
-                .as_deref()
-                .unwrap_or("60s by default")
+            case.limit("connect_timeout")
         ),
     }
 }

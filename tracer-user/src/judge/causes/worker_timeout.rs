@@ -4,7 +4,7 @@
 //! or killed by the same supervisor within a second of them; and no request that succeeded
 //! and took longer. It is an inference, so never certain.
 
-use super::{Case, Remedy, Verdict, default_of, how_it_ended, in_flight, owner, sentences};
+use super::{Case, Remedy, Verdict, how_it_ended, in_flight, owner, sentences};
 use crate::judge::case::words;
 use crate::judge::end::in_flight_at_end_ns;
 use crate::judge::work::may_be_a_supervisors;
@@ -32,11 +32,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         milliseconds(limit.spread_ms)
     );
     let directive = case.directive("read_timeout");
-    let setting = case
-        .settings
-        .read_timeout
-        .as_deref()
-        .unwrap_or_else(|| default_of(&directive));
+    let setting = case.limit("read_timeout");
     Some(Verdict {
         cause: Cause::WorkerTimeout,
         confidence: Confidence::Likely,

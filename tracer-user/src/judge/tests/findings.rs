@@ -92,9 +92,16 @@ fn a_backend_that_closes_after_each_response_is_found() {
 #[test]
 fn what_is_reused_or_too_little_is_no_finding() {
     assert_eq!(found(&[], one_request_each(19, true)), []);
-    let mut reused = one_request_each(40, true);
-    reused.push(counters(0, 5));
-    assert_eq!(found(&[], reused), []);
+    let reused = |requests| {
+        let mut records = one_request_each(40, true);
+        records.push(counters(0, requests));
+        records
+    };
+    assert_eq!(found(&[], reused(20)), []);
+    assert_eq!(found(&KEEPS, reused(1)), [], "nothing explains it");
+    // As where the backend closes without having said so.
+    let because = &found(&[], reused(5))[0].because;
+    assert!(because.contains("only 5 of 45 requests"), "{because}");
 }
 
 #[test]

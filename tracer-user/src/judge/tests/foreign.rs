@@ -31,7 +31,7 @@ fn counted(records: Vec<Record>) -> (usize, u64) {
         .report
         .notes
         .iter()
-        .any(|note| note.contains("no call of nginx wrote"));
+        .any(|note| note.contains("and no call of the nginx that was captured wrote"));
     assert_eq!(told, foreign > 0, "{:?}", judged.report.notes);
     (judged.report.incidents.len(), foreign)
 }
@@ -110,7 +110,11 @@ fn a_line_from_before_an_instances_calls_were_seen_is_its_own() {
             pid: 801,
             inner_pid: 801,
         }];
-        Record::Instance(Box::new(Instance { ns: at(ms), nginx }))
+        Record::Instance(Box::new(Instance {
+            ns: at(ms),
+            since_ns: None,
+            nginx,
+        }))
     };
     let by = |line: Said| Said { pid: 801, ..line };
     let seen = || {

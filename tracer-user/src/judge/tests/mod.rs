@@ -14,6 +14,7 @@ mod path;
 mod properties;
 mod protocol;
 mod records;
+mod reloads;
 mod resources;
 mod restarts;
 mod sizes;

@@ -21,7 +21,7 @@ fn cut_after(times_ms: &[u64]) -> Vec<Record> {
 fn three_requests_ended_after_the_same_time_met_a_limit() {
     let mut records = cut_after(&[2000, 2010, 1995]);
     records.extend([served(50, 1000, 5), served(51, 1000, 1900)]);
-    let report = judged(records).report;
+    let report = judged_with(&[], records).report;
     for incident in &report.incidents {
         assert_verdict(incident, Cause::WorkerTimeout, Confidence::Likely);
     }

@@ -105,12 +105,22 @@ fn server(directive: &Directive, outer: &InForce, found: &mut Vec<ProxyLocation>
         .block
         .iter()
         .find(|inner| inner.name == "server_name");
+    let name = name.and_then(|name| name.argument(0)).unwrap_or_default();
     let place = Place {
-        server_name: name.and_then(|name| name.argument(0)).unwrap_or_default(),
+        server_name: &in_lines(name),
         location: Vec::new(),
         pass: None,
     };
     place.visit(&directive.block, outer, found);
+}
+
+/// A server's first name as lines have it (`ngx_http_core_merge_srv_conf`): in small
+/// letters unless it is a regular expression, and without a dot at its beginning.
+fn in_lines(name: &str) -> String {
+    if name.starts_with('~') {
+        return name.to_owned();
+    }
+    name.strip_prefix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// Settings in force at some place.
@@ -413,5 +423,80 @@ mod tests {
                 ("/ limit_except GET", "http://b")
             ]
         );
+    }
+
+    /// Directives of OpenResty, Tengine and Angie, as their documentation has them.
+    #[test]
+    fn what_only_forks_know_keeps_nothing_from_being_read() {
+        let found = read(
+            r#"http {
+               init_by_lua_block { local t = { a = "}" } -- } { ' "
+               }
+               lua_shared_dict cache 10m;
+               lua_package_path "/x/?.lua;;";
+               upstream lua { server 0.0.0.1;
+                 balancer_by_lua_block {
+                   local b = require "ngx.balancer"  b.set_current_peer("127.0.0.1", 9101)
+                 }
+                 keepalive 60; keepalive_timeout 5s; }
+               upstream tengine { dynamic_resolve fallback=stale fail_timeout=30s; session_sticky;
+                 server 127.0.0.1:9102 id=one; check interval=3000 rise=2 fall=5 type=http;
+                 check_http_send "HEAD / HTTP/1.0\r\n\r\n"; keepalive 7; }
+               upstream angie { zone z 1m; sticky cookie srv_id domain=.example path=/; feedback f;
+                 server app.example:80 resolve service=_http._tcp sid=a slow_start=30s;
+                 response_time_factor 90; keepalive 3; queue 5 timeout=1s; }
+               client { location @c { proxy_pass http://angie; } }
+               acme_client example https://acme.example/directory;
+               server { listen 80 quic reuseport; server_name forks.example;
+                 set_by_lua_block $x { return "{" .. [[ } ]] }
+                 rewrite_by_lua 'ngx.var.y = "}" ';
+                 location /lua { access_by_lua_block { if true then return end }
+                   proxy_pass http://lua; proxy_read_timeout 4s; }
+                 location /tengine { proxy_pass http://tengine; proxy_read_timeout 5s; }
+                 location /angie { proxy_pass http://angie; proxy_read_timeout 6s;
+                   proxy_http_version 3; status_zone s; }
+                 location /content { content_by_lua_block { ngx.say("proxy_pass http://no;") } } } }"#,
+        );
+        let blocks: Vec<_> = found
+            .upstreams
+            .iter()
+            .map(|block| (&*block.name, block.servers.len(), block.keepalive))
+            .collect();
+        assert_eq!(
+            blocks,
+            [
+                ("lua", 1, Some(60)),
+                ("tengine", 1, Some(7)),
+                ("angie", 1, Some(3))
+            ]
+        );
+        let places: Vec<_> = found
+            .locations
+            .iter()
+            .map(|place| (&*place.pass, &*place.settings["proxy_read_timeout"]))
+            .collect();
+        assert_eq!(
+            places,
+            [
+                ("http://lua", "4s"),
+                ("http://tengine", "5s"),
+                ("http://angie", "6s")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_server_is_named_as_its_lines_name_it() {
+        let found = read(
+            r"http { server { server_name .Dotted.Example; location / { proxy_pass http://a; } }
+               server { server_name ~^(?<sub>.+)\.Regex$ x; location / { proxy_pass http://b; } }
+               server { server_name *.Wild; location / { proxy_pass http://c; } } }",
+        );
+        let names: Vec<_> = found
+            .locations
+            .iter()
+            .map(|place| &*place.server_name)
+            .collect();
+        assert_eq!(names, ["dotted.example", r"~^(?<sub>.+)\.Regex$", "*.wild"]);
     }
 }

@@ -174,7 +174,10 @@ impl<'a> Tokens<'a> {
         let mut variable = false;
         while let Some(byte) = self.peek() {
             match byte {
-                b'{' if variable => {}
+                b'{' if variable => {
+                    self.at += 1;
+                    continue;
+                }
                 b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' => break,
                 b'\\' => self.at += 1,
                 _ => {}
@@ -197,7 +200,7 @@ impl<'a> Tokens<'a> {
 
 /// Backslash before a quote or a backslash goes, `\t`, `\r` and `\n` are what they
 /// are in C, and before all else it stays.
-fn unescape(raw: &[u8]) -> String {
+pub(super) fn unescape(raw: &[u8]) -> String {
     let mut word = Vec::with_capacity(raw.len());
     let mut bytes = raw.iter().copied().peekable();
     while let Some(byte) = bytes.next() {

@@ -15,7 +15,7 @@ const MOST_FILES: usize = 10_000;
 /// Blocks and includes nest no deeper.
 const DEEPEST: usize = 64;
 /// Blocks that hold data: what they include may be huge and has no directives.
-const DATA_BLOCKS: [&str; 5] = ["map", "geo", "types", "split_clients", "charset_map"];
+pub(super) const DATA_BLOCKS: [&str; 5] = ["map", "geo", "types", "split_clients", "charset_map"];
 
 /// A directive with all that is in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

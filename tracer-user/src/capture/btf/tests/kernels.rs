@@ -9,6 +9,8 @@ use tracer_ebpf::layout::{COUNT, Field, aarch64, x86_64};
 
 use super::super::Types;
 use super::super::arguments::{Argument, TAKES};
+use crate::capture::calls;
+use crate::capture::hooks::{By, OF_BACKEND, OF_NGINX, WAYS};
 
 const FOLDER: &str = "../tests/fixtures/layouts";
 
@@ -187,4 +189,52 @@ fn the_parameters_of_functions_are_those_that_bpftool_lists() {
         assert_eq!(types.parameters("tcp_unheard_of"), None);
     }
     assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn every_program_on_a_tracepoint_says_what_it_takes() {
+    let of = |tracepoints: &'static [crate::capture::hooks::Tracepoint]| {
+        tracepoints.iter().flat_map(|it| {
+            let instead = it.instead.map(|(instead, _)| (instead, it.tracepoint));
+            [Some((it.program, it.tracepoint)), instead]
+        })
+    };
+    let tracepoints = WAYS.iter().filter(|way| way.by == By::Tracepoints);
+    let calls = tracepoints.flat_map(|way| way.programs);
+    let calls = calls.map(|call| Some((call.program, call.target)));
+    let mut seen = 0;
+    for (program, tracepoint) in of(OF_NGINX).chain(of(OF_BACKEND)).chain(calls).flatten() {
+        let is_it =
+            |(name, target, _): &&(&str, &str, _)| (*name, *target) == (program, tracepoint);
+        assert!(
+            TAKES.iter().any(|takes| is_it(&takes)),
+            "{program} on {tracepoint}"
+        );
+        seen += 1;
+    }
+    assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn on_every_kernel_a_program_fits_each_function_that_sends_or_receives() {
+    let functions = WAYS.iter().find(|way| way.by == By::Functions).unwrap();
+    for kernel in all() {
+        let types = Types::parse(&kernel.blob).unwrap();
+        let found = calls::fitting(functions.programs, &types).unwrap();
+        for function in ["tcp_sendmsg", "tcp_sendpage", "tcp_recvmsg"] {
+            let what = format!("{function} of {}", kernel.name);
+            let parameters: Option<Vec<&str>> = kernel
+                .fact("function", function)
+                .map(|names| names.split(' ').collect());
+            let fitting: Vec<_> = found.iter().filter(|it| it.target == function).collect();
+            assert_eq!(fitting.len(), usize::from(parameters.is_some()), "{what}");
+            for (call, parameters) in fitting.iter().zip(parameters) {
+                // The return value follows the last parameter.
+                assert_eq!(call.parameters.len(), parameters.len(), "{what}");
+                for (taken, has) in call.parameters.iter().zip(parameters) {
+                    assert!(taken.is_empty() || *taken == has, "{what}: {taken}, {has}");
+                }
+            }
+        }
+    }
 }

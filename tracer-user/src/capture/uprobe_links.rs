@@ -1,0 +1,238 @@
+//! Uprobes as links of their own kind (BPF_TRACE_UPROBE_MULTI, Linux 6.6 and later), for
+//! where perf_event_open() lets nobody but CAP_SYS_ADMIN make one (Linux 6.16 and later,
+//! and stable kernels since mid-2025: `perf_uprobe_event_init`): such a link asks for
+//! CAP_BPF and CAP_PERFMON, with which its program is loaded. aya has no such attach
+//! type yet, so the programs are taken out of the object and loaded here, on the maps
+//! that aya made.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::maps::{Map, MapData};
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, ReadCache};
+
+use super::open_connections::bpf;
+
+// Command, program type, attach type and flag of include/uapi/linux/bpf.h.
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_PROG_TYPE_KPROBE: u32 = 2;
+const BPF_TRACE_UPROBE_MULTI: u32 = 48;
+const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
+
+/// `union bpf_attr` for BPF_PROG_LOAD, as far as it is used.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// `union bpf_attr`, member `link_create` with `uprobe_multi`.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    path: u64,
+    offsets: u64,
+    ref_ctr_offsets: u64,
+    cookies: u64,
+    count: u32,
+    uprobe_flags: u32,
+    pid: u32,
+    reserved: u32,
+}
+
+/// Programs that are loaded, and their links. Dropping them detaches everything.
+#[derive(Debug, Default)]
+pub(super) struct UprobeLinks {
+    programs: BTreeMap<String, OwnedFd>,
+    links: Vec<OwnedFd>,
+}
+
+impl UprobeLinks {
+    /// Loads these programs of an object whose maps `ebpf` has.
+    ///
+    /// # Errors
+    /// If a map of theirs was taken away, or the kernel refuses one.
+    pub(super) fn load(bytes: &[u8], ebpf: &Ebpf, names: &[&str]) -> Result<Self> {
+        let mut object = aya_obj::Object::parse(bytes).context("cannot read the programs")?;
+        let sections = object.functions.keys().map(|(section, _)| *section);
+        let sections = sections.collect();
+        let programs = std::mem::take(&mut object.programs);
+        object.functions.retain(|_, function| {
+            names.contains(&function.name.as_str()) || !programs.contains_key(&function.name)
+        });
+        object.programs = programs;
+        object
+            .programs
+            .retain(|name, _| names.contains(&name.as_str()));
+        let maps: Vec<_> = object
+            .maps
+            .iter()
+            .filter_map(|(name, map)| {
+                let data = data(ebpf.map(name)?)?;
+                Some((name.clone(), data.fd().as_fd().as_raw_fd(), map.clone()))
+            })
+            .collect();
+        object.relocate_maps(
+            maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)),
+            &sections,
+        )?;
+        object.relocate_calls(&sections)?;
+        let mut this = Self::default();
+        for (name, program) in &object.programs {
+            let function = object
+                .functions
+                .get(&program.function_key())
+                .with_context(|| format!("there is no program {name}"))?;
+            let loaded = load(name, &program.license, &function.instructions)
+                .with_context(|| format!("cannot load {name}"))?;
+            this.programs.insert(name.clone(), loaded);
+        }
+        Ok(this)
+    }
+
+    /// Attaches a program to a function of a binary, in all processes that run it.
+    ///
+    /// # Errors
+    /// If the binary has no such function, or the kernel refuses.
+    pub(super) fn attach(
+        &mut self,
+        program: &str,
+        at_return: bool,
+        function: &str,
+        binary: &Path,
+    ) -> Result<()> {
+        let loaded = self.programs.get(program).context("no such program")?;
+        let path = CString::new(binary.as_os_str().as_bytes())?;
+        let offset = offset_of(function, binary)?;
+        let attributes = LinkCreate {
+            prog_fd: u32::try_from(loaded.as_raw_fd())?,
+            target_fd: 0,
+            attach_type: BPF_TRACE_UPROBE_MULTI,
+            flags: 0,
+            path: address(path.as_ptr()),
+            offsets: address(&raw const offset),
+            ref_ctr_offsets: 0,
+            cookies: 0,
+            count: 1,
+            uprobe_flags: if at_return {
+                BPF_F_UPROBE_MULTI_RETURN
+            } else {
+                0
+            },
+            pid: 0,
+            reserved: 0,
+        };
+        let link = bpf(BPF_LINK_CREATE, &attributes)
+            .with_context(|| format!("cannot link {program} to {function}"))?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    /// The programs by name.
+    pub(super) fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.programs
+            .iter()
+            .map(|(name, program)| (name.as_str(), program.as_fd()))
+    }
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+fn load(
+    name: &str,
+    license: &CString,
+    instructions: &[aya_obj::generated::bpf_insn],
+) -> Result<OwnedFd> {
+    let mut prog_name = [0; 16];
+    for (to, from) in prog_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf(
+        BPF_PROG_LOAD,
+        &ProgLoad {
+            prog_type: BPF_PROG_TYPE_KPROBE,
+            insn_cnt: u32::try_from(instructions.len())?,
+            insns: address(instructions.as_ptr()),
+            license: address(license.as_ptr()),
+            log_level: 0,
+            log_size: 0,
+            log_buf: 0,
+            kern_version: 0,
+            prog_flags: 0,
+            prog_name,
+            prog_ifindex: 0,
+            expected_attach_type: BPF_TRACE_UPROBE_MULTI,
+        },
+    )
+}
+
+/// The descriptor of a map, of the kinds that uprobes use.
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::Queue(data)
+        | Map::RingBuf(data)
+        | Map::SkStorage(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// Where in a binary's file a function begins.
+fn offset_of(function: &str, binary: &Path) -> Result<u64> {
+    let named = || format!("cannot find {function} in {}", binary.display());
+    let mut file = File::open(binary).with_context(named)?;
+    let cache = ReadCache::new(&mut file);
+    let elf = ElfFile64::<Endianness, _>::parse(&cache).with_context(named)?;
+    let symbol = elf
+        .dynamic_symbols()
+        .chain(elf.symbols())
+        .find(|symbol| symbol.is_definition() && symbol.name() == Ok(function))
+        .with_context(named)?;
+    let section = symbol.section_index().with_context(named)?;
+    let section = elf.section_by_index(section).with_context(named)?;
+    let (begin, _) = section.file_range().with_context(named)?;
+    symbol
+        .address()
+        .checked_sub(section.address())
+        .and_then(|inside| inside.checked_add(begin))
+        .with_context(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_that_a_binary_has_not_is_named() {
+        let own = Path::new("/proc/self/exe");
+        assert!(offset_of("main", own).unwrap() > 0);
+        let error = offset_of("no_such_function", own).unwrap_err();
+        assert!(error.to_string().contains("no_such_function"), "{error:#}");
+    }
+}
