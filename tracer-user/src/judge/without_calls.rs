@@ -67,9 +67,9 @@ pub(super) fn is_unmeasured(connection: &Connection) -> bool {
 
 /// A verdict that rests on what nginx sent and received, and when, is not certain.
 pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
-    let Some(connection) = case.connection().filter(|found| found.calls_unseen) else {
+    if !case.connection().is_some_and(|found| found.calls_unseen) {
         return;
-    };
+    }
     let independent = matches!(
         verdict.cause,
         Cause::ConnectRefused
@@ -85,8 +85,7 @@ pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
     );
     // A close_notify is data like any other, so how long a connection was silent before its
     // end is not known.
-    let silence_unknown =
-        case.line.tls && verdict.cause == Cause::ClosedWithoutAnswer && connection.exchanges > 1;
+    let silence_unknown = case.line.tls && verdict.cause == Cause::ClosedWithoutAnswer;
     let most = match () {
         () if silence_unknown => Confidence::Possible,
         () if independent => Confidence::Certain,
