@@ -144,9 +144,8 @@ pub struct Connection {
     pub requests_at_least: Option<u32>,
     /// Silence before the last request.
     pub idle_ms: Option<f64>,
-    /// Sent of the last request, head and body.
-    #[serde(default)]
-    pub request_bytes: u64,
+    /// Sent of the last request, head and body; none if it is not known.
+    pub request_bytes: Option<u64>,
     /// Open before the capture began.
     #[serde(default)]
     pub first_seen_mid_life: bool,

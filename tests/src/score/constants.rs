@@ -61,7 +61,7 @@ fn counted(report: &Report, upstream: &str, body: u64) -> Option<(f64, bool)> {
     let incidents = report.incidents.iter();
     let of_it = incidents.filter(|incident| incident.upstream == upstream);
     let counted: Option<Vec<u64>> = of_it
-        .map(|incident| Some(incident.connection.as_ref()?.request_bytes))
+        .map(|incident| incident.connection.as_ref()?.request_bytes)
         .collect();
     let counted = counted?;
     let right = counted
