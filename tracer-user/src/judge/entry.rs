@@ -1,5 +1,6 @@
 //! An incident before its verdict, and what is shown of it afterwards.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use super::end::caused_by;
@@ -51,6 +52,18 @@ impl Entry {
             .map(|sighting| sighting.ns)
             .or_else(closed)
             .map_or(self.line.read_ns, |ns| ns.min(self.line.read_ns))
+    }
+
+    /// The time within which it was written: of a line that was not seen being written
+    /// only the second is known, whichever connection it was given.
+    pub(super) fn span_ns(&self) -> RangeInclusive<u64> {
+        const STAMP_NS: u64 = 1_000_000_000;
+        let ns = self.ns();
+        if self.sighting.is_some() {
+            return ns..=ns;
+        }
+        let latest = ns.saturating_add(STAMP_NS).min(self.line.read_ns);
+        ns.saturating_sub(STAMP_NS)..=latest.max(ns)
     }
 }
 

@@ -74,11 +74,11 @@ impl Judge {
             .full(entry.line.peer?, None, ns.saturating_sub(TRIES_FOR_NS), ns)
     }
 
-    /// Records lost at about that time, which could have changed the verdict on a line of
-    /// this worker.
-    fn lost_around(&self, pid: u32, ns: u64) -> u64 {
+    /// Records lost at about that time, which could have changed the verdict on this line.
+    fn lost_around(&self, entry: &Entry) -> u64 {
         // Sightings are lost of some lines, not of those around them.
         const AFTER_NS: u64 = 2_100_000_000;
+        let ns = entry.ns();
         let near = |unseen: &Moments| {
             let before = unseen.last_before(ns.saturating_add(1));
             before.is_some_and(|before| ns - before <= AFTER_NS)
@@ -86,13 +86,13 @@ impl Judge {
                     .first_after(ns)
                     .is_some_and(|after| after - ns <= AFTER_NS)
         };
-        let sightings = self.unseen.get(&pid).is_some_and(near);
+        let sightings = self.unseen.get(&entry.pid).is_some_and(near);
         let of_sightings = if sightings {
-            self.lost_sightings.around(ns)
+            self.lost_sightings.around(entry.span_ns())
         } else {
             0
         };
-        self.losses.around(ns) + of_sightings
+        self.losses.around(entry.span_ns()) + of_sightings
     }
 
     /// Notes what the backend gave up of a request, if this entry shows it.
@@ -146,7 +146,7 @@ impl Judge {
             weaken(&mut verdict, aligned);
         }
         without_calls::weaken(&mut verdict, &case);
-        let lost = self.lost_around(entry.pid, entry.ns());
+        let lost = self.lost_around(entry);
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {
                 Confidence::Certain => Confidence::Likely,

@@ -2,6 +2,7 @@
 //! read, and happened since they were read before.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::trace::record::Loss;
 
@@ -28,11 +29,11 @@ impl Losses {
         span.1 += loss.count;
     }
 
-    /// How much was lost in spans that come near this moment. Spans follow each other.
-    pub(super) fn around(&self, ns: u64) -> u64 {
+    /// How much was lost in spans that come near this time. Spans follow each other.
+    pub(super) fn around(&self, time: RangeInclusive<u64>) -> u64 {
         self.spans
-            .range(ns.saturating_sub(BEFORE_NS)..)
-            .take_while(|(_, (since, _))| *since <= ns.saturating_add(AFTER_NS))
+            .range(time.start().saturating_sub(BEFORE_NS)..)
+            .take_while(|(_, (since, _))| *since <= time.end().saturating_add(AFTER_NS))
             .map(|(_, (_, count))| count)
             .sum()
     }
@@ -74,16 +75,26 @@ mod tests {
             (38 * S, 0),
             (39 * S, 3),
         ] {
-            assert_eq!(losses.around(ns), expected, "{ns}");
+            assert_eq!(losses.around(ns..=ns), expected, "{ns}");
         }
+    }
+
+    #[test]
+    fn a_time_that_is_not_known_exactly_is_touched_anywhere_in_it() {
+        let mut losses = Losses::default();
+        losses.add(&lost(Some(20 * S), 21 * S));
+        assert_eq!(losses.around(22 * S..=23 * S), 0);
+        assert_eq!(losses.around(21 * S..=23 * S), 3);
+        assert_eq!(losses.around(10 * S..=18 * S), 0);
+        assert_eq!(losses.around(10 * S..=19 * S), 3);
     }
 
     #[test]
     fn a_loss_of_an_older_trace_happened_within_the_second_before() {
         let mut losses = Losses::default();
         losses.add(&lost(None, 10 * S));
-        assert_eq!(losses.around(7 * S), 0);
-        assert_eq!(losses.around(8 * S), 3);
-        assert_eq!(losses.around(11 * S), 0);
+        assert_eq!(losses.around(7 * S..=7 * S), 0);
+        assert_eq!(losses.around(8 * S..=8 * S), 3);
+        assert_eq!(losses.around(11 * S..=11 * S), 0);
     }
 }
