@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use lab::clock::{PATIENCE, wait_for};
 use lab::nginx::{Configuration, Nginx, Upstream};
 use lab::{attached, processes, tool};
 use serde_json::Value;
@@ -103,13 +104,17 @@ fn on_a_host_that_tells_all_it_says_so_and_leaves_nothing() {
             .is_some_and(|name| name.starts_with("whoclosed"))
     };
     let listed = || attached::listed("prog").unwrap();
-    let there = listed();
-    let held = held_by_anybody();
-    let still = listed();
-    let left = there
-        .iter()
-        .filter(|(id, one)| ours(one) && !held.contains(*id) && still.contains_key(*id));
-    assert_eq!(left.count(), 0);
+    let none_is_left = || {
+        let there = listed();
+        let held = held_by_anybody();
+        let still = listed();
+        let mut left = there
+            .iter()
+            .filter(|(id, one)| ours(one) && !held.contains(*id) && still.contains_key(*id));
+        Ok(left.next().is_none().then_some(()))
+    };
+    // The kernel frees what nobody holds a moment later.
+    wait_for("no program to be left", PATIENCE, none_is_left).unwrap();
     let instance = &found["found"]["nginx"][0];
     assert_eq!(instance["master_pid"], nginx.master_pid());
     assert_eq!(instance["workers"], nginx.workers().unwrap().len());

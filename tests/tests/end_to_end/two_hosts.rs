@@ -254,6 +254,9 @@ fn a_backends_trace_by_itself_tells_how_its_connections_ended() {
     let mut client = Client::connect(backend).unwrap();
     client.send(&Request::post("/one", 1024)).unwrap();
     victim.address();
+    client
+        .receive()
+        .expect_err("the victim closes without an answer");
     processes::end(&mut victim.child, Signal::KILL, PATIENCE);
     let printed = capture.finish().unwrap().succeeded().unwrap().text();
     let pid = victim.child.id();

@@ -124,7 +124,7 @@ fn shown(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
             })
         }
         MessageKind::ResponseRejected | MessageKind::TlsReceiveFailed => {
-            closed_after_reading(connection)
+            closed_after_reading(line, connection)
         }
         MessageKind::TlsHandshakeFailed | MessageKind::TlsCertificate => {
             closed_in_handshake(line.kind, connection)
@@ -267,12 +267,19 @@ fn closed_by_nginx(line: &UpstreamLine, connection: &Connection) -> Option<Shown
     })
 }
 
+fn is_goaway(line: &UpstreamLine) -> bool {
+    let message = line.summary.message.as_str();
+    message.starts_with("upstream sent goaway ")
+}
+
 /// nginx read something that it refused, and closed.
-fn closed_after_reading(connection: &Connection) -> Option<Shown> {
+fn closed_after_reading(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
     let ns = connection.last_received_ns?;
     connection.first_byte_ns?;
     let at_once = connection.ended_ns.saturating_sub(ns) < CLOSED_WITHIN_NS;
-    if !at_once || ended_before_request(connection) || connection.failed_call_ns.is_some() {
+    // A GOAWAY that came while the connection was idle is read after the next request.
+    let late = ended_before_request(connection) && !is_goaway(line);
+    if !at_once || late || connection.failed_call_ns.is_some() {
         return None;
     }
     // More of it was there, or was still to come: nginx had not finished with it.

@@ -342,6 +342,32 @@ fn a_reset_long_after_the_last_flight_met_a_connection_in_the_pool() {
     assert_ne!(incident.cause, Cause::StaleKeepalive);
 }
 
+#[test]
+fn a_goaway_that_was_there_before_the_request_finds_its_connection() {
+    // Answered, taken leave of while idle, called again: the GOAWAY is read only then.
+    let kept = || connection(1, 0).request(1).answer(2).fin(4700, 0);
+    let kept = || kept().request(4990).answer(5000).closed(5000);
+    let said_grpc = |message| Said {
+        upstream: format!("grpc://{PEER}"),
+        ..said(5000, message, 0, HEADER)
+    };
+    let incident = only(blind(vec![
+        ended(kept()),
+        said_grpc("upstream sent goaway with error 0").line(),
+    ]));
+    assert_eq!(
+        (incident.matched, incident.candidates),
+        (Match::Ordered, Some(1))
+    );
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Likely);
+    // What answers a request does not come before it.
+    let incident = only(blind(vec![
+        ended(kept()),
+        said_grpc("upstream rejected request with error 7").line(),
+    ]));
+    assert_eq!(incident.matched, Match::None);
+}
+
 /// The incident's connection can have had this line: it is this worker's, to this
 /// backend, and failed as the truth of some line of that kind says.
 fn is_compatible(incident: &Incident, captured: &Captured) -> bool {
