@@ -1,10 +1,10 @@
 //! `cargo xtask test`: the tests without root, then the end-to-end tests on this
-//! machine's kernel and a short lab.
+//! machine's kernel, a short lab, and a few of the lab's scenarios on other kernels.
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::{build, lab, setup, step, workspace};
+use crate::{build, kernels, lab, setup, step, workspace};
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -40,5 +40,6 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     if options.filter.is_some() {
         return Ok(());
     }
-    lab::short(&agent, &found.nginx)
+    lab::short(&agent, &found.nginx)?;
+    kernels::test(&agent, &found.nginx)
 }

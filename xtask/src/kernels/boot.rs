@@ -93,8 +93,11 @@ fn once(vmlinux: &Path, image: &Path, append: &str, folder: &Path) -> Result<Boo
         File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
     }
     let program = workspace::find_program(EMULATOR.0).context("the emulator is gone")?;
-    let mut command = Command::new(program);
+    // However this program ends, the emulator does not outlive it.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL"])
+        .arg(program)
         .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "1"])
         .args(["-icount", "shift=0,sleep=off"])
         .args(["-display", "none", "-monitor", "none", "-net", "none"])

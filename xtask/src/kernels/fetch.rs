@@ -80,6 +80,7 @@ pub(crate) fn kernels_for(architecture: &str, wanted: &[String]) -> Result<Vec<K
         names.extend(offer.new_lines());
     }
     let mut found = Vec::new();
+    let mut left_out = Vec::new();
     for name in names {
         let mut outcome = offer.take(&folder, &name);
         if outcome.is_err() && !offer.is_fetched {
@@ -97,12 +98,20 @@ pub(crate) fn kernels_for(architecture: &str, wanted: &[String]) -> Result<Vec<K
                     );
                     found.push(kernel);
                 }
-                None => eprintln!("kernels: {name} ({architecture}) is left out: {error:#}"),
+                None => left_out.push((name, format!("{error:#}"))),
             },
         }
     }
     if found.is_empty() {
-        bail!("none of the kernels that were asked for can be had");
+        let mut reasons: Vec<String> = left_out.into_iter().map(|(_, why)| why).collect();
+        reasons.dedup();
+        bail!(
+            "none of the kernels that were asked for can be had: {}",
+            reasons.join("; ")
+        );
+    }
+    for (name, why) in left_out {
+        eprintln!("kernels: {name} ({architecture}) is left out: {why}");
     }
     Ok(found)
 }
@@ -129,6 +138,8 @@ impl Offer {
                 this.reasons.push(format!("{error:#}"));
             }
         }
+        // Of an archive that is out of reach nothing is gained by asking again.
+        this.is_fetched |= this.known.is_empty();
         this
     }
 

@@ -94,7 +94,7 @@ fn stripped(file: &Path) -> PathBuf {
     else {
         return file.to_owned();
     };
-    let Ok(folder) = super::folder() else {
+    let Ok(folder) = super::files::folder() else {
         return file.to_owned();
     };
     let copy = folder.join(name);

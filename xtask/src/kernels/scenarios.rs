@@ -1,5 +1,5 @@
 //! What runs on each kernel: the lab's scenarios, each scored by the lab itself against
-//! what its backends recorded, and the demo, which also holds counts of requests.
+//! what its backends recorded, the demo, which also holds counts of requests, and doctor.
 //!
 //! One script runs them in the guest and on the host, and writes the scores one after the
 //! other; this reads them again.
@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::doctor;
 use crate::step;
 
 /// A scenario of the table.
@@ -18,19 +19,28 @@ use crate::step;
 pub(super) struct Scenario {
     /// Its column.
     pub(super) column: &'static str,
-    /// The lab's name for it; none: the demo.
-    lab: Option<&'static str>,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// A scenario of the lab's, by its name there.
+    Lab(&'static str),
+    /// The demo.
+    Demo,
+    /// The answers of `whoclosed doctor`.
+    Doctor,
 }
 
 const fn of_lab(column: &'static str, lab: &'static str) -> Scenario {
     Scenario {
         column,
-        lab: Some(lab),
+        what: What::Lab(lab),
     }
 }
 
 /// In the order of the columns.
-const ALL: [Scenario; 10] = [
+const ALL: [Scenario; 11] = [
     of_lab("stale", "stale"),
     of_lab("closed", "closed"),
     of_lab("aborted", "aborted"),
@@ -42,9 +52,22 @@ const ALL: [Scenario; 10] = [
     of_lab("tls", "tls_closed"),
     Scenario {
         column: "demo",
-        lab: None,
+        what: What::Demo,
+    },
+    Scenario {
+        column: DOCTOR,
+        what: What::Doctor,
     },
 ];
+
+/// The column whose numbers are answers, not verdicts.
+pub(super) const DOCTOR: &str = "doctor";
+/// Those of the short matrix: both sides, a connection that never was, a backend's death,
+/// and bytes that nginx sends in two ways, by both means of counting them.
+pub(super) const SHORT: [&str; 6] = ["stale", "closed", "refused", "killed", "upload", DOCTOR];
+/// Under this the kernel lets no program read its memory (LOCKDOWN_BPF_READ_KERNEL): a
+/// capture has to refuse, with the word.
+pub(super) const FORBIDS: (&str, &str) = ("lockdown=confidentiality", "lockdown");
 
 /// Lines of the script's between the scores.
 const BEGINS: &str = "scenario: ";
@@ -55,7 +78,7 @@ const STATUS: &str = "status: ";
 pub(super) struct Outcome {
     /// What is wrong, in words; nothing if all is right.
     pub(super) wrong: Vec<String>,
-    /// Verdicts that were held against the truth.
+    /// Verdicts, or answers of doctor, that were held against the truth.
     pub(super) verdicts: u64,
     /// Each hook and what became of it.
     pub(super) hooks: BTreeMap<String, String>,
@@ -63,29 +86,28 @@ pub(super) struct Outcome {
     pub(super) refused: bool,
 }
 
-/// The same on a kernel that forbids what the programs do: a capture has to refuse and to
-/// say this word; nothing else is right.
-pub(super) fn refusing(outcomes: Vec<Outcome>, word: &str) -> Vec<Outcome> {
-    let refusal = |outcome: Outcome| {
-        let refused = outcome.wrong.iter().any(|wrong| wrong.contains(word));
-        let wrong = match (refused, outcome.wrong.is_empty()) {
+impl Outcome {
+    /// The same on a kernel that forbids what the programs do: a capture has to refuse and
+    /// to say this word; nothing else is right.
+    fn refusing(self, word: &str) -> Self {
+        let refused = self.wrong.iter().any(|wrong| wrong.contains(word));
+        let wrong = match (refused, self.wrong.is_empty()) {
             (true, _) => Vec::new(),
             (false, true) => vec![format!("the capture ran, in spite of {word}")],
             (false, false) => {
-                let said = outcome.wrong.join(" | ");
+                let said = self.wrong.join(" | ");
                 vec![format!(
                     "the capture refused without a word of {word}: {said}"
                 )]
             }
         };
-        Outcome {
+        Self {
             wrong,
             verdicts: 0,
             refused,
             hooks: BTreeMap::new(),
         }
-    };
-    outcomes.into_iter().map(refusal).collect()
+    }
 }
 
 /// Those with these columns, or all.
@@ -105,9 +127,10 @@ pub(super) fn chosen(columns: &[String]) -> Result<Vec<&'static Scenario>> {
 pub(super) fn script(scenarios: &[&Scenario], seed: u64) -> String {
     let mut script = "export WHOCLOSED=/bin/whoclosed WHOCLOSED_NGINX=/bin/nginx\n".to_owned();
     for scenario in scenarios {
-        let command = match scenario.lab {
-            Some(name) => format!("whoclosed-lab {name} --seed {seed} --json"),
-            None => "whoclosed-demo --check --output \"$(mktemp -u)\"".to_owned(),
+        let command = match scenario.what {
+            What::Lab(name) => format!("whoclosed-lab {name} --seed {seed} --json"),
+            What::Demo => "whoclosed-demo --check --output \"$(mktemp -u)\"".to_owned(),
+            What::Doctor => format!("( {} )", doctor::SCRIPT),
         };
         // Writing to a String does not fail.
         let _ = writeln!(
@@ -150,8 +173,11 @@ pub(super) fn here(
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What became of each, in their order; fewer if the script came to no end.
-pub(super) fn read(scenarios: &[&Scenario], output: &str) -> Vec<Outcome> {
+/// What became of each, in their order; fewer if the script came to no end. `append` is
+/// what the kernel was started with.
+pub(super) fn read(scenarios: &[&Scenario], output: &str, append: &str) -> Vec<Outcome> {
+    let (forbids, word) = FORBIDS;
+    let forbids = (append == forbids).then_some(forbids);
     let mut outcomes = Vec::new();
     let mut rest = output;
     for scenario in scenarios {
@@ -164,9 +190,14 @@ pub(super) fn read(scenarios: &[&Scenario], output: &str) -> Vec<Outcome> {
         };
         let status = after.lines().next().unwrap_or_default();
         let succeeded = status.trim() == "0";
-        outcomes.push(match scenario.lab {
-            Some(_) => scored(said, succeeded),
-            None => checked(said, succeeded),
+        let capture = |outcome: Outcome| match forbids {
+            Some(_) => outcome.refusing(word),
+            None => outcome,
+        };
+        outcomes.push(match scenario.what {
+            What::Lab(_) => capture(scored(said, succeeded)),
+            What::Demo => capture(checked(said, succeeded)),
+            What::Doctor => answered(said, succeeded, forbids),
         });
         rest = after;
     }
@@ -222,6 +253,20 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
     Outcome {
         wrong: Vec::new(),
         verdicts: faults.unwrap_or(0),
+        hooks: BTreeMap::new(),
+        refused: false,
+    }
+}
+
+/// The answers of doctor.
+fn answered(said: &str, succeeded: bool, forbids: Option<&str>) -> Outcome {
+    let (verdicts, mut wrong) = doctor::judge(said, forbids);
+    if !succeeded && wrong.is_empty() {
+        wrong.push("the script failed".to_owned());
+    }
+    Outcome {
+        wrong,
+        verdicts,
         hooks: BTreeMap::new(),
         refused: false,
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::scenarios::{Outcome, Scenario};
+use super::scenarios::{DOCTOR, Outcome, Scenario};
 
 /// What is known of a kernel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -111,6 +111,9 @@ pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
         text.push('\n');
     }
     text += "\nright N: N verdicts, each as the backends recorded\n";
+    if scenarios.iter().any(|scenario| scenario.column == DOCTOR) {
+        text += "of doctor: N answers, each with the statements and exit status of such a host\n";
+    }
     if rows
         .iter()
         .flat_map(Row::outcomes)

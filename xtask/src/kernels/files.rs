@@ -1,0 +1,68 @@
+//! The files that the guests read and write, in one folder of the build's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::workspace;
+
+/// The name of the guests' file system.
+pub(super) const IMAGE: &str = "image";
+
+/// The folder.
+pub(super) fn folder() -> Result<PathBuf> {
+    let folder = workspace::target()?.join("kernels");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// A file or folder there that is this run's alone.
+pub(super) fn own(name: &str) -> Result<PathBuf> {
+    Ok(folder()?.join(format!("{name}.{}", std::process::id())))
+}
+
+/// Removes what runs left that were killed.
+pub(super) fn sweep() -> Result<()> {
+    for entry in fs::read_dir(folder()?).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(owner);
+        if owner.is_some_and(|owner| !Path::new("/proc").join(owner.to_string()).exists()) {
+            let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
+        }
+    }
+    Ok(())
+}
+
+/// The process in a name that [`own`] made. In `6.12` there is none: what the guests of
+/// the matrix wrote stays.
+fn owner(name: &str) -> Option<u32> {
+    let (name, owner) = name.rsplit_once('.')?;
+    (name == IMAGE || name.contains('.')).then(|| owner.parse().ok())?
+}
+
+/// A file that goes with this.
+pub(super) struct Removed(pub(super) PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_goes_and_what_the_matrix_keeps_stays() {
+        let own = |name| owner(own(name).unwrap().file_name()?.to_str()?);
+        let this = Some(std::process::id());
+        for name in [IMAGE, "6.12-cloud", "7.3"] {
+            assert_eq!(own(name), this, "{name}");
+        }
+        for name in ["6.12", "6.12-cloud", "whoclosed-lab"] {
+            assert_eq!(owner(name), None, "{name}");
+        }
+    }
+}
