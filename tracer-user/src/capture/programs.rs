@@ -120,7 +120,7 @@ fn name_words(name: &str) -> Result<[u64; 2]> {
 }
 
 /// The line of a verifier's log that says what it refused.
-fn telling_line(log: &str) -> &str {
+pub(super) fn telling_line(log: &str) -> &str {
     log.lines()
         .map(str::trim)
         .rfind(|line| {
