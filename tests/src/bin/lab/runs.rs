@@ -32,6 +32,8 @@ pub(crate) fn all(arguments: &Arguments, nginx: &Path, version: &str) -> Result<
                 no_uprobe: arguments.no_uprobe,
                 no_io_tracepoints: arguments.no_io_tracepoints,
                 no_fentry: arguments.no_fentry,
+                crowd: arguments.crowd,
+                runs_may_be_missed: arguments.runs_may_be_missed,
                 workers: arguments.workers,
                 save: save.map(|folder| folder.join(format!("{version}-{seed}-{name}-{round}"))),
                 fixtures: arguments.fixtures.clone(),
