@@ -38,6 +38,8 @@ pub struct Setting {
     pub no_io_tracepoints: bool,
     /// And without the ends of the kernel's functions.
     pub no_fentry: bool,
+    /// Of a hundred sends and receives the capture misses so many.
+    pub miss_calls: u32,
     /// Worker processes of nginx, unless a scenario needs a number of its own.
     pub workers: Option<u16>,
     /// Folder for what the run leaves.
@@ -86,7 +88,7 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let witness = Witness::start()?;
-    let more: Vec<&str> = [
+    let mut more: Vec<&str> = [
         (setting.no_uprobe, "--no-uprobe"),
         (setting.no_io_tracepoints, "--no-io-tracepoints"),
         (setting.no_fentry, "--no-fentry"),
@@ -94,6 +96,10 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     .into_iter()
     .filter_map(|(given, flag)| given.then_some(flag))
     .collect();
+    let percent = setting.miss_calls.to_string();
+    if setting.miss_calls > 0 {
+        more.extend(["--miss-calls", &percent]);
+    }
     let capture = Capture::start(nginx.master_pid(), &trace, &more)?;
     let mut recorded = Recorded {
         without_uprobe: setting.no_uprobe || !exports_log_function(&setting.nginx)?,

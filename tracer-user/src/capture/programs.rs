@@ -21,6 +21,7 @@ pub(super) use self::refusal::why;
 pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
+use super::twins::Twins;
 use super::uprobe_links::UprobeLinks;
 use super::{clock, mid_life};
 use crate::trace::record::{Hook, Role};
@@ -64,6 +65,7 @@ pub struct Programs {
     /// What no capture can do without and the kernel refused, in sentences.
     pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
+    twins: Twins,
     /// In the place of uprobes by perf_event_open(), where that is refused.
     links: Option<UprobeLinks>,
     /// Programs that this kernel's tracepoints do not suit, and why.
@@ -153,6 +155,7 @@ impl Programs {
         values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
         values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
+        values[settings::MISSED_CALLS] = options.withheld.calls;
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &facts.layout;
 
@@ -178,6 +181,7 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
+            twins: Twins::default(),
             links: None,
             unsuited: facts.unsuited,
         };
@@ -198,7 +202,7 @@ impl Programs {
 
     /// The other programs are told if nginx's calls are not seen.
     fn attach_calls(&mut self, withheld: Withheld, btf: &Btf) -> Result<()> {
-        let hooks = calls::attach(&mut self.ebpf, btf, withheld);
+        let hooks = calls::attach(&mut self.ebpf, &mut self.twins, btf, withheld);
         let unseen = hooks.iter().any(|hook| !hook.attached);
         let mut map: Array<_, u32> = Array::try_from(map(&mut self.ebpf, "CALLS_UNSEEN")?)?;
         map.set(0, u32::from(unseen), 0)
@@ -243,13 +247,14 @@ impl Programs {
         if let Some(reason) = self.unsuited(program) {
             return Err(std::io::Error::other(reason).into());
         }
-        let program = self
+        let loaded = self
             .ebpf
             .program_mut(program)
             .ok_or(ProgramError::NotLoaded)?;
-        let program: &mut BtfTracePoint = program.try_into()?;
-        program.load(tracepoint, btf)?;
-        program.attach()?;
+        let loaded: &mut BtfTracePoint = loaded.try_into()?;
+        loaded.load(tracepoint, btf)?;
+        loaded.attach()?;
+        self.twins.load(&mut self.ebpf, btf, program, tracepoint);
         Ok(())
     }
 

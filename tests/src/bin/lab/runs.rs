@@ -32,6 +32,7 @@ pub(crate) fn all(arguments: &Arguments, nginx: &Path, version: &str) -> Result<
                 no_uprobe: arguments.no_uprobe,
                 no_io_tracepoints: arguments.no_io_tracepoints,
                 no_fentry: arguments.no_fentry,
+                miss_calls: arguments.miss_calls,
                 workers: arguments.workers,
                 save: save.map(|folder| folder.join(format!("{version}-{seed}-{name}-{round}"))),
                 fixtures: arguments.fixtures.clone(),
