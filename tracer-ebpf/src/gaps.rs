@@ -143,9 +143,13 @@ pub(crate) fn settle(connection: &mut Connection, socket: Socket) {
     let read = socket.next_to_read();
     let bytes_sent = unnoted_sent(connection, written);
     let mut bytes_received = unnoted_received(connection, read);
-    // A FIN that was read has taken a number.
+    // A FIN that was read has taken a number; who read it was told the end of the stream.
     if bytes_received != 0 && connection.fin_received_ns != 0 && socket.unread() == 0 {
         bytes_received -= 1;
+        if connection.eof_read_ns == 0 && tell(connection, socket) {
+            connection.eof_read_ns = now();
+            fill_in(connection);
+        }
     }
     // A close_notify is no request. There is none so short.
     let farewell = connection.handshake_ns != 0 && u64::from(bytes_sent) < NO_ANSWER_BELOW;
