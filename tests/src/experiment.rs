@@ -43,6 +43,8 @@ pub struct Setting {
     pub crowd: Option<u32>,
     /// The kernel may skip runs of the programs, without a crowd too.
     pub runs_may_be_missed: bool,
+    /// Of a hundred sends and receives the capture misses so many.
+    pub miss_calls: u32,
     /// Worker processes of nginx, unless a scenario needs a number of its own.
     pub workers: Option<u16>,
     /// Folder for what the run leaves.
@@ -91,7 +93,7 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let witness = Witness::start()?;
-    let more: Vec<&str> = [
+    let mut more: Vec<&str> = [
         (setting.no_uprobe, "--no-uprobe"),
         (setting.no_io_tracepoints, "--no-io-tracepoints"),
         (setting.no_fentry, "--no-fentry"),
@@ -99,10 +101,16 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     .into_iter()
     .filter_map(|(given, flag)| given.then_some(flag))
     .collect();
+    let percent = setting.miss_calls.to_string();
+    if setting.miss_calls > 0 {
+        more.extend(["--miss-calls", &percent]);
+    }
     let capture = Capture::start(nginx.master_pid(), &trace, &more)?;
     let mut recorded = Recorded {
         without_uprobe: setting.no_uprobe || !exports_log_function(&setting.nginx)?,
-        runs_may_be_missed: setting.runs_may_be_missed || setting.crowd.is_some(),
+        runs_may_be_missed: setting.runs_may_be_missed
+            || setting.crowd.is_some()
+            || setting.miss_calls > 0,
         ..Recorded::default()
     };
     let clients = match &good {

@@ -36,7 +36,7 @@ wire! {
     /// right to a tick of the kernel's; its exchanges before count as one if there
     /// was any, which stands for all of them, with their bytes. So it is where nginx's
     /// calls are not seen (`calls_unseen`), for the connection's whole life.
-    pub struct Connection, size 344, last reserved at 335 {
+    pub struct Connection, size 344, last first_read_sequence at 340 {
         /// [`Kind::Connection`]
         pub kind: u32,
         /// [`Connection::SIZE`]
@@ -164,8 +164,16 @@ wire! {
         /// 1 if, without its calls, it cannot be told whether nginx had sent something after
         /// the last data came when the FIN arrived.
         pub order_unknown: u8,
+        /// Not 0 if a send or receive that no program saw lies near: 2 in the last exchange,
+        /// 1 in the one before. Times and bytes are the kernel's memory of them then.
+        pub filled_in: u8,
+        /// Gaps in what the programs saw nginx send and receive, as sequence numbers show
+        /// them: the kernel skips a program that it has interrupted on that processor.
+        pub missed_calls: u16,
         /// Zero.
-        pub reserved: [u8; 9],
+        pub reserved: u16,
+        /// TCP sequence number of the first byte that nginx reads, and that is counted.
+        pub first_read_sequence: u32,
     }
 }
 

@@ -168,6 +168,8 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         first_seen_mid_life: wire.first_seen_mid_life != 0,
         calls_unseen: wire.calls_unseen != 0,
         order_unknown: wire.order_unknown != 0,
+        missed_calls: u32::from(wire.missed_calls),
+        filled_in: wire.filled_in != 0,
     }
 }
 

@@ -176,6 +176,22 @@ pub struct Connection {
     /// data came when the FIN arrived: both in one tick.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub order_unknown: bool,
+    /// Gaps in what the programs saw nginx send and receive, as sequence numbers show them:
+    /// each stands for one call or more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed_calls: u32,
+    /// Such a gap lies in the last exchange or the one before: their times are right to a
+    /// tick of the kernel's, and exchanges within one gap count as one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filled_in: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The uprobe's sighting of a line.

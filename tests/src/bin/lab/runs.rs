@@ -34,6 +34,7 @@ pub(crate) fn all(arguments: &Arguments, nginx: &Path, version: &str) -> Result<
                 no_fentry: arguments.no_fentry,
                 crowd: arguments.crowd,
                 runs_may_be_missed: arguments.runs_may_be_missed,
+                miss_calls: arguments.miss_calls,
                 workers: arguments.workers,
                 save: save.map(|folder| folder.join(format!("{version}-{seed}-{name}-{round}"))),
                 fixtures: arguments.fixtures.clone(),

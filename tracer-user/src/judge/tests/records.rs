@@ -63,6 +63,8 @@ pub(in crate::judge) fn connection(cookie: u64, opened_ms: u64) -> Connection {
         first_seen_mid_life: false,
         calls_unseen: false,
         order_unknown: false,
+        missed_calls: 0,
+        filled_in: false,
     }
 }
 
