@@ -113,6 +113,9 @@ pub struct Capture {
     #[arg(long, hide = true, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u32).range(..=100))]
     pub miss_calls: u32,
+    /// For tests: attach second programs at once, not when the kernel has skipped a first
+    #[arg(long, hide = true)]
+    pub twins: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,

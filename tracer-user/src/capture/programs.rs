@@ -55,6 +55,8 @@ pub struct Options {
     pub diagnostics: bool,
     /// Hooks to do without, for tests.
     pub withheld: Withheld,
+    /// Attach all second programs at the start, for tests.
+    pub twins_at_once: bool,
 }
 
 /// The loaded programs. Dropping them detaches everything.
@@ -181,7 +183,7 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
-            twins: Twins::default(),
+            twins: Twins::new(options.twins_at_once),
             links: None,
             unsuited: facts.unsuited,
         };

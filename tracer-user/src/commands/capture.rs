@@ -36,6 +36,7 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
             calls: arguments.miss_calls,
         },
         ring_bytes: arguments.ring_bytes,
+        twins_at_once: arguments.twins,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;
