@@ -93,6 +93,13 @@ pub struct Capture {
     /// Attach nothing to nginx's binary: lines are matched to connections by their order
     #[arg(long)]
     pub no_uprobe: bool,
+    /// For tests: miss so many of a hundred sends and receives, as the kernel may
+    #[arg(long, hide = true, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(..=100))]
+    pub miss_calls: u32,
+    /// For tests: attach second programs at once, not when the kernel has skipped a first
+    #[arg(long, hide = true)]
+    pub twins: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
@@ -113,6 +120,7 @@ impl Capture {
         self.watched.check(&[
             ("--no-uprobe", self.no_uprobe),
             ("--no-local-backends", self.no_local_backends),
+            ("--miss-calls", self.miss_calls > 0),
         ])
     }
 }
@@ -171,6 +179,7 @@ impl Watched {
         Withheld {
             io_tracepoints: self.no_io_tracepoints,
             fentry: self.no_fentry,
+            calls: 0,
         }
     }
 
@@ -272,7 +281,7 @@ pub struct Show {
     #[arg(long, value_name = "TRACE")]
     pub backend: Vec<PathBuf>,
     /// Number of the incident in the report
-    #[arg(value_name = "INCIDENT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_name = "INCIDENT", value_parser = incident)]
     pub incident: u64,
 }
 
@@ -291,6 +300,15 @@ fn duration(text: &str) -> Result<Duration, String> {
             Err("the longest capture is 24h; start another one afterwards".to_owned())
         }
         Ok(found) => Ok(found),
+    }
+}
+
+fn incident(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(
+            "give the number of an incident of the report, from 1 on, after the trace".to_owned(),
+        ),
+        Ok(number) => Ok(number),
     }
 }
 

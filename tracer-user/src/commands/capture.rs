@@ -28,8 +28,12 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
         nginx: watched.nginx,
         no_local_backends: arguments.no_local_backends,
         no_uprobe: arguments.no_uprobe,
-        withheld: watched.withheld(),
+        withheld: capture::Withheld {
+            calls: arguments.miss_calls,
+            ..watched.withheld()
+        },
         ring_bytes: arguments.ring_bytes,
+        twins_at_once: arguments.twins,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;
