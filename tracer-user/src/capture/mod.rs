@@ -21,6 +21,7 @@ mod open_connections;
 mod privileges;
 pub mod programs;
 mod progress;
+pub mod refusals;
 pub mod rehearsal;
 mod reloads;
 mod session;

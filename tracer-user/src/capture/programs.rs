@@ -17,7 +17,7 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS};
 use tracer_ebpf::upstream::SLOTS;
 
 use self::refusal::explain_load;
-pub(super) use self::refusal::why;
+pub(super) use self::refusal::{telling_line, why};
 pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
