@@ -109,6 +109,10 @@ pub struct Capture {
     /// For tests: do without the ends of the kernel's functions
     #[arg(long, hide = true)]
     pub no_fentry: bool,
+    /// For tests: miss so many of a hundred sends and receives, as the kernel may
+    #[arg(long, hide = true, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(..=100))]
+    pub miss_calls: u32,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,

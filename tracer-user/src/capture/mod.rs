@@ -25,6 +25,7 @@ pub mod rehearsal;
 mod reloads;
 mod session;
 mod strangers;
+mod twins;
 mod uprobe_links;
 mod uprobes;
 mod write_calls;

@@ -1,26 +1,29 @@
 //! The kernel programs: loaded, attached, and what became of each hook.
 
 mod accepting;
+mod reading;
+mod refusal;
+mod uprobes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
-use aya::programs::uprobe::UProbeScope;
-use aya::programs::{BtfTracePoint, Program, ProgramError, UProbe};
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Array, MapData, Queue, RingBuf};
+use aya::programs::{BtfTracePoint, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
-use tracer_ebpf::backend::{BackendKey, BackendProcess, PROCESSES};
-use tracer_ebpf::connection::Connection;
-use tracer_ebpf::continuation::Continuation;
-use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS, THREADS};
-use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
-use tracer_ebpf::{layout, loss};
+use tracer_ebpf::layout;
+use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS};
+use tracer_ebpf::upstream::SLOTS;
 
+use self::refusal::explain_load;
+pub(super) use self::refusal::why;
+pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
+use super::twins::Twins;
 use super::uprobe_links::UprobeLinks;
-use super::{clock, mid_life, missed_runs, open_connections};
+use super::{clock, mid_life};
 use crate::trace::record::{Hook, Role};
 
 #[cfg(programs_embedded)]
@@ -30,17 +33,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// second; a power of two.
 pub(crate) const RING_BYTES: u32 = 8 << 20;
 
-const LOG_CALL: &str = "whoclosed_line";
-const HANDSHAKE: &str = "whoclosed_tls";
-const HANDSHAKE_RETURN: &str = "whoclosed_tls_r";
 const OPEN_CONNECTIONS: &str = "whoclosed_open";
 const OPEN_ACCEPTED: &str = "whoclosed_b_ope";
-/// nginx's function behind every line of its logs.
-pub const LOG_FUNCTION: &str = "ngx_log_error_core";
-/// nginx's function that does each step of a TLS handshake.
-pub const HANDSHAKE_FUNCTION: &str = "ngx_ssl_handshake";
-/// nginx's function that sends a close_notify.
-const SHUTDOWN_FUNCTION: &str = "ngx_ssl_shutdown";
 
 /// What the programs are told when they are loaded.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +65,7 @@ pub struct Programs {
     /// What no capture can do without and the kernel refused, in sentences.
     pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
+    twins: Twins,
     /// In the place of uprobes by perf_event_open(), where that is refused.
     links: Option<UprobeLinks>,
     /// Programs that this kernel's tracepoints do not suit, and why.
@@ -119,45 +114,6 @@ fn name_words(name: &str) -> Result<[u64; 2]> {
     Ok([word(0), word(8)])
 }
 
-/// The line of a verifier's log that says what it refused.
-fn telling_line(log: &str) -> &str {
-    log.lines()
-        .map(str::trim)
-        .rfind(|line| {
-            !line.is_empty()
-                && !line.starts_with("processed ")
-                && !line.starts_with("verification time")
-                && !line.starts_with("stack depth")
-        })
-        .unwrap_or("the verifier said nothing")
-}
-
-pub(super) fn why(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            let log = verifier_log.to_string();
-            match io_error.raw_os_error() {
-                Some(libc::EPERM) => "the host does not permit this program (EPERM): \
-                     CAP_BPF and CAP_PERFMON are needed, or its security policy refuses"
-                    .to_owned(),
-                _ => format!("{io_error}: {}", telling_line(&log)),
-            }
-        }
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(inner) = source {
-                text = format!("{text}: {inner}");
-                source = inner.source();
-            }
-            text
-        }
-    }
-}
-
 impl Programs {
     /// Loads the object and attaches every tracepoint program.
     ///
@@ -199,6 +155,7 @@ impl Programs {
         values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
         values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
+        values[settings::MISSED_CALLS] = options.withheld.calls;
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &facts.layout;
 
@@ -224,6 +181,7 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
+            twins: Twins::default(),
             links: None,
             unsuited: facts.unsuited,
         };
@@ -244,7 +202,7 @@ impl Programs {
 
     /// The other programs are told if nginx's calls are not seen.
     fn attach_calls(&mut self, withheld: Withheld, btf: &Btf) -> Result<()> {
-        let hooks = calls::attach(&mut self.ebpf, btf, withheld);
+        let hooks = calls::attach(&mut self.ebpf, &mut self.twins, btf, withheld);
         let unseen = hooks.iter().any(|hook| !hook.attached);
         let mut map: Array<_, u32> = Array::try_from(map(&mut self.ebpf, "CALLS_UNSEEN")?)?;
         map.set(0, u32::from(unseen), 0)
@@ -289,13 +247,14 @@ impl Programs {
         if let Some(reason) = self.unsuited(program) {
             return Err(std::io::Error::other(reason).into());
         }
-        let program = self
+        let loaded = self
             .ebpf
             .program_mut(program)
             .ok_or(ProgramError::NotLoaded)?;
-        let program: &mut BtfTracePoint = program.try_into()?;
-        program.load(tracepoint, btf)?;
-        program.attach()?;
+        let loaded: &mut BtfTracePoint = loaded.try_into()?;
+        loaded.load(tracepoint, btf)?;
+        loaded.attach()?;
+        self.twins.load(&mut self.ebpf, btf, program, tracepoint);
         Ok(())
     }
 
@@ -347,71 +306,6 @@ impl Programs {
         });
     }
 
-    /// Attaches the uprobe to nginx's log function in a binary; all processes that
-    /// run it are seen, workers of later reloads included.
-    ///
-    /// # Errors
-    /// If the binary exports no such function or the kernel refuses.
-    pub fn attach_log_call(&mut self, binary: &Path) -> Result<()> {
-        self.attach_uprobe(LOG_CALL, LOG_FUNCTION, binary)
-    }
-
-    /// Attaches to nginx's TLS handshakes and shutdowns in a binary, likewise.
-    ///
-    /// # Errors
-    /// If the binary exports no such function or the kernel refuses.
-    pub fn attach_handshake(&mut self, binary: &Path) -> Result<()> {
-        // A call whose end is not seen would swallow requests: so its end is attached
-        // first, and without it the beginning is not.
-        for function in [HANDSHAKE_FUNCTION, SHUTDOWN_FUNCTION] {
-            self.attach_uprobe(HANDSHAKE_RETURN, function, binary)?;
-            self.attach_uprobe(HANDSHAKE, function, binary)?;
-        }
-        Ok(())
-    }
-
-    fn attach_uprobe(&mut self, name: &str, function: &str, binary: &Path) -> Result<()> {
-        if let Some(links) = &mut self.links {
-            return links.attach(name, name == HANDSHAKE_RETURN, function, binary);
-        }
-        let program = self.ebpf.program_mut(name).context("no such program")?;
-        let program: &mut UProbe = program.try_into()?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| anyhow!(why(&error)))?;
-        }
-        match program.attach(function, binary, UProbeScope::AllProcesses) {
-            Ok(_) => Ok(()),
-            Err(error) => self
-                .link(&error, name, function, binary)
-                .map_err(|instead| anyhow!("{}; nor by a link: {instead:#}", why(&error))),
-        }
-    }
-
-    /// Attaches by a link what the kernel lets nobody but CAP_SYS_ADMIN attach otherwise.
-    fn link(
-        &mut self,
-        refusal: &ProgramError,
-        name: &str,
-        function: &str,
-        binary: &Path,
-    ) -> Result<()> {
-        let denied = matches!(refusal, ProgramError::SyscallError(call)
-            if call.io_error.kind() == std::io::ErrorKind::PermissionDenied);
-        ensure!(denied, "not tried");
-        let object = object().context("no programs")?;
-        let programs = [LOG_CALL, HANDSHAKE, HANDSHAKE_RETURN];
-        let mut links = UprobeLinks::load(object, &self.ebpf, &programs)?;
-        links.attach(name, name == HANDSHAKE_RETURN, function, binary)?;
-        self.links = Some(links);
-        Ok(())
-    }
-
-    /// Are uprobes attached by links, which later ones need no capability for?
-    #[must_use]
-    pub fn attaches_by_links(&self) -> bool {
-        self.links.is_some()
-    }
-
     /// The ring buffer of records; can be taken once.
     ///
     /// # Errors
@@ -431,103 +325,6 @@ impl Programs {
     pub fn diagnostics(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
         Ok(aya_log::EbpfLogger::init(&mut self.ebpf)?)
     }
-
-    /// Counters of all upstreams seen, added up over the processors, by slot.
-    ///
-    /// # Errors
-    /// If a map cannot be read.
-    pub fn upstreams(&mut self) -> Result<BTreeMap<u32, (UpstreamKey, UpstreamCounters)>> {
-        let slots: HashMap<_, [u8; UpstreamKey::SIZE], u32> =
-            HashMap::try_from(map(&mut self.ebpf, "UPSTREAM_SLOTS")?)?;
-        let mut keys = Vec::new();
-        for entry in slots.iter() {
-            let (key, slot) = entry?;
-            keys.push((UpstreamKey::read(&key)?, slot));
-        }
-        let counters: PerCpuArray<_, [u8; UpstreamCounters::SIZE]> =
-            PerCpuArray::try_from(map(&mut self.ebpf, "UPSTREAMS")?)?;
-        let mut upstreams = BTreeMap::new();
-        for (key, slot) in keys {
-            let mut sum = UpstreamCounters::ZERO;
-            for processor in counters.get(&slot, 0)?.iter() {
-                super::counters::add(&mut sum, &UpstreamCounters::read(processor)?);
-            }
-            upstreams.insert(slot, (key, sum));
-        }
-        Ok(upstreams)
-    }
-
-    /// What processes have done with the connections of upstreams. One that comes or
-    /// goes meanwhile may be missing, or there twice.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub fn backend_processes(&mut self) -> Result<Vec<(BackendKey, BackendProcess)>> {
-        let map: HashMap<_, [u8; BackendKey::SIZE], [u8; BackendProcess::SIZE]> =
-            HashMap::try_from(map(&mut self.ebpf, "BACKENDS")?)?;
-        // Entries that go under the reader may make it begin anew.
-        map.iter()
-            .take(2 * PROCESSES)
-            .map(|entry| {
-                let (key, process) = entry?;
-                Ok((BackendKey::read(&key)?, BackendProcess::read(&process)?))
-            })
-            .collect()
-    }
-
-    /// A thread's slot in the table of continuations, if it is that thread's.
-    #[must_use]
-    pub fn continuation(&mut self, tid: u32) -> Option<Continuation> {
-        let table: Array<_, [u8; Continuation::SIZE]> =
-            Array::try_from(map(&mut self.ebpf, "THREAD_TABLE").ok()?).ok()?;
-        let slot = tid % u32::try_from(THREADS).ok()?;
-        let found = Continuation::decode(&table.get(&slot, 0).ok()?).ok()?;
-        (found.tid == tid && found.failed_cookie != 0).then_some(found)
-    }
-
-    /// What was lost since the last call, by name.
-    ///
-    /// # Errors
-    /// If the loss counters cannot be read.
-    pub fn new_losses(&mut self) -> Result<Vec<(String, u64)>> {
-        let mut totals = Vec::new();
-        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map(&mut self.ebpf, "LOSS")?)?;
-        for (index, name) in (0..loss::COUNT).zip(loss::NAMES) {
-            let total: u64 = counters.get(&index, 0)?.iter().sum();
-            totals.push((name.to_owned(), total));
-        }
-        totals.extend(
-            missed_runs::by_program(&self.ebpf, self.links.as_ref())
-                .into_iter()
-                .map(|(name, missed)| (format!("missed_runs:{name}"), missed)),
-        );
-        let mut new = Vec::new();
-        for (name, total) in totals {
-            let told = self.losses_told.entry(name.clone()).or_default();
-            if total > *told {
-                new.push((name, total - *told));
-                *told = total;
-            }
-        }
-        Ok(new)
-    }
-
-    /// Upstream connections that are open now.
-    ///
-    /// # Errors
-    /// If the kernel has no such iterator or it cannot be read.
-    pub fn open_connections(&mut self) -> Result<Vec<Connection>> {
-        // A connection that is just being set up has no cookie yet and does not decode.
-        let open = self.open::<{ Connection::SIZE }>(OPEN_CONNECTIONS, "CONNECTIONS")?;
-        let open = open.iter().filter_map(|one| Connection::decode(one).ok());
-        Ok(open.filter(|one| one.sent == 0).collect())
-    }
-
-    fn open<const SIZE: usize>(&mut self, program: &str, map: &str) -> Result<Vec<[u8; SIZE]>> {
-        let map = self.ebpf.map(map).context("no map of connections")?;
-        let program = self.ebpf.program(program).context("no such program")?;
-        open_connections::read(program.fd()?, open_connections::map_fd(map)?)
-    }
 }
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
@@ -535,32 +332,9 @@ fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
         .with_context(|| format!("the kernel programs have no map {name}"))
 }
 
-fn explain_load(error: anyhow::Error) -> anyhow::Error {
-    let denied = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.raw_os_error() == Some(libc::EPERM))
-    });
-    if denied {
-        error.context(
-            "the kernel does not permit BPF maps: run as root, or with CAP_BPF and CAP_PERFMON",
-        )
-    } else {
-        error.context("cannot load the kernel programs")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_telling_line_is_the_last_that_is_no_statistic() {
-        let log = "0: R1=ctx()\n1: (79) r6 = *(u64 *)(r1 +0)\nfunc 'x' doesn't have 3-th argument\n\
-                   processed 2 insns (limit 1000000)\n\n";
-        assert_eq!(telling_line(log), "func 'x' doesn't have 3-th argument");
-        assert_eq!(telling_line(""), "the verifier said nothing");
-    }
 
     #[test]
     fn a_process_name_too_long_for_the_kernel_is_refused() {

@@ -37,6 +37,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<ExitCode> {
         withheld: Withheld {
             io_tracepoints: arguments.no_io_tracepoints,
             fentry: arguments.no_fentry,
+            calls: 0,
         },
     }));
     print(&diagnosis, arguments.format).context("cannot write the diagnosis")?;
