@@ -7,15 +7,21 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use super::checks::Obstacle;
-use super::kernel;
 use super::open_connections::bpf;
 use super::programs::telling_line;
 
 /// Says instead of a refusal of the kernel's what explains it.
 pub(super) fn explained<T>(result: Result<T>) -> Result<T> {
     result.map_err(|error| {
-        let policy = Policy::of_this_host();
-        match explanation(&format!("{error:#}"), &policy, &kernel()) {
+        let refusal = match error.downcast_ref::<Obstacle>() {
+            Some(obstacle) => obstacle.what.clone(),
+            None => format!("{error:#}"),
+        };
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        match explanation(&refusal, &Policy::of_this_host(), &release) {
             Some(obstacle) => obstacle.into(),
             None => error,
         }
