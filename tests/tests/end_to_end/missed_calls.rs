@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::bench::{Bench, alone, records};
 
 const CLIENTS: usize = 6;
-const REQUESTS: usize = 25;
+const REQUESTS: u32 = 25;
 
 /// Requests of one size on kept-alive connections; each client's last gets no answer.
 fn in_use(backend: &Backend, options: &[&str]) -> (Bench, Report) {
@@ -94,11 +94,7 @@ fn second_programs_count_nothing_twice() {
         for incident in &report.incidents {
             assert_eq!(incident.cause, "closed-without-answer", "{incident:#?}");
             let connection = incident.connection.as_ref().unwrap();
-            assert_eq!(
-                connection.requests,
-                Some(REQUESTS as u64 + 1),
-                "{incident:#?}"
-            );
+            assert_eq!(connection.requests, Some(REQUESTS + 1), "{incident:#?}");
         }
         let mut sizes = Vec::new();
         for (record, requests) in beside_the_truth(&bench, &backend) {

@@ -167,6 +167,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
             .map(|(watched, (logs, seen))| watched.record(logs, *seen))
             .collect(),
         hooks: programs.hooks.clone(),
+        gaps_noticed: true,
     };
     let mut judge = Judge::default();
     for record in [
