@@ -134,5 +134,8 @@ fn calls_that_no_program_saw_are_found_by_their_bytes() {
     }
     assert!(gaps > 0, "nothing was missed");
     let lost = &report.capture.lost;
-    assert!(lost.contains_key("missed_runs:on_request"), "{lost:?}");
+    assert!(
+        lost.contains_key("missed_runs:sends_on_request"),
+        "{lost:?}"
+    );
 }
