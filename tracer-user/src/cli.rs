@@ -109,6 +109,9 @@ pub struct Capture {
     /// For tests: do without the ends of the kernel's functions
     #[arg(long, hide = true)]
     pub no_fentry: bool,
+    /// For tests: do without links of uprobes
+    #[arg(long, hide = true)]
+    pub no_uprobe_links: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
@@ -135,6 +138,7 @@ impl Capture {
                 ("--no-uprobe", self.no_uprobe),
                 ("--no-io-tracepoints", self.no_io_tracepoints),
                 ("--no-fentry", self.no_fentry),
+                ("--no-uprobe-links", self.no_uprobe_links),
                 ("--no-local-backends", self.no_local_backends),
             ],
         )
@@ -199,6 +203,9 @@ pub struct Doctor {
     /// Leave the ends of kernel functions out, likewise
     #[arg(long, hide = true)]
     pub no_fentry: bool,
+    /// Leave links of uprobes out, likewise
+    #[arg(long, hide = true)]
+    pub no_uprobe_links: bool,
     /// Form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub format: DoctorFormat,

@@ -20,6 +20,8 @@ pub struct Withheld {
     pub io_tracepoints: bool,
     /// The ends of the kernel's functions.
     pub fentry: bool,
+    /// Links of uprobes.
+    pub uprobe_links: bool,
 }
 
 impl Withheld {

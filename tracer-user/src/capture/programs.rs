@@ -18,10 +18,10 @@ use tracer_ebpf::upstream::SLOTS;
 
 use self::refusal::explain_load;
 pub(super) use self::refusal::why;
+use self::uprobes::Uprobes;
 pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
-use super::uprobe_links::UprobeLinks;
 use super::{clock, mid_life};
 use crate::trace::record::{Hook, Role};
 
@@ -64,8 +64,7 @@ pub struct Programs {
     /// What no capture can do without and the kernel refused, in sentences.
     pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
-    /// In the place of uprobes by perf_event_open(), where that is refused.
-    links: Option<UprobeLinks>,
+    uprobes: Uprobes,
     /// Programs that this kernel's tracepoints do not suit, and why.
     unsuited: BTreeMap<&'static str, String>,
 }
@@ -178,7 +177,7 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
-            links: None,
+            uprobes: Uprobes::Unloaded(options.withheld),
             unsuited: facts.unsuited,
         };
         let (tracepoints, open) = match options.role {

@@ -33,6 +33,7 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
         withheld: capture::Withheld {
             io_tracepoints: arguments.no_io_tracepoints,
             fentry: arguments.no_fentry,
+            uprobe_links: arguments.no_uprobe_links,
         },
         ring_bytes: arguments.ring_bytes,
         quiet: arguments.quiet,

@@ -37,6 +37,7 @@ pub(super) fn run(arguments: &Doctor) -> Result<ExitCode> {
         withheld: Withheld {
             io_tracepoints: arguments.no_io_tracepoints,
             fentry: arguments.no_fentry,
+            uprobe_links: arguments.no_uprobe_links,
         },
     }));
     print(&diagnosis, arguments.format).context("cannot write the diagnosis")?;

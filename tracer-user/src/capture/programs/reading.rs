@@ -80,7 +80,7 @@ impl Programs {
             totals.push((name.to_owned(), total));
         }
         totals.extend(
-            missed_runs::by_program(&self.ebpf, self.links.as_ref())
+            missed_runs::by_program(&self.ebpf, self.uprobes.links())
                 .into_iter()
                 .map(|(name, missed)| (format!("missed_runs:{name}"), missed)),
         );
