@@ -79,7 +79,7 @@ impl Programs {
             let total: u64 = counters.get(&index, 0)?.iter().sum();
             totals.push((name.to_owned(), total));
         }
-        let missed = missed_runs::by_program(&self.ebpf, self.links.as_ref());
+        let missed = missed_runs::by_program(&self.ebpf, self.uprobes.links());
         self.twins.attach_where_missed(&mut self.ebpf, &missed);
         totals.extend(
             self.twins
