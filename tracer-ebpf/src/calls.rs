@@ -200,29 +200,37 @@ fn taken(connection: &mut Connection, socket: Socket, bytes: u32) {
     // none of the first answer's.
     let in_handshake = connection.handshake_ns != 0 && connection.received_bytes == 0;
     let missed = moved > bytes + 1 && !in_handshake;
-    let mut counted = bytes;
-    if connection.last_call != CALL_SEND {
-        let written = socket.next_sequence();
-        if gaps::unnoted_sent(connection, written) != 0 && gaps::tell(connection, socket) {
-            if gaps::sent(connection, socket, written) {
-                threads::went_on(NEXT_REUSE, connection.cookie, connection.request_started_ns);
-            }
-        } else if missed && gaps::tell(connection, socket) {
-            counted = moved;
-            gaps::fill_in(connection);
-        }
-    } else if missed && gaps::tell(connection, socket) {
-        counted = moved;
+    let missed = missed && gaps::tell(connection, socket);
+    let all = if missed { moved } else { bytes };
+    let mut answer = all;
+    let was_sent = connection.last_call == CALL_SEND;
+    if !was_sent && send_before(connection, socket) {
+        // What was missed before it belongs to an answer before this one.
+        answer = bytes;
+    } else if missed {
         gaps::fill_in(connection);
     }
     if connection.answered == 0 {
         first_byte(connection, now);
     }
-    connection.response_bytes += u64::from(counted);
-    connection.received_bytes += u64::from(counted);
+    connection.response_bytes += u64::from(answer);
+    connection.received_bytes += u64::from(all);
     connection.last_received_ns = now;
     connection.last_call = CALL_RECEIVE;
     gaps::noted_received(connection, read);
+}
+
+/// Looks whether a send was missed since the receive before this one.
+#[inline(always)]
+fn send_before(connection: &mut Connection, socket: Socket) -> bool {
+    let written = socket.next_sequence();
+    if gaps::unnoted_sent(connection, written) == 0 || !gaps::tell(connection, socket) {
+        return false;
+    }
+    if gaps::sent(connection, socket, written) {
+        threads::went_on(NEXT_REUSE, connection.cookie, connection.request_started_ns);
+    }
+    true
 }
 
 #[inline(always)]
