@@ -27,7 +27,7 @@ pub(crate) const NO_ANSWER_BELOW: u64 = 64;
 /// `sock_send_length`: a send of nginx returned `result`.
 #[inline(always)]
 pub(crate) fn sent(socket: Socket, result: i32) {
-    if is_missed() {
+    if is_missed(loss::SENDS_ON_REQUEST) {
         return;
     }
     let Some(connection) = maps::connection(socket) else {
@@ -78,13 +78,13 @@ pub(crate) fn sent(socket: Socket, result: i32) {
 /// Is this call to be missed, as the kernel would? The verifier takes this out where no
 /// test asks for it.
 #[inline(always)]
-fn is_missed() -> bool {
+fn is_missed(counter: u32) -> bool {
     let percent = crate::setting(&SETTINGS, settings::MISSED_CALLS);
     // SAFETY: no arguments.
     if percent == 0 || unsafe { bpf_get_prandom_u32() } % 100 >= percent {
         return false;
     }
-    maps::lost(loss::MISSED_ON_REQUEST);
+    maps::lost(counter);
     true
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn begin_exchange(connection: &mut Connection, now: u64) {
 /// `sock_recv_length`: a receive of nginx returned `result`.
 #[inline(always)]
 pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
-    if is_missed() {
+    if is_missed(loss::RECEIVES_ON_REQUEST) {
         return;
     }
     let Some(connection) = maps::connection(socket) else {
@@ -200,29 +200,37 @@ fn taken(connection: &mut Connection, socket: Socket, bytes: u32) {
     // none of the first answer's.
     let in_handshake = connection.handshake_ns != 0 && connection.received_bytes == 0;
     let missed = moved > bytes + 1 && !in_handshake;
-    let mut counted = bytes;
-    if connection.last_call != CALL_SEND {
-        let written = socket.next_sequence();
-        if gaps::unnoted_sent(connection, written) != 0 && gaps::tell(connection, socket) {
-            if gaps::sent(connection, socket, written) {
-                threads::went_on(NEXT_REUSE, connection.cookie, connection.request_started_ns);
-            }
-        } else if missed && gaps::tell(connection, socket) {
-            counted = moved;
-            gaps::fill_in(connection);
-        }
-    } else if missed && gaps::tell(connection, socket) {
-        counted = moved;
+    let missed = missed && gaps::tell(connection, socket);
+    let all = if missed { moved } else { bytes };
+    let mut answer = all;
+    let was_sent = connection.last_call == CALL_SEND;
+    if !was_sent && send_before(connection, socket) {
+        // What was missed before it belongs to an answer before this one.
+        answer = bytes;
+    } else if missed {
         gaps::fill_in(connection);
     }
     if connection.answered == 0 {
         first_byte(connection, now);
     }
-    connection.response_bytes += u64::from(counted);
-    connection.received_bytes += u64::from(counted);
+    connection.response_bytes += u64::from(answer);
+    connection.received_bytes += u64::from(all);
     connection.last_received_ns = now;
     connection.last_call = CALL_RECEIVE;
     gaps::noted_received(connection, read);
+}
+
+/// Looks whether a send was missed since the receive before this one.
+#[inline(always)]
+fn send_before(connection: &mut Connection, socket: Socket) -> bool {
+    let written = socket.next_sequence();
+    if gaps::unnoted_sent(connection, written) == 0 || !gaps::tell(connection, socket) {
+        return false;
+    }
+    if gaps::sent(connection, socket, written) {
+        threads::went_on(NEXT_REUSE, connection.cookie, connection.request_started_ns);
+    }
+    true
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! `cargo xtask kernels`: the real agent, a real nginx and the lab's backends on other
 //! kernels than the host's, booted under emulation; a table of kernel by scenario.
 
+mod another;
 mod archive;
 mod bench;
 mod boot;
@@ -12,7 +13,7 @@ mod image;
 mod payload;
 mod rows;
 mod scenarios;
-mod suite;
+pub(crate) mod suite;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -117,7 +118,7 @@ fn short(agent: &Path, nginx: &Path, options: &Options) -> Result<()> {
 
 /// Installs what the guests need and is missing; the emulator's and busybox's paths.
 pub(crate) fn install() -> Result<[PathBuf; 2]> {
-    Ok([boot::need_emulator()?, image::busybox()?])
+    Ok([boot::need_emulator(None)?, image::busybox()?])
 }
 
 /// A program that is here, or is now, from this package.

@@ -17,7 +17,7 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS};
 use tracer_ebpf::upstream::SLOTS;
 
 use self::refusal::explain_load;
-pub(super) use self::refusal::why;
+pub(super) use self::refusal::{telling_line, why};
 pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
@@ -55,6 +55,8 @@ pub struct Options {
     pub diagnostics: bool,
     /// Hooks to do without, for tests.
     pub withheld: Withheld,
+    /// Attach all second programs at the start, for tests.
+    pub twins_at_once: bool,
 }
 
 /// The loaded programs. Dropping them detaches everything.
@@ -181,7 +183,7 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
-            twins: Twins::default(),
+            twins: Twins::new(options.twins_at_once),
             links: None,
             unsuited: facts.unsuited,
         };

@@ -15,6 +15,8 @@ use super::programs::why;
 /// Those that are attached later, and what became of them.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
+    /// Attach them at the start, for tests.
+    at_once: bool,
     /// By the first program: the runs that it had missed when its twin was attached.
     attached: BTreeMap<&'static str, u64>,
     /// By the first program: why its twin was not.
@@ -22,6 +24,13 @@ pub(super) struct Twins {
 }
 
 impl Twins {
+    pub(super) fn new(at_once: bool) -> Self {
+        Self {
+            at_once,
+            ..Self::default()
+        }
+    }
+
     /// Loads a program's twin, if it has one; `target` is the tracepoint or function.
     pub(super) fn load(&mut self, ebpf: &mut Ebpf, btf: &Btf, program: &str, target: &str) {
         let Some((first, twin)) = twin_of(program) else {
@@ -32,8 +41,12 @@ impl Twins {
             Some(Program::FExit(twin)) => twin.load(target, btf),
             _ => return,
         };
-        if let Err(error) = loaded {
-            self.refused.insert(first, why(&error));
+        match loaded {
+            Ok(()) if self.at_once => self.attach(ebpf, first, twin, 0),
+            Ok(()) => {}
+            Err(error) => {
+                self.refused.insert(first, why(&error));
+            }
         }
     }
 
@@ -58,15 +71,19 @@ impl Twins {
             if missed == 0 || tried {
                 continue;
             }
-            match attach(ebpf, twin) {
-                Ok(()) => {
-                    log::debug!("{first} has missed {missed} runs: {twin} is attached too");
-                    self.attached.insert(first, missed);
-                }
-                Err(error) => {
-                    log::warn!("cannot attach {twin}, so more runs are missed: {error:#}");
-                    self.refused.insert(first, format!("{error:#}"));
-                }
+            self.attach(ebpf, first, twin, missed);
+        }
+    }
+
+    fn attach(&mut self, ebpf: &mut Ebpf, first: &'static str, twin: &str, missed: u64) {
+        match attach(ebpf, twin) {
+            Ok(()) => {
+                log::debug!("{first} has missed {missed} runs: {twin} is attached too");
+                self.attached.insert(first, missed);
+            }
+            Err(error) => {
+                log::warn!("cannot attach {twin}, so more runs are missed: {error:#}");
+                self.refused.insert(first, format!("{error:#}"));
             }
         }
     }

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::another::Carried;
 use super::boot::Booted;
 use super::files::Removed;
 use super::rows::{self, HOST, Run};
 use super::scenarios::{self, Scenario};
 use super::table::{self, Row, Told};
 use super::{Options, boot, files, image};
+use crate::machine::Machine;
 use crate::{step, workspace};
 
 /// The lab's programs that run in a guest.
@@ -25,6 +27,17 @@ const LAB: [&str; 4] = [
     "whoclosed-crowd",
     "whoclosed-demo",
 ];
+
+/// File systems by machine, as far as they could be made.
+struct Images(Vec<(Option<Machine>, Option<Removed>)>);
+
+impl Images {
+    fn of(&self, run: &Run) -> Option<&Path> {
+        let machine = run.machine()?;
+        let (_, image) = self.0.iter().find(|(made, _)| *made == machine)?;
+        image.as_ref().map(|image| image.0.as_path())
+    }
+}
 
 /// What all guests carry.
 pub(super) struct Bench {
@@ -49,14 +62,30 @@ impl Bench {
         })
     }
 
-    /// Writes the guests' file system.
-    fn image(&self, command: &str, more: &[PathBuf]) -> Result<PathBuf> {
-        let setpriv = workspace::find_program("setpriv")
-            .context("no setpriv, with which the lab ends what it started; it is in util-linux")?;
-        let lab = LAB.map(|name| (name, self.lab.join(name)));
+    /// Writes the guests' file system; that of guests of another machine carries what was
+    /// built for it.
+    fn image(&self, command: &str, more: &[PathBuf], another: Option<&Carried>) -> Result<PathBuf> {
+        let root = another.map(|carried| &carried.root);
+        let (agent, nginx, lab, setpriv) = match another {
+            None => (
+                self.agent.clone(),
+                self.nginx.clone(),
+                &self.lab,
+                workspace::find_program("setpriv").context(
+                    "no setpriv, with which the lab ends what it started; it is in util-linux",
+                )?,
+            ),
+            Some(Carried { root, agent, lab }) => (
+                agent.clone(),
+                root.program("nginx")?,
+                lab,
+                root.program("setpriv")?,
+            ),
+        };
+        let lab = LAB.map(|name| (name, lab.join(name)));
         let mut programs: Vec<image::Program<'_>> = vec![
-            ("whoclosed", &self.agent),
-            ("nginx", &self.nginx),
+            ("whoclosed", &agent),
+            ("nginx", &nginx),
             ("setpriv", &setpriv),
         ];
         programs.extend(lab.iter().map(|(name, file)| (*name, file.as_path())));
@@ -67,22 +96,49 @@ impl Bench {
         }
         // Several runs of this verb at a time have an image each.
         files::sweep()?;
-        let image = files::own(files::IMAGE)?;
-        fs::write(&image, image::build(&programs, command)?)
+        let machine = root.map(|root| root.machine);
+        let image = files::own(&files::image(machine))?;
+        fs::write(&image, image::build(&programs, command, root)?)
             .with_context(|| format!("cannot write {}", image.display()))?;
         Ok(image)
     }
 
+    /// The file systems that these rows need. Of another machine's it is told why it could
+    /// not be made; its rows are then among those that could not be had.
+    fn images(&self, runs: &[Run], command: &str, more: &[PathBuf]) -> Result<Images> {
+        let mut images = Vec::new();
+        for machine in runs.iter().filter_map(Run::machine) {
+            if images.iter().any(|(made, _)| *made == machine) {
+                continue;
+            }
+            let image = match machine {
+                None => Some(self.image(command, more, None)?),
+                Some(machine) => Carried::have(machine)
+                    .and_then(|carried| self.image(command, more, Some(&carried)))
+                    .inspect_err(|error| eprintln!("kernels: {error:#}"))
+                    .ok(),
+            };
+            images.push((machine, image.map(Removed)));
+        }
+        Ok(Images(images))
+    }
+
     /// Runs a command of the user's.
     pub(super) fn run(&self, options: &Options, command: &str) -> Result<()> {
-        let image = Removed(self.image(command, &options.with)?);
-        for run in rows::plan(&options.versions)? {
-            let Some(kernel) = &run.kernel else {
+        let runs = rows::plan(&options.versions)?;
+        let images = self.images(&runs, command, &options.with)?;
+        for run in runs {
+            let (Some(kernel), Some(image)) = (&run.kernel, images.of(&run)) else {
                 bail!("{} is no kernel that can be booted", run.name);
             };
             let append = format!("{} {}", run.append, options.append);
             let folder = files::own(&run.name)?;
-            let booted = boot::boot(&kernel.vmlinux, &image.0, &append, &folder);
+            let booted = boot::boot(&boot::Boot {
+                kernel,
+                image,
+                append: &append,
+                folder: &folder,
+            });
             let _ = fs::remove_dir_all(&folder);
             let booted = booted?;
             print!("{}", booted.output);
@@ -104,7 +160,8 @@ impl Bench {
         options: &Options,
     ) -> Result<()> {
         let began = Instant::now();
-        let image = Removed(self.image(&scenarios::script(chosen, options.seed), &options.with)?);
+        let script = scenarios::script(chosen, options.seed);
+        let images = self.images(runs, &script, &options.with)?;
         let jobs = options
             .jobs
             .or_else(|| Some(thread::available_parallelism().ok()?.get()));
@@ -122,7 +179,7 @@ impl Bench {
                     .unwrap_or_else(PoisonError::into_inner)
                     .pop_front();
                 let Some((at, run)) = next else { return };
-                let row = self.guest(run, &image.0, chosen, &options.append);
+                let row = self.guest(run, images.of(run), chosen, &options.append);
                 eprintln!("kernels: {}", row.told());
                 rows.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -167,20 +224,25 @@ impl Bench {
     }
 
     /// One kernel in a guest.
-    fn guest(&self, run: &Run, image: &Path, chosen: &[&Scenario], append: &str) -> Row {
+    fn guest(&self, run: &Run, image: Option<&Path>, chosen: &[&Scenario], append: &str) -> Row {
         let began = Instant::now();
         let mut row = Row {
             name: run.name.clone(),
             ..Row::default()
         };
-        let Some(kernel) = &run.kernel else {
+        let (Some(kernel), Some(image)) = (&run.kernel, image) else {
             row.told = Told::Missing;
             return row;
         };
         row.release.clone_from(&kernel.release);
         let append = format!("{} {append}", run.append);
         let booted = files::folder().and_then(|folder| {
-            boot::boot(&kernel.vmlinux, image, &append, &folder.join(&run.name))
+            boot::boot(&boot::Boot {
+                kernel,
+                image,
+                append: &append,
+                folder: &folder.join(&run.name),
+            })
         });
         match booted {
             Ok(booted) => {

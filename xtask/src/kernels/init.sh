@@ -15,8 +15,9 @@ mount -t securityfs security /sys/kernel/security
 mount -t cgroup2 cgroup /sys/fs/cgroup
 ip link set lo up
 hostname guest
-stty -F /dev/ttyS1 raw -echo
-exec >/dev/ttyS1 2>&1 </dev/null
+# From the kernel's command line.
+stty -F "/dev/$REPORT" raw -echo
+exec >"/dev/$REPORT" 2>&1 </dev/null
 echo "guest: up"
 # No terminal for the command: programs draw nothing.
 { sh /command.sh; echo "guest: ended $?"; } 2>&1 | cat

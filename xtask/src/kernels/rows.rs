@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
+use super::another;
 use super::fetch::{self, Kernel};
+use crate::machine::Machine;
 
 /// The name of the kernel that is running already: its row is no guest's.
 pub(super) const HOST: &str = "host";
@@ -42,6 +44,13 @@ pub(super) struct Run {
     pub(super) refuses: Option<&'static str>,
 }
 
+impl Run {
+    /// The guest's machine, if there is to be a guest; none within for one as this.
+    pub(super) fn machine(&self) -> Option<Option<Machine>> {
+        self.kernel.as_ref().map(|kernel| kernel.machine)
+    }
+}
+
 /// The rows of these names, or all.
 pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
     let mut names = names.to_vec();
@@ -53,7 +62,7 @@ pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
     lines.sort();
     lines.dedup();
     let kernels = if !lines.is_empty() || names.is_empty() {
-        fetch::kernels(&lines)
+        another::kernels(&lines)
     } else {
         Ok(Vec::new())
     };
@@ -108,6 +117,8 @@ mod tests {
         assert_eq!(line("6.12-cloud"), ("6.12-cloud", ""));
         assert_eq!(line("6.12-integrity"), ("6.12", "lockdown=integrity"));
         assert_eq!(line("6.1-cloud-preempt"), ("6.1-cloud", "preempt=full"));
+        let locked_down = line("6.12-cloud-arm64-integrity");
+        assert_eq!(locked_down, ("6.12-cloud-arm64", "lockdown=integrity"));
     }
 
     #[test]

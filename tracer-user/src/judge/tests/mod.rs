@@ -8,6 +8,7 @@ mod foreign;
 mod http2;
 mod matching;
 mod mid_life;
+mod missed_calls;
 mod namespaces;
 mod owners;
 mod path;
@@ -30,7 +31,7 @@ use proptest::prelude::ProptestConfig;
 
 use self::records::*;
 use super::{Judge, Judged, judge};
-use crate::report::model::{Cause, Confidence, Incident, Match};
+use crate::report::model::{Cause, Confidence, Incident, Match, Means, Side};
 use crate::trace::record::{
     Anchor, Call, Capture, Configuration, Connection, Exit, IdleEnd, Next, Nginx, PeerClose,
     ProxyLocation, Record, UpstreamBlock, Worker,
