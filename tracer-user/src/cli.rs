@@ -151,6 +151,9 @@ pub struct Watched {
     /// For tests: do without the ends of the kernel's functions
     #[arg(long, hide = true)]
     pub no_fentry: bool,
+    /// For tests: do without links of uprobes
+    #[arg(long, hide = true)]
+    pub no_uprobe_links: bool,
 }
 
 impl Watched {
@@ -180,6 +183,7 @@ impl Watched {
             io_tracepoints: self.no_io_tracepoints,
             fentry: self.no_fentry,
             calls: 0,
+            uprobe_links: self.no_uprobe_links,
         }
     }
 
@@ -191,6 +195,7 @@ impl Watched {
             ("--error-log", !self.error_log.is_empty()),
             ("--no-io-tracepoints", self.no_io_tracepoints),
             ("--no-fentry", self.no_fentry),
+            ("--no-uprobe-links", self.no_uprobe_links),
         ];
         let (of_the_other, other) = match self.role {
             Role::Nginx => (vec![("--port", !self.port.is_empty())], "--role backend"),
