@@ -51,7 +51,7 @@ const TLS: &[Hook] = &[
 ];
 
 /// All that a capture of one nginx attaches.
-pub const PROGRAMS: [Program; 14] = [
+pub const PROGRAMS: [Program; 19] = [
     at(
         &["whoclosed_state"],
         &[Hook::Tracepoint("inet_sock_set_state")],
@@ -84,6 +84,12 @@ pub const PROGRAMS: [Program; 14] = [
     at(&["whoclosed_tls"], TLS),
     at(&["whoclosed_tls_r"], TLS),
     at(&["whoclosed_open"], &[Hook::Iterator("bpf_sk_storage_map")]),
+    // Ready for when the kernel lets the first one miss a run.
+    at(&["whoclosed_sendt"], &[]),
+    at(&["whoclosed_recvt"], &[]),
+    at(&["whoclosed_gonet"], &[]),
+    at(&["whoclosed_rst_it"], &[]),
+    at(&["whoclosed_exitt"], &[]),
     // Ready for an instance whose log is no file.
     at(&["whoclosed_write"], &[]),
 ];

@@ -12,6 +12,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use crate::clock::now_ns;
+use crate::crowd::Crowd;
 use crate::draw::Draw;
 use crate::fixture::{Fixture, Machine};
 use crate::nginx::{Configuration, Nginx};
@@ -38,6 +39,12 @@ pub struct Setting {
     pub no_io_tracepoints: bool,
     /// And without the ends of the kernel's functions.
     pub no_fentry: bool,
+    /// Busy senders beside, which have nothing to do with nginx.
+    pub crowd: Option<u32>,
+    /// The kernel may skip runs of the programs, without a crowd too.
+    pub runs_may_be_missed: bool,
+    /// Of a hundred sends and receives the capture misses so many.
+    pub miss_calls: u32,
     /// Worker processes of nginx, unless a scenario needs a number of its own.
     pub workers: Option<u16>,
     /// Folder for what the run leaves.
@@ -86,7 +93,7 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     let folder = tempfile::tempdir().context("no folder for the trace")?;
     let trace = folder.path().join("trace");
     let witness = Witness::start()?;
-    let more: Vec<&str> = [
+    let mut more: Vec<&str> = [
         (setting.no_uprobe, "--no-uprobe"),
         (setting.no_io_tracepoints, "--no-io-tracepoints"),
         (setting.no_fentry, "--no-fentry"),
@@ -94,17 +101,26 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
     .into_iter()
     .filter_map(|(given, flag)| given.then_some(flag))
     .collect();
+    let percent = setting.miss_calls.to_string();
+    if setting.miss_calls > 0 {
+        more.extend(["--miss-calls", &percent]);
+    }
     let capture = Capture::start(nginx.master_pid(), &trace, &more)?;
     let mut recorded = Recorded {
         without_uprobe: setting.no_uprobe || !exports_log_function(&setting.nginx)?,
+        runs_may_be_missed: setting.runs_may_be_missed
+            || setting.crowd.is_some()
+            || setting.miss_calls > 0,
         ..Recorded::default()
     };
     let clients = match &good {
         Some(_) => Some(traffic::Clients::start(nginx.address())?),
         None => None,
     };
+    let crowd = setting.crowd.map(Crowd::start).transpose()?;
     drive(&mut parts, &Stage::new(&nginx))?;
     recorded.traffic = clients.map(traffic::Clients::finish);
+    let crowded = crowd.map(Crowd::finish).transpose()?;
     capture.finish()?.succeeded()?;
 
     recorded.log = read_error_log(&nginx.error_log())?;
@@ -140,7 +156,10 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
         "json".as_ref(),
     ])?;
     let report = Report::parse(&report.succeeded()?.stdout)?;
-    Ok(Score::of(&report, &recorded))
+    Ok(Score {
+        crowd: crowded.unwrap_or(0),
+        ..Score::of(&report, &recorded)
+    })
 }
 
 /// Is the name of the function that writes nginx's lines in the binary, for others to find?

@@ -18,6 +18,7 @@ pub mod backend;
 pub mod behaviour;
 pub mod clock;
 pub mod container;
+pub mod crowd;
 pub mod draw;
 pub mod experiment;
 pub mod fastcgi;

@@ -290,6 +290,14 @@ impl Socket {
         read(self.0, layout::WRITE_SEQ)
     }
 
+    /// Does the kernel itself encrypt what goes over the socket (kTLS)? Calls count the
+    /// plain text then, sequence numbers the records.
+    #[inline(always)]
+    pub(crate) fn is_encrypted(self) -> bool {
+        let protocol: *const c_void = read(self.0, layout::UPPER_PROTOCOL);
+        !protocol.is_null()
+    }
+
     /// Bytes written by the process that the peer has not acknowledged.
     #[inline(always)]
     pub(crate) fn unacked(self) -> u32 {

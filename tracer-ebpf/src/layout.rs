@@ -167,4 +167,6 @@ layout! {
     LAST_ACK = "tcp_sock"."rcv_tstamp", Bytes(4);
     /// Sequence number of the segment that last advanced the send window.
     SND_WL1 = "tcp_sock"."snd_wl1", Bytes(4);
+    /// What stands on top of TCP (kTLS); none as a rule.
+    UPPER_PROTOCOL = "inet_connection_sock"."icsk_ulp_ops", Pointer("");
 }

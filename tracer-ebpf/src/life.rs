@@ -6,17 +6,17 @@
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use tracer_ebpf::Kind;
-use tracer_ebpf::connection::{
-    CALL_NONE, CALL_RECEIVE, CALL_SEND, Connection, END_CLOSED, END_DESTROYED,
-};
-use tracer_ebpf::continuation::{NEXT_CONNECT, NEXT_REUSE};
+use tracer_ebpf::connection::{CALL_NONE, CALL_SEND, Connection, END_CLOSED, END_DESTROYED};
+use tracer_ebpf::continuation::NEXT_CONNECT;
+use tracer_ebpf::loss;
 use tracer_ebpf::upstream::UpstreamKey;
-use tracer_ebpf::{histogram, loss};
 
-use crate::handshake::{self, Part};
+use crate::calls::NO_ANSWER_BELOW;
+use crate::gaps::Unnoted;
 use crate::kernel::{self, Socket};
+use crate::maps::{self, count};
 use crate::threads::{self, now};
-use crate::{maps, owner, peers, remembered};
+use crate::{gaps, owner, peers, remembered};
 
 // TCP states of net/tcp_states.h.
 const ESTABLISHED: i32 = 1;
@@ -26,14 +26,7 @@ const CLOSE: i32 = 7;
 const CLOSE_WAIT: i32 = 8;
 const LAST_ACK: i32 = 9;
 
-const EINTR: i32 = 4;
-const EAGAIN: i32 = 11;
-/// Flag of recv(): look, do not take.
-const MSG_PEEK: i32 = 2;
-
 const NS_PER_US: u64 = 1000;
-/// Fewer bytes are no answer: over TLS a `close_notify` or an alert.
-const NO_ANSWER_BELOW: u64 = 64;
 
 /// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
 /// cookie if it is an upstream connection's. Two programs bring each change here, one
@@ -138,22 +131,13 @@ fn begin(socket: Socket) -> Option<u64> {
 fn established(socket: Socket, connection: &mut Connection) {
     let now = now();
     connection.established_ns = now;
-    connection.first_sequence = socket.next_sequence();
+    gaps::begin(connection, socket);
     note_local_end(socket, connection);
     peers::expect(socket, connection);
     if let Some(counters) = maps::counters(connection.upstream) {
         let took = (now - connection.opened_ns) / NS_PER_US;
         count(&mut counters.connect_us, took);
     }
-}
-
-/// Counts a value in a histogram.
-#[inline(always)]
-fn count(histogram: &mut [u32; histogram::BUCKETS], value: u64) {
-    // The verifier must see the bound, and the compiler, which knows it already, must
-    // not take it away.
-    let bucket = core::hint::black_box(histogram::bucket(value)) & (histogram::BUCKETS - 1);
-    histogram[bucket] += 1;
 }
 
 /// The kernel chooses the local port only after connect() has begun.
@@ -168,19 +152,19 @@ fn note_local_end(socket: Socket, connection: &mut Connection) {
 
 /// What was in flight when the first FIN or RST came. An answer that nginx has not
 /// read yet is an answer all the same. A request may be on its way before the send
-/// that writes it has returned and is counted (the tracepoint fires at the return,
-/// and a segment that arrives meanwhile is handled before it); the sequence numbers
-/// tell.
+/// that writes it has returned and is noted (the tracepoint fires at the return,
+/// and a segment that arrives meanwhile is handled before it), and so may an answer be
+/// nginx's before its receive is noted; the sequence numbers tell.
 #[inline(always)]
 fn peer_ended(socket: Socket, connection: &mut Connection, unread: u32) {
-    let counted = connection
-        .first_sequence
-        .wrapping_add(connection.sent_bytes as u32);
-    let sending = connection.established_ns != 0 && socket.next_sequence() != counted;
-    let sent = connection.last_call == CALL_SEND;
-    connection.exchanges_at_end = connection.exchanges + u32::from(sending && !sent);
+    let Unnoted { sent, received } = gaps::unnoted(connection, socket);
+    let was_sent = connection.last_call == CALL_SEND;
+    let sent_last = sent && (!received || socket.sent_after_arrival());
+    let begun = sent && (!was_sent || (received && sent_last));
+    connection.exchanges_at_end = connection.exchanges + u32::from(begun);
     connection.unread_at_end = unread;
-    connection.awaiting_at_end = u8::from((sent || sending) && unread == 0);
+    let awaiting = (was_sent && !received) || sent_last;
+    connection.awaiting_at_end = u8::from(awaiting && unread == 0);
 }
 
 /// A busy nginx reads data long after it came: the kernel's own note of that, at the end.
@@ -272,6 +256,7 @@ pub(crate) fn destroyed(socket: Socket) {
 #[inline(always)]
 fn finish(socket: Socket, connection: &mut Connection, end: u8) {
     note_local_end(socket, connection);
+    gaps::settle(connection, socket);
     let now = now();
     connection.ended_ns = now;
     connection.end = end;
@@ -311,168 +296,4 @@ fn shows_failure(connection: &Connection) -> bool {
         || connection.rst_received_ns != 0
         || connection.unread_at_close != 0
         || connection.response_bytes < NO_ANSWER_BELOW
-}
-
-/// `sock_send_length`: a send of nginx returned `result`.
-#[inline(always)]
-pub(crate) fn sent(socket: Socket, result: i32) {
-    let Some(connection) = maps::connection(socket) else {
-        threads::sent_elsewhere(socket);
-        return;
-    };
-    if result > 0 {
-        let now = now();
-        let bytes = u64::from(result.unsigned_abs());
-        if may_be_flight(connection) {
-            match handshake::part(connection.cookie) {
-                Part::Flight => return flight_sent(connection, result.unsigned_abs(), now),
-                Part::Farewell => return farewell_sent(connection, result.unsigned_abs()),
-                Part::Request(done_ns) if connection.handshake_ns == 0 => {
-                    // What had been sent when it was taken over was the handshake's.
-                    connection.exchanges = 0;
-                    connection.last_call = CALL_NONE;
-                    connection.handshake_ns = done_ns;
-                }
-                _ => {}
-            }
-        }
-        if connection.last_call != CALL_SEND {
-            begin_exchange(connection, now);
-            connection.last_call = CALL_SEND;
-        }
-        connection.request_bytes += bytes;
-        connection.sent_bytes += bytes;
-        connection.last_sent_ns = now;
-        if connection.first_seen_mid_life != 0 {
-            // Taken over in the middle of this send, its bytes are counted twice, and
-            // later sends would look unfinished by their sequence numbers.
-            connection.first_sequence = socket
-                .next_sequence()
-                .wrapping_sub(connection.sent_bytes as u32);
-        }
-    } else {
-        failed(connection, CALL_SEND, result);
-    }
-}
-
-/// Is there anything to ask for? Not on a plain connection after its first send, if that
-/// was seen.
-#[inline(always)]
-fn may_be_flight(connection: &Connection) -> bool {
-    connection.exchanges == 0 || connection.handshake_ns != 0 || connection.first_seen_mid_life != 0
-}
-
-/// A flight of a TLS handshake is no request, but a step of the thread all the same.
-#[inline(always)]
-fn flight_sent(connection: &mut Connection, bytes: u32, now: u64) {
-    connection.first_sequence = connection.first_sequence.wrapping_add(bytes);
-    if connection.exchanges == 0 {
-        connection.last_sent_ns = now;
-        threads::went_on(NEXT_REUSE, connection.cookie, now);
-    }
-}
-
-/// A close_notify is a part of the close that follows it, and so no step of the thread:
-/// nginx refuses a certificate after the handshake, with a line, a close_notify and a
-/// close (`ngx_http_upstream_ssl_handshake`).
-#[inline(always)]
-fn farewell_sent(connection: &mut Connection, bytes: u32) {
-    connection.first_sequence = connection.first_sequence.wrapping_add(bytes);
-}
-
-#[inline(always)]
-fn begin_exchange(connection: &mut Connection, now: u64) {
-    if connection.exchanges != 0 {
-        connection.idle_before_ns = now - connection.last_received_ns.max(connection.last_sent_ns);
-    }
-    connection.exchanges += 1;
-    connection.request_started_ns = now;
-    connection.request_bytes = 0;
-    connection.response_bytes = 0;
-    connection.first_byte_ns = 0;
-    connection.answered = 0;
-    connection.exchange_retransmits = 0;
-    if let Some(counters) = maps::counters(connection.upstream) {
-        counters.exchanges += 1;
-    }
-    threads::went_on(NEXT_REUSE, connection.cookie, now);
-}
-
-/// `sock_recv_length`: a receive of nginx returned `result`.
-#[inline(always)]
-pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
-    let Some(connection) = maps::connection(socket) else {
-        return;
-    };
-    if flags & MSG_PEEK != 0 {
-        peeked(connection, result);
-    } else if result > 0 {
-        let now = now();
-        let bytes = u64::from(result.unsigned_abs());
-        if may_be_flight(connection)
-            && matches!(
-                handshake::part(connection.cookie),
-                Part::Flight | Part::Farewell
-            )
-        {
-            if connection.exchanges == 0 {
-                connection.last_received_ns = now;
-            }
-            return;
-        }
-        if connection.answered == 0 {
-            first_byte(connection, now);
-        }
-        connection.response_bytes += bytes;
-        connection.received_bytes += bytes;
-        connection.last_received_ns = now;
-        connection.last_call = CALL_RECEIVE;
-    } else if result == 0 {
-        if connection.eof_read_ns == 0 {
-            connection.eof_read_ns = now();
-        }
-    } else {
-        failed(connection, CALL_RECEIVE, result);
-    }
-}
-
-#[inline(always)]
-fn first_byte(connection: &mut Connection, now: u64) {
-    connection.first_byte_ns = now;
-    connection.answered = 1;
-    // Of a request that was under way before the connection was taken over, neither time
-    // nor size are known.
-    if connection.exchanges == 0 || connection.request_started_ns <= connection.opened_ns {
-        return;
-    }
-    if let Some(counters) = maps::counters(connection.upstream) {
-        let took = (now - connection.request_started_ns) / NS_PER_US;
-        count(&mut counters.first_byte_us, took);
-        count(&mut counters.request_bytes, connection.request_bytes);
-    }
-}
-
-/// nginx looks at an idle connection with MSG_PEEK when epoll reports it (module
-/// upstream_keepalive): anything but EAGAIN makes it close the connection.
-#[inline(always)]
-fn peeked(connection: &mut Connection, result: i32) {
-    if result == -EAGAIN {
-        return;
-    }
-    connection.idle_end_seen_ns = now();
-    connection.idle_end = match result {
-        0 => 1,
-        1.. => 3,
-        _ => 2,
-    };
-}
-
-#[inline(always)]
-fn failed(connection: &mut Connection, call: u8, result: i32) {
-    if result == -EAGAIN || result == -EINTR || connection.failed_call != CALL_NONE || result == 0 {
-        return;
-    }
-    connection.failed_call_ns = now();
-    connection.failed_call_errno = result.unsigned_abs();
-    connection.failed_call = call;
 }

@@ -9,6 +9,8 @@
 
 mod accepting;
 mod backends;
+mod calls;
+mod gaps;
 mod handshake;
 mod kernel;
 mod life;
@@ -48,43 +50,55 @@ fn socket(context: &BtfTracePointContext) -> Socket {
     Socket(context.arg::<*mut c_void>(0))
 }
 
-// tp_btf/inet_sock_set_state
-// proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn whoclosed_state(context: BtfTracePointContext) -> i32 {
-    let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
-    if let Some(cookie) = life::state_changed(socket(&context), from, to) {
-        debug!(&context, "connection {}: state {} to {}", cookie, from, to);
-    }
-    0
+/// A program and its twin, which is the same again. The kernel skips a program that runs
+/// already on the processor: one that a softirq has interrupted, or, from Linux 7.0 on (at
+/// the ends of functions earlier), another task, and then until it goes on. Its twin is
+/// seldom interrupted as well. Whichever comes second finds all noted: the body must leave
+/// nothing to do for another run.
+macro_rules! twins {
+    ($(#[$attribute:meta])* fn $program:ident, $twin:ident($context:ident: $type:ty) { $($body:tt)* }) => {
+        $(#[$attribute])*
+        fn $program($context: $type) -> i32 {
+            $($body)*
+            0
+        }
+
+        $(#[$attribute])*
+        fn $twin($context: $type) -> i32 {
+            $($body)*
+            0
+        }
+    };
 }
 
-// The same again. The kernel skips a program that runs already on the processor: a
-// softirq that changes a state while whoclosed_state is at work on another socket finds
-// it busy, but never both. Whichever comes second finds the change noted.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn whoclosed_twin(context: BtfTracePointContext) -> i32 {
-    let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
-    if let Some(cookie) = life::state_changed(socket(&context), from, to) {
-        debug!(&context, "connection {}: state {} to {}", cookie, from, to);
+// tp_btf/inet_sock_set_state
+// proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
+twins! {
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    fn whoclosed_state, whoclosed_twin(context: BtfTracePointContext) {
+        let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
+        if let Some(cookie) = life::state_changed(socket(&context), from, to) {
+            debug!(&context, "connection {}: state {} to {}", cookie, from, to);
+        }
     }
-    0
 }
 
 // tp_btf/sock_send_length
 // proto: struct sock *sk, int ret, int flags; since 6.3
-#[btf_tracepoint(function = "sock_send_length")]
-fn whoclosed_send(context: BtfTracePointContext) -> i32 {
-    life::sent(socket(&context), context.arg(1));
-    0
+twins! {
+    #[btf_tracepoint(function = "sock_send_length")]
+    fn whoclosed_send, whoclosed_sendt(context: BtfTracePointContext) {
+        calls::sent(socket(&context), context.arg(1));
+    }
 }
 
 // tp_btf/sock_recv_length
 // proto: struct sock *sk, int ret, int flags; since 6.3
-#[btf_tracepoint(function = "sock_recv_length")]
-fn whoclosed_recv(context: BtfTracePointContext) -> i32 {
-    life::received(socket(&context), context.arg(1), context.arg(2));
-    0
+twins! {
+    #[btf_tracepoint(function = "sock_recv_length")]
+    fn whoclosed_recv, whoclosed_recvt(context: BtfTracePointContext) {
+        calls::received(socket(&context), context.arg(1), context.arg(2));
+    }
 }
 
 // Where these two tracepoints are missing, the functions behind them tell the same. What a
@@ -93,53 +107,59 @@ fn whoclosed_recv(context: BtfTracePointContext) -> i32 {
 
 // fexit/tcp_sendmsg
 // proto: int (struct sock *sk, struct msghdr *msg, size_t size)
-#[fexit(function = "tcp_sendmsg")]
-fn whoclosed_f_s(context: FExitContext) -> i32 {
-    life::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(3));
-    0
+twins! {
+    #[fexit(function = "tcp_sendmsg")]
+    fn whoclosed_f_s, whoclosed_f_st(context: FExitContext) {
+        calls::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(3));
+    }
 }
 
 // fexit/tcp_sendpage: sendfile()
 // proto: int (struct sock *sk, struct page *page, int offset, size_t size, int flags); until 6.4
-#[fexit(function = "tcp_sendpage")]
-fn whoclosed_f_p(context: FExitContext) -> i32 {
-    life::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(5));
-    0
+twins! {
+    #[fexit(function = "tcp_sendpage")]
+    fn whoclosed_f_p, whoclosed_f_pt(context: FExitContext) {
+        calls::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(5));
+    }
 }
 
 // fexit/tcp_recvmsg
 // proto: int (struct sock *sk, struct msghdr *msg, size_t len, int flags); since 7.3
-#[fexit(function = "tcp_recvmsg")]
-fn whoclosed_f_r4(context: FExitContext) -> i32 {
-    let socket = Socket(context.arg::<*mut c_void>(0));
-    life::received(socket, context.arg(4), context.arg(3));
-    0
+twins! {
+    #[fexit(function = "tcp_recvmsg")]
+    fn whoclosed_f_r4, whoclosed_f_r4t(context: FExitContext) {
+        let socket = Socket(context.arg::<*mut c_void>(0));
+        calls::received(socket, context.arg(4), context.arg(3));
+    }
 }
 
 // fexit/tcp_recvmsg
 // proto: int (.., size_t len, int flags, int *addr_len); since 5.19
-#[fexit(function = "tcp_recvmsg")]
-fn whoclosed_f_r5(context: FExitContext) -> i32 {
-    let socket = Socket(context.arg::<*mut c_void>(0));
-    life::received(socket, context.arg(5), context.arg(3));
-    0
+twins! {
+    #[fexit(function = "tcp_recvmsg")]
+    fn whoclosed_f_r5, whoclosed_f_r5t(context: FExitContext) {
+        let socket = Socket(context.arg::<*mut c_void>(0));
+        calls::received(socket, context.arg(5), context.arg(3));
+    }
 }
 
 // fexit/tcp_recvmsg
 // proto: int (.., size_t len, int nonblock, int flags, int *addr_len); until 5.18
-#[fexit(function = "tcp_recvmsg")]
-fn whoclosed_f_r6(context: FExitContext) -> i32 {
-    let socket = Socket(context.arg::<*mut c_void>(0));
-    life::received(socket, context.arg(6), context.arg(4));
-    0
+twins! {
+    #[fexit(function = "tcp_recvmsg")]
+    fn whoclosed_f_r6, whoclosed_f_r6t(context: FExitContext) {
+        let socket = Socket(context.arg::<*mut c_void>(0));
+        calls::received(socket, context.arg(6), context.arg(4));
+    }
 }
 
 // tp_btf/tcp_receive_reset
 // proto: struct sock *sk; since 4.16
-#[btf_tracepoint(function = "tcp_receive_reset")]
-fn whoclosed_rst_i(context: BtfTracePointContext) -> i32 {
-    life::reset_received(socket(&context));
-    0
+twins! {
+    #[btf_tracepoint(function = "tcp_receive_reset")]
+    fn whoclosed_rst_i, whoclosed_rst_it(context: BtfTracePointContext) {
+        life::reset_received(socket(&context));
+    }
 }
 
 // tp_btf/tcp_send_reset
@@ -168,18 +188,20 @@ fn whoclosed_again(context: BtfTracePointContext) -> i32 {
 
 // tp_btf/tcp_destroy_sock
 // proto: struct sock *sk; since 4.16
-#[btf_tracepoint(function = "tcp_destroy_sock")]
-fn whoclosed_gone(context: BtfTracePointContext) -> i32 {
-    life::destroyed(socket(&context));
-    0
+twins! {
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    fn whoclosed_gone, whoclosed_gonet(context: BtfTracePointContext) {
+        life::destroyed(socket(&context));
+    }
 }
 
 // tp_btf/sched_process_exit
 // proto: struct task_struct *p[, bool group_dead]; since 2.6.29; p is the current task
-#[btf_tracepoint(function = "sched_process_exit")]
-fn whoclosed_exit(_: BtfTracePointContext) -> i32 {
-    backends::exited();
-    0
+twins! {
+    #[btf_tracepoint(function = "sched_process_exit")]
+    fn whoclosed_exit, whoclosed_exitt(_context: BtfTracePointContext) {
+        backends::exited();
+    }
 }
 
 // tp_btf/sys_enter
@@ -196,18 +218,11 @@ fn whoclosed_write(context: BtfTracePointContext) -> i32 {
 
 // tp_btf/inet_sock_set_state
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn whoclosed_b_set(context: BtfTracePointContext) -> i32 {
-    accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
-    0
-}
-
-// tp_btf/inet_sock_set_state
-// proto: the same; the twin of the one above, as whoclosed_twin is of whoclosed_state
-#[btf_tracepoint(function = "inet_sock_set_state")]
-fn whoclosed_b_two(context: BtfTracePointContext) -> i32 {
-    accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
-    0
+twins! {
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    fn whoclosed_b_set, whoclosed_b_two(context: BtfTracePointContext) {
+        accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
+    }
 }
 
 // tp_btf/tcp_destroy_sock

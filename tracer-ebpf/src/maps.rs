@@ -12,7 +12,7 @@ use tracer_ebpf::continuation::Continuation;
 use tracer_ebpf::peer::{Expected, PeerClose, PeerKey};
 use tracer_ebpf::settings::THREADS;
 use tracer_ebpf::upstream::{SLOTS, UpstreamCounters, UpstreamKey};
-use tracer_ebpf::{logged::Logged, loss, written::Written};
+use tracer_ebpf::{histogram, logged::Logged, loss, written::Written};
 
 use crate::kernel::Socket;
 
@@ -333,6 +333,15 @@ pub(crate) fn counters(slot: u32) -> Option<&'static mut UpstreamCounters> {
     let counters = UPSTREAMS.get_ptr_mut(slot)?;
     // SAFETY: this processor's own slot of the map, valid for the program's run.
     unsafe { counters.as_mut() }
+}
+
+/// Counts a value in a histogram.
+#[inline(always)]
+pub(crate) fn count(histogram: &mut [u32; histogram::BUCKETS], value: u64) {
+    // The verifier must see the bound, and the compiler, which knows it already, must
+    // not take it away.
+    let bucket = core::hint::black_box(histogram::bucket(value)) & (histogram::BUCKETS - 1);
+    histogram[bucket] += 1;
 }
 
 /// Slot of a thread in the thread table.

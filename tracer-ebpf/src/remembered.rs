@@ -5,6 +5,7 @@
 
 use tracer_ebpf::connection::{CALL_NONE, CALL_RECEIVE, CALL_SEND, Connection};
 
+use crate::gaps;
 use crate::kernel::Socket;
 use crate::threads::now;
 
@@ -23,7 +24,7 @@ pub(crate) fn describe(record: &mut Connection, socket: Socket, written: u32, fi
     // The kernel counts the SYN as a byte that was acknowledged.
     record.sent_bytes = socket.acked_bytes().saturating_sub(1) + u64::from(unacked);
     record.received_bytes = received.saturating_sub(unread);
-    record.first_sequence = written.wrapping_sub(record.sent_bytes as u32);
+    gaps::noted(record, written, socket.next_to_read());
     record.exchanges = 0;
     record.last_call = CALL_NONE;
     if received > 0 {

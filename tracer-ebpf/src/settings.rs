@@ -24,8 +24,10 @@ pub const SENDTO: usize = 5;
 pub const TICK_NS: usize = 6;
 /// 1 if the backends' sides of connections on this host are left alone.
 pub const NO_LOCAL_BACKENDS: usize = 7;
+/// For tests: of a hundred of nginx's sends and receives, so many are missed; 0 as a rule.
+pub const MISSED_CALLS: usize = 8;
 /// Length of the global `SETTINGS`.
-pub const SETTINGS: usize = 8;
+pub const SETTINGS: usize = 9;
 
 /// Slots of the thread table; a thread's slot is its id modulo this.
 pub const THREADS: usize = 4096;

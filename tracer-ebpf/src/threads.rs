@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tracer_ebpf::Kind;
-use tracer_ebpf::continuation::{Continuation, NEXT_NONE, NEXT_OTHER_SEND};
+use tracer_ebpf::continuation::{Continuation, NEXT_NONE, NEXT_OTHER_SEND, NEXT_REUSE};
 use tracer_ebpf::loss;
 
 use crate::kernel::Socket;
@@ -117,6 +117,22 @@ pub(crate) fn went_on(next: u32, cookie: u64, now: u64) {
         slot.next_cookie = cookie;
         slot.next_ns = now;
         slot.next = next;
+    }
+}
+
+/// As [`went_on`], found when the thread closes the connection: lines that it wrote since
+/// are about this one.
+#[inline(always)]
+pub(crate) fn had_gone_on(cookie: u64, ns: u64) {
+    let tid = current_tid();
+    let Some(slot) = maps::thread_slot(tid) else {
+        return;
+    };
+    let awaited = slot.failed_cookie != 0 && slot.next == NEXT_NONE;
+    if slot.tid == tid && awaited && ns > slot.closed_ns {
+        slot.next_cookie = cookie;
+        slot.next_ns = ns;
+        slot.next = NEXT_REUSE;
     }
 }
 

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracer_ebpf::settings::{NAME_BYTES, NAMES};
 
+use crate::capture::Withheld;
+use crate::capture::accepting::Asked;
 use crate::nginx::processes::DEFAULT_NAMES;
 use crate::report::model::Cause;
 
@@ -77,23 +81,9 @@ pub struct Capture {
     /// Replace the trace file if it exists
     #[arg(long)]
     pub force: bool,
-    /// Error log to follow instead of those that nginx writes; can be repeated
-    #[arg(long, value_name = "PATH")]
-    pub error_log: Vec<PathBuf>,
-    /// Watch only this nginx: pid of its master or of one of its workers
-    #[arg(long, value_name = "PID")]
-    pub nginx: Option<u32>,
-    /// Names of nginx processes to look for [default: nginx,openresty,angie,tengine]; with
-    /// --role backend, names of the processes whose listening ports count
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub process_name: Vec<String>,
-    /// Whose side of the connections to watch
-    #[arg(long, value_enum, default_value_t)]
-    pub role: Role,
-    /// With --role backend: record connections accepted at this port; can be repeated
-    #[arg(long, value_name = "PORT", value_delimiter = ',',
-          value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
+    /// Whose connections.
+    #[command(flatten)]
+    pub watched: Watched,
     /// Do not look at the backends' side of connections where it is on this host
     #[arg(long)]
     pub no_local_backends: bool,
@@ -103,15 +93,13 @@ pub struct Capture {
     /// Attach nothing to nginx's binary: lines are matched to connections by their order
     #[arg(long)]
     pub no_uprobe: bool,
-    /// For tests: do without the tracepoints of sends and receives
+    /// For tests: miss so many of a hundred sends and receives, as the kernel may
+    #[arg(long, hide = true, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(..=100))]
+    pub miss_calls: u32,
+    /// For tests: attach second programs at once, not when the kernel has skipped a first
     #[arg(long, hide = true)]
-    pub no_io_tracepoints: bool,
-    /// For tests: do without the ends of the kernel's functions
-    #[arg(long, hide = true)]
-    pub no_fentry: bool,
-    /// For tests: do without links of uprobes
-    #[arg(long, hide = true)]
-    pub no_uprobe_links: bool,
+    pub twins: bool,
     /// Show no progress and no verdicts on the way
     #[arg(long, short)]
     pub quiet: bool,
@@ -124,107 +112,148 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Options that go with the other role only.
+    /// What clap cannot see: options that do not go together.
     ///
     /// # Errors
     /// What does not fit, in a sentence.
     pub fn check(&self) -> Result<(), String> {
-        of_role(
-            self.role,
-            &[("--port", !self.port.is_empty())],
-            &[
-                ("--nginx", self.nginx.is_some()),
-                ("--error-log", !self.error_log.is_empty()),
-                ("--no-uprobe", self.no_uprobe),
-                ("--no-io-tracepoints", self.no_io_tracepoints),
-                ("--no-fentry", self.no_fentry),
-                ("--no-uprobe-links", self.no_uprobe_links),
-                ("--no-local-backends", self.no_local_backends),
-            ],
-        )
+        self.watched.check(&[
+            ("--no-uprobe", self.no_uprobe),
+            ("--no-local-backends", self.no_local_backends),
+        ])
     }
+}
 
+/// Whose connections a capture watches: the options that `capture` and `doctor` share.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Watched {
+    /// Error log to follow instead of those that nginx writes; can be repeated
+    #[arg(long, value_name = "PATH")]
+    pub error_log: Vec<PathBuf>,
+    /// Watch only this nginx: pid of its master or of one of its workers
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub nginx: Option<u32>,
+    /// Names of nginx processes to look for [default: nginx,openresty,angie,tengine]; with
+    /// --role backend, names of the processes whose listening ports count
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub process_name: Vec<String>,
+    /// Whose side of the connections to watch
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
+    /// With --role backend: record connections accepted at this port; can be repeated
+    #[arg(long, value_name = "PORT", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Vec<u16>,
+    /// For tests: do without the tracepoints of sends and receives
+    #[arg(long, hide = true)]
+    pub no_io_tracepoints: bool,
+    /// For tests: do without the ends of the kernel's functions
+    #[arg(long, hide = true)]
+    pub no_fentry: bool,
+    /// For tests: do without links of uprobes
+    #[arg(long, hide = true)]
+    pub no_uprobe_links: bool,
+}
+
+impl Watched {
     /// The names of nginx's processes.
     #[must_use]
     pub fn nginx_names(&self) -> Vec<String> {
-        nginx_names(&self.process_name)
+        if self.process_name.is_empty() {
+            DEFAULT_NAMES.map(str::to_owned).to_vec()
+        } else {
+            self.process_name.clone()
+        }
     }
-}
 
-/// The names of nginx's processes, if these are given.
-#[must_use]
-pub fn nginx_names(given: &[String]) -> Vec<String> {
-    if given.is_empty() {
-        DEFAULT_NAMES.map(str::to_owned).to_vec()
-    } else {
-        given.to_vec()
+    /// The connections of a backend's host that are asked for.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        Asked {
+            ports: self.port.iter().copied().collect(),
+            names: self.process_name.clone(),
+        }
     }
-}
 
-/// Refuses options of the other role that are given.
-fn of_role(
-    role: Role,
-    of_backend: &[(&str, bool)],
-    of_nginx: &[(&str, bool)],
-) -> Result<(), String> {
-    let (given, other) = match role {
-        Role::Nginx => (of_backend, "--role backend"),
-        Role::Backend => (of_nginx, "--role nginx"),
-    };
-    match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(format!("{option} goes with {other} only")),
-        None => Ok(()),
+    /// Hooks to do without.
+    #[must_use]
+    pub const fn withheld(&self) -> Withheld {
+        Withheld {
+            io_tracepoints: self.no_io_tracepoints,
+            fentry: self.no_fentry,
+            uprobe_links: self.no_uprobe_links,
+            calls: 0,
+        }
+    }
+
+    /// Refuses options of the other role, and names that no process can have. `of_nginx`
+    /// are options beside these that go with nginx's role only, and whether they are given.
+    fn check(&self, of_nginx: &[(&str, bool)]) -> Result<(), String> {
+        let shared = [
+            ("--nginx", self.nginx.is_some()),
+            ("--error-log", !self.error_log.is_empty()),
+            ("--no-io-tracepoints", self.no_io_tracepoints),
+            ("--no-fentry", self.no_fentry),
+            ("--no-uprobe-links", self.no_uprobe_links),
+        ];
+        let (of_the_other, other) = match self.role {
+            Role::Nginx => (vec![("--port", !self.port.is_empty())], "--role backend"),
+            Role::Backend => ([&shared, of_nginx].concat(), "--role nginx"),
+        };
+        if let Some((option, _)) = of_the_other.iter().find(|(_, given)| *given) {
+            return Err(format!("{option} goes with {other} only"));
+        }
+        if self.process_name.iter().any(String::is_empty) {
+            return Err("--process-name needs a name".to_owned());
+        }
+        if self.role == Role::Backend {
+            return Ok(());
+        }
+        // The kernel programs compare the kernel's own names of processes.
+        if let Some(long) = (self.process_name.iter()).find(|name| name.len() >= NAME_BYTES) {
+            let known = String::from_utf8_lossy(&long.as_bytes()[..NAME_BYTES - 1]);
+            return Err(format!(
+                "no process has the name {long:?}: the kernel keeps the first {} bytes only; give \
+                 {known:?}",
+                NAME_BYTES - 1,
+            ));
+        }
+        if self.process_name.len() > NAMES {
+            return Err(format!("--process-name takes up to {NAMES} names"));
+        }
+        Ok(())
     }
 }
 
 /// `whoclosed doctor`
 #[derive(Clone, Debug, clap::Args)]
 pub struct Doctor {
-    /// Look only at this nginx: pid of its master or of one of its workers
-    #[arg(long, value_name = "PID")]
-    pub nginx: Option<u32>,
-    /// Error log that the capture would follow instead of those that nginx writes; can be
-    /// repeated
-    #[arg(long, value_name = "PATH")]
-    pub error_log: Vec<PathBuf>,
-    /// Names of processes to look for, as for `capture`
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub process_name: Vec<String>,
-    /// Whose side of connections the capture would watch
-    #[arg(long, value_enum, default_value_t)]
-    pub role: Role,
-    /// With --role backend: port whose connections it would record; can be repeated
-    #[arg(long, value_name = "PORT", value_delimiter = ',',
-          value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: Vec<u16>,
-    /// Leave the tracepoints of sends and receives out, to test what takes their place
-    #[arg(long, hide = true)]
-    pub no_io_tracepoints: bool,
-    /// Leave the ends of kernel functions out, likewise
-    #[arg(long, hide = true)]
-    pub no_fentry: bool,
-    /// Leave links of uprobes out, likewise
-    #[arg(long, hide = true)]
-    pub no_uprobe_links: bool,
+    /// Whose connections the capture would watch.
+    #[command(flatten)]
+    pub watched: Watched,
     /// Form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub format: DoctorFormat,
 }
 
 impl Doctor {
-    /// Options that go with the other role only.
+    /// As [`Capture::check`].
     ///
     /// # Errors
     /// What does not fit, in a sentence.
     pub fn check(&self) -> Result<(), String> {
-        of_role(
-            self.role,
-            &[("--port", !self.port.is_empty())],
-            &[
-                ("--nginx", self.nginx.is_some()),
-                ("--error-log", !self.error_log.is_empty()),
-            ],
-        )
+        self.watched.check(&[])
+    }
+}
+
+/// An error of usage that clap cannot find itself, as clap prints its own of this verb.
+#[must_use]
+pub fn misused(verb: &str, problem: impl std::fmt::Display) -> clap::Error {
+    let mut command = Arguments::command();
+    command.build();
+    match command.find_subcommand_mut(verb) {
+        Some(verb) => verb.error(ErrorKind::ArgumentConflict, problem),
+        None => command.error(ErrorKind::ArgumentConflict, problem),
     }
 }
 
@@ -256,7 +285,7 @@ pub struct Show {
     #[arg(long, value_name = "TRACE")]
     pub backend: Vec<PathBuf>,
     /// Number of the incident in the report
-    #[arg(value_name = "INCIDENT")]
+    #[arg(value_name = "INCIDENT", value_parser = clap::value_parser!(u64).range(1..))]
     pub incident: u64,
 }
 
@@ -303,24 +332,61 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Arguments::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check(line: &str) -> Result<(), String> {
+        let words = std::iter::once("whoclosed").chain(line.split_whitespace());
+        match Arguments::try_parse_from(words).unwrap().verb {
+            Verb::Capture(capture) => capture.check(),
+            Verb::Doctor(doctor) => doctor.check(),
+            Verb::Report(_) | Verb::Show(_) => Ok(()),
+        }
     }
 
     #[test]
     fn options_of_the_other_role_are_refused() {
-        let check = |line: &str| {
-            let words = ["whoclosed", "capture"].into_iter();
-            let parsed = Arguments::try_parse_from(words.chain(line.split_whitespace()));
-            let Verb::Capture(capture) = parsed.unwrap().verb else {
-                unreachable!()
-            };
-            capture.check()
-        };
-        assert_eq!(check("--role backend --port 80,81"), Ok(()));
-        assert_eq!(check("--nginx 1"), Ok(()));
-        assert!(check("--port 80").unwrap_err().contains("--role backend"));
-        assert!(check("--role backend --nginx 1").is_err());
+        assert_eq!(check("capture --role backend --no-uprobe").unwrap_err(), {
+            "--no-uprobe goes with --role nginx only"
+        });
+        for verb in ["capture", "doctor"] {
+            let check = |line: &str| check(&format!("{verb} {line}"));
+            assert_eq!(check("--role backend --port 80,81"), Ok(()));
+            assert_eq!(check("--nginx 1"), Ok(()));
+            assert!(check("--port 80").unwrap_err().contains("--role backend"));
+            assert!(check("--role backend --nginx 1").is_err());
+            assert!(check("--role backend --error-log /x").is_err());
+        }
+    }
+
+    #[test]
+    fn names_that_no_process_has_are_refused() {
+        assert_eq!(check("capture --process-name nginx,angie"), Ok(()));
+        let long = check("capture --process-name my-nginx-for-tests").unwrap_err();
+        assert!(long.contains("\"my-nginx-for-te\""), "{long}");
+        assert!(check("doctor --process-name nginx,").is_err());
+        assert!(check("capture --process-name a,b,c,d,e,f,g,h,i").is_err());
+        // A backend's is looked for among the names of binaries, too.
+        let backend = "capture --role backend --process-name my-gunicorn-of-tests";
+        assert_eq!(check(backend), Ok(()));
+    }
+
+    #[test]
+    fn numbers_that_nothing_has_are_refused() {
+        for line in ["capture --nginx 0", "doctor --port 0", "show a.trace 0"] {
+            let words = std::iter::once("whoclosed").chain(line.split_whitespace());
+            assert!(Arguments::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_clap_cannot_see_is_said_as_clap_says_its_own() {
+        let error = misused("doctor", "no");
+        assert_eq!(error.exit_code(), 2);
+        let said = error.to_string();
+        assert!(said.starts_with("error: no\n"), "{said}");
+        assert!(said.contains("Usage: whoclosed doctor [OPTIONS]"), "{said}");
     }
 
     #[test]

@@ -12,6 +12,9 @@ fn main() -> ExitCode {
         // The reader of our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(misused) = error.downcast_ref::<clap::Error>() {
+                misused.exit();
+            }
             stderr::line(format_args!("whoclosed: {error:#}"));
             ExitCode::FAILURE
         }

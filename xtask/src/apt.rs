@@ -98,17 +98,29 @@ pub(crate) fn run(name: &str, command: &mut Command) -> Result<()> {
     step::run(name, command)
 }
 
-/// apt-get that asks nothing and waits for another one that is at work.
+/// How long a server may leave apt waiting. A connection is tried twice in this time each,
+/// and each file twice: a mirror that hangs costs 40 s a file, where apt's own 30 s and
+/// three more tries cost four minutes.
+const PATIENCE_SECONDS: u32 = 10;
+
+/// apt-get that asks nothing, waits for another one that is at work, and not for long for
+/// a server that hangs.
 pub(crate) fn apt_get() -> Command {
+    apt_get_waiting(PATIENCE_SECONDS)
+}
+
+fn apt_get_waiting(seconds: u32) -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    command.args([
-        "-q",
-        "-o",
-        "DPkg::Lock::Timeout=600",
-        "-o",
-        "Dpkg::Use-Pty=0",
-    ]);
+    command.env("DEBIAN_FRONTEND", "noninteractive").arg("-q");
+    for option in [
+        "DPkg::Lock::Timeout=600".to_owned(),
+        "Dpkg::Use-Pty=0".to_owned(),
+        format!("Acquire::http::Timeout={seconds}"),
+        format!("Acquire::https::Timeout={seconds}"),
+        "Acquire::Retries=1".to_owned(),
+    ] {
+        command.args(["-o", &option]);
+    }
     command
 }
 
@@ -168,6 +180,8 @@ pub(crate) fn newest_rust(candidates: &[(String, String)]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     const POLICY: &str = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n\
@@ -198,5 +212,56 @@ mod tests {
             llvm-100-dev - Modular compiler\nllvm-19-dev - Modular compiler\nllvm-dev - default\n";
         assert_eq!(parse_llvm_versions(output, 20), [100, 22]);
         assert_eq!(parse_llvm_versions(output, 101), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_given_up_and_not_asked_for_ever() {
+        if !is_here() {
+            return;
+        }
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let asked = std::thread::spawn(move || {
+            // Each is held open, unanswered, until apt has ended.
+            let mut asked = Vec::new();
+            loop {
+                let (mut connection, _) = server.accept().unwrap();
+                let mut first = [0];
+                // Ours says so in its first byte; an HTTP request begins otherwise.
+                if connection.read(&mut first).is_ok() && first == [b'!'] {
+                    return asked.len();
+                }
+                asked.push(connection);
+            }
+        });
+        let folder = std::env::temp_dir().join(format!("xtask-apt-{}", std::process::id()));
+        let path = |name: &str| folder.join(name).display().to_string();
+        std::fs::create_dir_all(folder.join("lists/partial")).unwrap();
+        std::fs::create_dir_all(folder.join("cache/archives/partial")).unwrap();
+        std::fs::write(
+            folder.join("sources"),
+            format!("deb [trusted=yes] http://{address}/debian bookworm main\n"),
+        )
+        .unwrap();
+        let mut update = apt_get_waiting(1);
+        for (name, value) in [
+            ("Dir::Etc::SourceList", path("sources")),
+            ("Dir::Etc::SourceParts", "-".to_owned()),
+            ("Dir::State::Lists", path("lists")),
+            ("Dir::Cache", path("cache")),
+            ("Acquire::http::Proxy", "DIRECT".to_owned()),
+            ("APT::Update::Error-Mode", "any".to_owned()),
+        ] {
+            update.args(["-o", &format!("{name}={value}")]);
+        }
+        let output = update.arg("update").output().unwrap();
+        std::net::TcpStream::connect(address)
+            .and_then(|mut end| end.write_all(b"!"))
+            .unwrap();
+        let asked = asked.join().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        assert!((1..=4).contains(&asked), "asked {asked} times: {said}");
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::cross::{self, Cross};
+use crate::machine::Machine;
 use crate::setup::{self, ForBuild};
 use crate::{step, workspace};
 
@@ -17,6 +19,9 @@ pub(crate) struct Options {
     /// Link the agent statically, so that one file runs on any host
     #[arg(long = "static")]
     statically: bool,
+    /// Build for another machine than this: aarch64-unknown-linux-gnu
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
 }
 
 /// Runs the verb.
@@ -32,15 +37,55 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
 
 /// Builds both halves; returns the agent's path.
 pub(crate) fn build(found: &ForBuild, options: &Options) -> Result<PathBuf> {
-    let programs = programs(found)?;
+    let target = options.target.as_deref();
+    let machine = target.map(|triple| Machine::other(triple, &found.host.host));
+    if let Some(machine) = machine.transpose()?.flatten() {
+        let cross = cross::set_up(machine, &found.toolchain)?;
+        return for_another(found, options, &cross);
+    }
+    let programs = programs(found, None)?;
     agent(found, options, &programs)
+}
+
+/// Builds both halves for another machine; returns the agent's path there.
+pub(crate) fn for_another(
+    found: &ForBuild,
+    options: &Options,
+    cross: &Cross<'_>,
+) -> Result<PathBuf> {
+    let programs = programs(found, Some(cross.machine))?;
+    let flags: &[&str] = match options.statically {
+        true => &["-Ctarget-feature=+crt-static"],
+        false => &[],
+    };
+    let mut command = cross.cargo(flags);
+    command
+        .env("WHOCLOSED_PROGRAMS", programs)
+        .args(["build", "--package", "tracer-user", "--bin", "whoclosed"])
+        .args(cross.target()?);
+    let profile = if options.debug { "debug" } else { "release" };
+    if !options.debug {
+        command.arg("--release");
+    }
+    let name = cross.machine.name;
+    step::run(&format!("build the agent for {name}"), &mut command)?;
+    let folder = workspace::target()?.join(cross.machine.triple);
+    Ok(folder.join(profile).join("whoclosed"))
 }
 
 const BPF_TARGET: &str = "bpfel-unknown-none";
 
-/// Builds the kernel programs; returns the object's path.
-fn programs(found: &ForBuild) -> Result<PathBuf> {
-    let target = workspace::target()?.join("bpf");
+/// Builds the kernel programs, for another machine if one is given; returns the object's
+/// path.
+fn programs(found: &ForBuild, machine: Option<Machine>) -> Result<PathBuf> {
+    let mut flags = rustflags(found)?;
+    let mut folder = "bpf".to_owned();
+    if let Some(machine) = machine {
+        // Where a uprobe finds the arguments of a call. aya's default is the host.
+        flags.push(format!("--cfg=bpf_target_arch=\"{}\"", machine.name));
+        folder += &format!("-{}", machine.name);
+    }
+    let target = workspace::target()?.join(folder);
     let mut command = found.toolchain.cargo_build_std();
     let linker_folder = found.linker.parent().map(Path::to_path_buf);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -52,7 +97,7 @@ fn programs(found: &ForBuild) -> Result<PathBuf> {
     .context("the linker's folder cannot stand in PATH")?;
     command
         .env("PATH", path)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(found)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .args([
             "build",
             "--package",
@@ -79,11 +124,11 @@ fn programs(found: &ForBuild) -> Result<PathBuf> {
 
 /// Debug information is what BTF is made from; the paths in it are made to say nothing
 /// about the machine that built it.
-fn rustflags(found: &ForBuild) -> Result<String> {
+fn rustflags(found: &ForBuild) -> Result<Vec<String>> {
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     // Of several prefixes that fit, rustc takes the last: the workspace may lie in the
     // home folder.
-    let flags = [
+    Ok(vec![
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         remap(&workspace::home()?, "/home"),
@@ -93,8 +138,7 @@ fn rustflags(found: &ForBuild) -> Result<String> {
             "/rust",
         ),
         remap(workspace::root(), "/whoclosed"),
-    ];
-    Ok(flags.join("\u{1f}"))
+    ])
 }
 
 /// Builds the agent with the programs inside; returns its path.

@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Captures do without the ends of the kernel's functions
     #[arg(long, conflicts_with_all = ["real", "fixtures", "write"])]
     no_fentry: bool,
+    /// Captures miss so many of a hundred sends and receives, as they may on a busy host
+    #[arg(long, value_name = "PERCENT", conflicts_with_all = ["real", "fixtures", "write"])]
+    miss_calls: Option<u32>,
     /// Worker processes of nginx, where a scenario does not need a number of its own
     #[arg(long, value_name = "N")]
     workers: Option<u16>,
@@ -147,6 +150,9 @@ impl Options {
         }
         if let Some(times) = self.repeat {
             arguments.extend(["--repeat".into(), times.to_string().into()]);
+        }
+        if let Some(percent) = self.miss_calls {
+            arguments.extend(["--miss-calls".into(), percent.to_string().into()]);
         }
         if let Some(workers) = self.workers {
             arguments.extend(["--workers".into(), workers.to_string().into()]);

@@ -160,7 +160,7 @@ fn only_archive(folder: &Path) -> Result<PathBuf> {
 
 /// The libraries in a package's field `Depends`: of alternatives the first, without
 /// versions, and without the C library, which every system has.
-fn parse_libraries(depends: &str) -> Vec<&str> {
+pub(crate) fn parse_libraries(depends: &str) -> Vec<&str> {
     depends
         .split(',')
         .filter_map(|dependency| dependency.split('|').next()?.split_whitespace().next())

@@ -21,6 +21,9 @@ pub struct Recorded {
     /// The capture saw no line being written: it may miss some connections.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_uprobe: bool,
+    /// The kernel may skip runs of the programs: what is lost of that kind is no failure.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub runs_may_be_missed: bool,
 }
 
 impl Recorded {

@@ -66,6 +66,9 @@ impl fmt::Display for Score {
                 traffic.failed
             )?;
         }
+        if self.crowd > 0 {
+            writeln!(f, "crowd: {} sends, and as many receives", self.crowd)?;
+        }
         if self.lost.is_empty() {
             writeln!(f, "lost by the capture: nothing")?;
         }

@@ -12,6 +12,7 @@ use lab::{clock, processes};
 use rustix::process::Signal;
 
 use crate::bench::{Bench, alone, report};
+use crate::doctor::quiet_nginx;
 use crate::unprivileged::{as_nobody, copied_command};
 
 /// Failed with this status, saying each of these words, without a panic.
@@ -34,11 +35,6 @@ fn capture(output: &Path, more: &[&str]) -> Finished {
     tool::run(arguments).unwrap()
 }
 
-fn quiet_nginx() -> Nginx {
-    let nowhere = "127.0.0.1:1";
-    Nginx::start(&Configuration::new(vec![Upstream::new("app", nowhere)])).unwrap()
-}
-
 #[test]
 fn a_duration_of_nothing_less_or_nonsense_is_a_usage_error() {
     let _alone = alone();
@@ -57,6 +53,52 @@ fn a_duration_of_nothing_less_or_nonsense_is_a_usage_error() {
         refused(&finished, 2, &["duration"]);
         assert!(!output.exists(), "{duration:?} left a file");
     }
+}
+
+#[test]
+fn what_does_not_go_together_or_is_nothing_is_a_usage_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report");
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo.trace");
+    let copy = folder.path().join("copy.trace");
+    fs::copy(trace, &copy).unwrap();
+    let copied = copy.to_str().unwrap();
+    for (line, words) in [
+        ("capture --port 80", "--role backend"),
+        ("capture --role backend --port 80 --nginx 1", "--nginx"),
+        ("capture --nginx 0", "--nginx"),
+        (
+            "capture --process-name my-nginx-for-tests",
+            "my-nginx-for-te",
+        ),
+        ("capture --format html", "html"),
+        ("doctor --port 80", "--role backend"),
+        ("doctor --role backend --nginx 1", "--nginx"),
+        ("doctor --format html", "html"),
+        ("doctor --duration 1s", "--duration"),
+        (&format!("show {copied} 0"), "incident"),
+        (&format!("report {copied} --output {copied}"), copied),
+        (
+            &format!("report {copied} --fail-on nothing"),
+            "stale-keepalive",
+        ),
+    ] {
+        let mut command = Command::new(tool::binary().unwrap());
+        command.current_dir(folder.path());
+        let finished = tool::finish(command.args(line.split_whitespace())).unwrap();
+        refused(&finished, 2, &[words]);
+        assert!(finished.stdout.is_empty(), "{line}");
+        let left = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 1, "{line} left a file");
+    }
+    assert_eq!(fs::read(&copy).unwrap(), fs::read(trace).unwrap());
+    let also = ["report", copied, "--output", report.to_str().unwrap()];
+    tool::run(also).unwrap().succeeded().unwrap();
+    assert!(
+        fs::read_to_string(&report)
+            .unwrap()
+            .starts_with("whoclosed")
+    );
 }
 
 #[test]
@@ -101,7 +143,7 @@ fn a_host_without_nginx_is_told_so() {
 #[test]
 fn a_user_without_root_is_told_what_is_missing() {
     let _alone = alone();
-    let nginx = quiet_nginx();
+    let nginx = quiet_nginx(|_| {});
     let folder = tempfile::tempdir().unwrap();
     let command = copied_command(&folder);
     fs::set_permissions(
@@ -127,7 +169,7 @@ fn a_user_without_root_is_told_what_is_missing() {
 #[test]
 fn root_without_a_capability_is_told_which_and_what_for() {
     let _alone = alone();
-    let nginx = quiet_nginx();
+    let nginx = quiet_nginx(|_| {});
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("trace");
     let setpriv = processes::which("setpriv").expect("setpriv of util-linux");
@@ -157,7 +199,7 @@ fn root_without_a_capability_is_told_which_and_what_for() {
 #[test]
 fn an_output_that_exists_is_kept_unless_forced() {
     let _alone = alone();
-    let nginx = quiet_nginx();
+    let nginx = quiet_nginx(|_| {});
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("trace");
     fs::write(&output, "precious").unwrap();
@@ -178,7 +220,7 @@ fn an_output_that_exists_is_kept_unless_forced() {
 #[test]
 fn an_output_that_cannot_be_created_is_named() {
     let _alone = alone();
-    let nginx = quiet_nginx();
+    let nginx = quiet_nginx(|_| {});
     let pid = nginx.master_pid().to_string();
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("no-such-folder/trace");
@@ -192,7 +234,7 @@ fn an_output_that_cannot_be_created_is_named() {
 #[test]
 fn an_error_log_that_is_not_there_or_no_file_is_named() {
     let _alone = alone();
-    let nginx = quiet_nginx();
+    let nginx = quiet_nginx(|_| {});
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("trace");
     let pid = nginx.master_pid().to_string();
@@ -256,7 +298,7 @@ fn a_full_disk_leaves_what_was_written_readable() {
 #[test]
 fn a_reader_of_messages_that_leaves_ends_no_capture() {
     let _alone = alone();
-    let nginx = quiet_nginx();
+    let nginx = quiet_nginx(|_| {});
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("trace");
     let (reader, writer) = std::io::pipe().unwrap();
@@ -272,37 +314,6 @@ fn a_reader_of_messages_that_leaves_ends_no_capture() {
         .unwrap();
     assert!(status.success(), "{status}");
     assert!(report(&output).capture.complete);
-}
-
-#[test]
-fn a_kernel_without_type_information_is_told_so() {
-    let _alone = alone();
-    let nginx = quiet_nginx();
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("trace");
-    let alien = folder.path().join("alien");
-    fs::write(&alien, "no type information").unwrap();
-    let empty = "mount -t tmpfs tmpfs /sys/kernel/btf".to_owned();
-    let alien = format!("mount --bind {} /sys/kernel/btf/vmlinux", alien.display());
-    for (hide, says) in [(empty, "CONFIG_DEBUG_INFO_BTF"), (alien, "not BTF")] {
-        let script = format!("{hide} || exit 99; exec \"$@\"");
-        let mut command = Command::new(processes::which("unshare").expect("unshare"));
-        command.args(["--mount", "sh", "-c", &script, "sh"]);
-        command.arg(tool::binary().unwrap()).arg("capture");
-        command.args([
-            "--duration",
-            "1s",
-            "--nginx",
-            &nginx.master_pid().to_string(),
-        ]);
-        command.arg("--output").arg(&output);
-        refused(
-            &tool::finish(&mut command).unwrap(),
-            1,
-            &[says, "/sys/kernel/btf/vmlinux"],
-        );
-        assert!(!output.exists());
-    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use lab::clock::{PATIENCE, wait_for};
@@ -36,7 +37,9 @@ fn here() -> Command {
     Command::new(tool::binary().unwrap())
 }
 
-fn quiet_nginx(more: impl FnOnce(&mut Configuration)) -> Nginx {
+/// An nginx to which nothing happens.
+#[track_caller]
+pub(crate) fn quiet_nginx(more: impl FnOnce(&mut Configuration)) -> Nginx {
     let mut configuration = Configuration::new(vec![Upstream::new("app", "127.0.0.1:1")]);
     more(&mut configuration);
     Nginx::start(&configuration).unwrap()
@@ -159,16 +162,30 @@ fn on_a_host_without_nginx_it_says_so_as_capture_does() {
     assert!(limits.contains("pid namespace"), "{limits}");
 }
 
+/// Hides the kernel's description of its types: behind nothing, or behind a file.
+fn without_types(folder: &Path) -> [(String, &'static str); 3] {
+    let behind = |contents: &str, name: &str| {
+        let file = folder.join(name);
+        fs::write(&file, contents).unwrap();
+        format!("mount --bind {} /sys/kernel/btf/vmlinux", file.display())
+    };
+    [
+        (behind("", "empty"), "not BTF"),
+        (behind("no type information", "alien"), "not BTF"),
+        (
+            "mount -t tmpfs tmpfs /sys/kernel/btf".to_owned(),
+            "No such file",
+        ),
+    ]
+}
+
 #[test]
 fn without_type_information_it_says_so_as_capture_does() {
     let _alone = alone();
     let nginx = quiet_nginx(|_| {});
     let pid = nginx.master_pid().to_string();
     let folder = tempfile::tempdir().unwrap();
-    for (contents, says) in [("", "not BTF"), ("no type information", "not BTF")] {
-        let file = folder.path().join("vmlinux");
-        fs::write(&file, contents).unwrap();
-        let hide = format!("mount --bind {} /sys/kernel/btf/vmlinux", file.display());
+    for (hide, says) in without_types(folder.path()) {
         let (status, found) = doctor(after(&["--mount"], &hide), &["--nginx", &pid]);
         assert_eq!(status, 1);
         assert_eq!(found["possible"], false);
@@ -179,10 +196,34 @@ fn without_type_information_it_says_so_as_capture_does() {
             text.contains(says) && text.contains("/sys/kernel/btf/vmlinux"),
             "{text}"
         );
+        assert!(
+            said["do"]
+                .as_str()
+                .unwrap()
+                .contains("CONFIG_DEBUG_INFO_BTF")
+        );
         // What can be looked at all the same is.
         assert_eq!(found["found"]["nginx"][0]["master_pid"], nginx.master_pid());
         capture_says_so_too(after(&["--mount"], &hide), &["--nginx", &pid], said);
     }
+}
+
+#[test]
+fn all_that_is_wrong_is_named_and_not_the_first_alone() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let own = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let [(hide, says), ..] = without_types(folder.path());
+    let (status, found) = doctor(after(&own, &hide), &[]);
+    assert_eq!(status, 1);
+    let all = found["statements"].as_array().unwrap();
+    let prevents: Vec<_> = (all.iter())
+        .filter(|said| said["weight"] == "prevents")
+        .map(|said| said["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(prevents.len(), 2, "{prevents:?}");
+    assert!(prevents[0].contains("no nginx"), "{prevents:?}");
+    assert!(prevents[1].contains(says), "{prevents:?}");
 }
 
 #[test]
@@ -243,19 +284,4 @@ fn a_backends_host_is_looked_at_without_nginx() {
     assert_eq!(found["found"]["role"], "backend");
     let listening = found["found"]["listening"].as_str().unwrap();
     assert!(listening.starts_with(&port), "{listening}");
-}
-
-#[test]
-fn options_of_the_other_role_are_a_usage_error() {
-    let _alone = alone();
-    for wrong in [
-        &["--port", "80"][..],
-        &["--role", "backend", "--nginx", "1"],
-        &["--format", "html"],
-        &["--duration", "1s"],
-    ] {
-        let mut command = here();
-        let finished = tool::finish(command.arg("doctor").args(wrong)).unwrap();
-        assert_eq!(finished.status.code(), Some(2), "{wrong:?}");
-    }
 }

@@ -33,6 +33,7 @@ mod logs;
 mod logs_without_files;
 mod lost;
 mod mid_life;
+mod missed_calls;
 mod modules;
 mod modules_over_tls;
 mod no_io;

@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use tracer_ebpf::layout::{COUNT, FIELDS, Field, Reads};
 
+use super::checks::Obstacle;
 pub use types::Types;
 
 /// Where kernels with CONFIG_DEBUG_INFO_BTF put theirs.
@@ -34,25 +35,29 @@ impl Facts {
     /// # Errors
     /// If the file cannot be read or a field cannot be resolved.
     pub fn read(path: &Path) -> Result<Self> {
-        let blob = std::fs::read(path).with_context(|| {
-            format!(
-                "cannot read {}: whoclosed needs a kernel built with CONFIG_DEBUG_INFO_BTF \
-                 to know its structs",
-                path.display()
-            )
-        })?;
-        Self::of(&blob).with_context(|| {
+        let none = |what: String| Obstacle {
+            what,
+            remedy: "capture under a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of \
+                     distributions are"
+                .to_owned(),
+        };
+        let unusable = || {
             format!(
                 "cannot use the kernel's type information in {}",
                 path.display()
             )
-        })
-    }
-
-    fn of(blob: &[u8]) -> Result<Self> {
-        let types = Types::parse(blob)?;
+        };
+        let blob = std::fs::read(path).map_err(|error| {
+            none(format!(
+                "cannot read {} ({error}): without its description of its types (BTF) the \
+                 kernel's structs are not known",
+                path.display()
+            ))
+        })?;
+        let types =
+            Types::parse(&blob).map_err(|error| none(format!("{}: {error:#}", unusable())))?;
         Ok(Self {
-            layout: types.layout(FIELDS)?,
+            layout: types.layout(FIELDS).with_context(unusable)?,
             unsuited: types.unsuited(),
         })
     }

@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf};
 use super::btf::{KERNEL_BTF, Types};
 use super::hooks::{By, Call, RECEIVES, SENDS, WAYS, WITHOUT_CALLS, Way};
 use super::programs::why;
+use super::twins::Twins;
 use crate::trace::record::Hook;
 
 /// Hooks that a capture does without although the host may have them, so that what takes
@@ -22,6 +23,8 @@ pub struct Withheld {
     pub fentry: bool,
     /// Links of uprobes.
     pub uprobe_links: bool,
+    /// Of a hundred sends and receives so many, as if the kernel had skipped the programs.
+    pub calls: u32,
 }
 
 impl Withheld {
@@ -34,13 +37,18 @@ impl Withheld {
 }
 
 /// Attaches the programs of one way; says what became of both hooks.
-pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, withheld: Withheld) -> [Hook; 2] {
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    twins: &mut Twins,
+    btf: &Btf,
+    withheld: Withheld,
+) -> [Hook; 2] {
     let mut refusals = Vec::new();
     for way in &WAYS {
         let attached = if withheld.has(way.by) {
             Err(anyhow!("withheld on request"))
         } else {
-            attach_all(ebpf, btf, way)
+            attach_all(ebpf, twins, btf, way)
         };
         match attached {
             Ok(programs) => {
@@ -52,7 +60,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, withheld: Withheld) -> [Hook; 2
                 });
             }
             Err(error) => {
-                detach_all(ebpf, way);
+                detach_all(ebpf, twins, way);
                 refusals.push(format!("{}: {error:#}", kind(way.by)));
             }
         }
@@ -83,7 +91,7 @@ fn instead(programs: &[Call], hook: &str, by: By) -> Option<String> {
     (by == By::Functions).then(|| format!("fexit {}", functions.join(", ")))
 }
 
-fn attach_all(ebpf: &mut Ebpf, btf: &Btf, way: &Way) -> Result<Vec<Call>> {
+fn attach_all(ebpf: &mut Ebpf, twins: &mut Twins, btf: &Btf, way: &Way) -> Result<Vec<Call>> {
     let blob = std::fs::read(Path::new(KERNEL_BTF))
         .with_context(|| format!("cannot read {KERNEL_BTF}"))?;
     let types = Types::parse(&blob)?;
@@ -95,6 +103,7 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, way: &Way) -> Result<Vec<Call>> {
         types.suits(program.program)?;
         attach_one(ebpf, btf, way.by, program)
             .with_context(|| format!("cannot attach to {}", program.target))?;
+        twins.load(ebpf, btf, program.program, program.target);
     }
     Ok(programs)
 }
@@ -158,8 +167,10 @@ fn attach_one(ebpf: &mut Ebpf, btf: &Btf, by: By, program: &Call) -> Result<()> 
 }
 
 /// Half of a way would tell of requests without answers.
-fn detach_all(ebpf: &mut Ebpf, way: &Way) {
+fn detach_all(ebpf: &mut Ebpf, twins: &mut Twins, way: &Way) {
     for program in way.programs {
+        let twin = twins.unload(ebpf, program.program);
+        debug_assert!(twin.is_ok(), "{twin:?}");
         let unloaded = match ebpf.program_mut(program.program) {
             Some(Program::BtfTracePoint(loaded)) if loaded.fd().is_ok() => loaded.unload(),
             Some(Program::FExit(loaded)) if loaded.fd().is_ok() => loaded.unload(),

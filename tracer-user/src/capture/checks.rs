@@ -7,6 +7,7 @@ use anyhow::Result;
 use caps::{CapSet, Capability, CapsHashSet};
 
 use super::programs::{self, Options, Programs};
+use super::refusals;
 use crate::trace::record::Role;
 
 /// Why no capture is possible here, in the words of both verbs.
@@ -197,113 +198,7 @@ pub fn before_capture(role: Role) -> Result<()> {
 /// If the kernel refuses what no capture can do without, with the reason where the
 /// host's policy is one.
 pub(super) fn load(options: &Options) -> Result<Programs> {
-    explained(Programs::load(options))
-}
-
-/// Says instead of a refusal of the kernel's what of the host's policy explains it.
-pub(super) fn explained<T>(result: Result<T>) -> Result<T> {
-    result.map_err(
-        |error| match policy(&format!("{error:#}"), &Policy::of_this_host()) {
-            Some(obstacle) => obstacle.into(),
-            None => error,
-        },
-    )
-}
-
-/// What may keep a privileged process from loading programs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Mode of the kernel's lockdown, if it is locked down: `integrity`, `confidentiality`.
-    pub lockdown: Option<String>,
-    /// Security modules in force.
-    pub security_modules: Vec<String>,
-    /// System calls of this process are filtered.
-    pub seccomp: bool,
-}
-
-impl Policy {
-    /// As the kernel tells; what it does not tell is taken as not there.
-    #[must_use]
-    pub fn of_this_host() -> Self {
-        let text = |path| fs::read_to_string(path).unwrap_or_default();
-        let modules = text("/sys/kernel/security/lsm");
-        let status = text("/proc/self/status");
-        Self {
-            lockdown: lockdown(&text("/sys/kernel/security/lockdown"))
-                .or_else(|| lockdown_asked(&text("/proc/cmdline"))),
-            security_modules: modules
-                .trim()
-                .split(',')
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            seccomp: status
-                .lines()
-                .find_map(|line| line.strip_prefix("Seccomp:"))
-                .is_some_and(|mode| mode.trim() == "2"),
-        }
-    }
-}
-
-/// `none [integrity] confidentiality` (security/lockdown/lockdown.c `lockdown_read`).
-fn lockdown(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once('[')?;
-    let (mode, _) = rest.split_once(']')?;
-    (mode != "none").then(|| mode.to_owned())
-}
-
-/// What the kernel was started with, for where its securityfs is not mounted.
-fn lockdown_asked(command_line: &str) -> Option<String> {
-    command_line
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("lockdown="))
-        .filter(|mode| ["integrity", "confidentiality"].contains(mode))
-        .map(str::to_owned)
-}
-
-/// So the verifier refuses helpers that read the kernel's memory, under whichever name
-/// (`bpf_tracing_func_proto` in kernel/trace/bpf_trace.c; seen on Linux 6.12).
-const READS: &str = "cannot use helper bpf_probe_read";
-
-/// What of the host's policy explains why the kernel refuses the programs.
-pub(crate) fn policy(refusal: &str, policy: &Policy) -> Option<Obstacle> {
-    let is_confidential = policy.lockdown.as_deref() == Some("confidentiality");
-    let denied = refusal.contains("EPERM") || refusal.contains("(os error 1)");
-    if is_confidential && (refusal.contains(READS) || denied) {
-        return Some(Obstacle {
-            what: "this kernel is locked down \
-                   (lockdown=confidentiality): no program may look into it"
-                .to_owned(),
-            remedy: "capture on a host that is not, or start this one with lockdown=integrity"
-                .to_owned(),
-        });
-    }
-    if !denied {
-        return None;
-    }
-    if policy.seccomp {
-        return Some(Obstacle {
-            what: "a filter of system calls (seccomp) is in force for \
-                   this process and seems to refuse bpf()"
-                .to_owned(),
-            remedy: "run whoclosed on the host itself, or in a container without that filter"
-                .to_owned(),
-        });
-    }
-    let modules: Vec<&str> = policy
-        .security_modules
-        .iter()
-        .map(String::as_str)
-        .filter(|name| ["selinux", "apparmor", "smack", "tomoyo", "bpf"].contains(name))
-        .collect();
-    let by = match modules.as_slice() {
-        [] => "its security policy".to_owned(),
-        modules => format!("its security policy (in force: {})", modules.join(", ")),
-    };
-    Some(Obstacle {
-        what: format!("this kernel refuses programs, by {by}"),
-        remedy: "its log (dmesg, audit.log) may name the rule".to_owned(),
-    })
+    refusals::explained(Programs::load(options))
 }
 
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO` of
@@ -369,42 +264,5 @@ mod tests {
             assert_eq!(none.matches(&capability.to_string()).count(), 2, "{none}");
         }
         assert!(none.ends_with("CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH too"));
-    }
-
-    #[test]
-    fn lockdown_is_read_and_explains_a_refusal() {
-        assert_eq!(lockdown("[none] integrity confidentiality\n"), None);
-        assert_eq!(
-            lockdown("none [integrity] confidentiality\n").as_deref(),
-            Some("integrity")
-        );
-        assert_eq!(
-            lockdown_asked("quiet lockdown=confidentiality\n").as_deref(),
-            Some("confidentiality")
-        );
-        let mut host = Policy {
-            lockdown: Some("confidentiality".to_owned()),
-            ..Policy::default()
-        };
-        let helper = "cannot attach: program of this type cannot use helper bpf_probe_read#4";
-        let text = |host: &Policy| policy(helper, host).map(|obstacle| obstacle.what);
-        assert!(text(&host).unwrap().contains("lockdown=confidentiality"));
-        host.lockdown = Some("integrity".to_owned());
-        assert_eq!(text(&host), None);
-    }
-
-    #[test]
-    fn a_refusal_without_a_reason_names_what_may_be_one() {
-        let mut host = Policy {
-            security_modules: ["capability", "yama", "selinux"]
-                .map(str::to_owned)
-                .to_vec(),
-            ..Policy::default()
-        };
-        let text = |host: &Policy| policy("refused (EPERM)", host).unwrap().what;
-        assert!(text(&host).contains("(in force: selinux)"));
-        host.seccomp = true;
-        assert!(text(&host).contains("seccomp"));
-        assert_eq!(policy("no such tracepoint", &host), None);
     }
 }

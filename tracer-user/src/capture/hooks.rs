@@ -15,7 +15,7 @@ pub(super) struct Tracepoint {
 impl Tracepoint {
     /// Name of the hook in traces and messages.
     pub(super) fn hook(&self) -> String {
-        if TWINS.iter().any(|(_, twin)| self.program == *twin) {
+        if [STATE_TWIN, ACCEPTING_TWIN].contains(&self.program) {
             format!("{} (second program)", self.tracepoint)
         } else {
             self.tracepoint.to_owned()
@@ -124,8 +124,23 @@ pub(super) const STATE_TWIN: &str = "whoclosed_twin";
 /// The same in a capture on a backend's host.
 const ACCEPTING: &str = "whoclosed_b_set";
 const ACCEPTING_TWIN: &str = "whoclosed_b_two";
-/// Programs of which the second takes what the first misses.
+/// Programs whose second one takes what the first misses, and is attached from the start:
+/// there is always something that interrupts them.
 pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
+/// Those whose second one is attached when the first has missed a run: only where tasks
+/// interrupt programs, and it costs each of nginx's calls.
+pub(super) const LATER_TWINS: [(&str, &str); 10] = [
+    ("whoclosed_send", "whoclosed_sendt"),
+    ("whoclosed_recv", "whoclosed_recvt"),
+    ("whoclosed_f_s", "whoclosed_f_st"),
+    ("whoclosed_f_p", "whoclosed_f_pt"),
+    ("whoclosed_f_r4", "whoclosed_f_r4t"),
+    ("whoclosed_f_r5", "whoclosed_f_r5t"),
+    ("whoclosed_f_r6", "whoclosed_f_r6t"),
+    ("whoclosed_gone", "whoclosed_gonet"),
+    ("whoclosed_rst_i", "whoclosed_rst_it"),
+    ("whoclosed_exit", "whoclosed_exitt"),
+];
 
 /// `tcp_send_reset` before 6.10.
 const WITHOUT_REASON: &str = "tcp_send_reset without the reason of an RST";

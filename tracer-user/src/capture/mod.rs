@@ -21,10 +21,12 @@ mod open_connections;
 mod privileges;
 pub mod programs;
 mod progress;
+pub mod refusals;
 pub mod rehearsal;
 mod reloads;
 mod session;
 mod strangers;
+mod twins;
 mod uprobe_links;
 mod uprobes;
 mod write_calls;
@@ -68,6 +70,8 @@ pub struct Request {
     pub no_uprobe: bool,
     /// Hooks to do without, for tests.
     pub withheld: Withheld,
+    /// Attach all second programs at the start, for tests.
+    pub twins_at_once: bool,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
     /// Bytes of the ring buffer, if not the usual.
@@ -138,6 +142,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         ring_bytes: request.ring_bytes,
         diagnostics: request.diagnostics,
         withheld: request.withheld,
+        twins_at_once: request.twins_at_once,
         ..options_of(Some(host), &request.names, request.nginx)
     })?;
     let sees_log_calls = uprobes::attach(host, &mut programs, request.no_uprobe)?;
@@ -162,6 +167,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
             .map(|(watched, (logs, seen))| watched.record(logs, *seen))
             .collect(),
         hooks: programs.hooks.clone(),
+        gaps_noticed: true,
     };
     let mut judge = Judge::default();
     for record in [

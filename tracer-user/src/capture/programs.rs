@@ -17,11 +17,12 @@ use tracer_ebpf::settings::{self, NAME_BYTES, NAMES, SETTINGS};
 use tracer_ebpf::upstream::SLOTS;
 
 use self::refusal::explain_load;
-pub(super) use self::refusal::why;
+pub(super) use self::refusal::{telling_line, why};
 use self::uprobes::Uprobes;
 pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
+use super::twins::Twins;
 use super::{clock, mid_life};
 use crate::trace::record::{Hook, Role};
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub diagnostics: bool,
     /// Hooks to do without, for tests.
     pub withheld: Withheld,
+    /// Attach all second programs at the start, for tests.
+    pub twins_at_once: bool,
 }
 
 /// The loaded programs. Dropping them detaches everything.
@@ -64,6 +67,7 @@ pub struct Programs {
     /// What no capture can do without and the kernel refused, in sentences.
     pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
+    twins: Twins,
     uprobes: Uprobes,
     /// Programs that this kernel's tracepoints do not suit, and why.
     unsuited: BTreeMap<&'static str, String>,
@@ -152,6 +156,7 @@ impl Programs {
         values[settings::SENDTO] = u32::try_from(libc::SYS_sendto)?;
         values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
+        values[settings::MISSED_CALLS] = options.withheld.calls;
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &facts.layout;
 
@@ -177,6 +182,7 @@ impl Programs {
             hooks: Vec::new(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
+            twins: Twins::new(options.twins_at_once),
             uprobes: Uprobes::Unloaded(options.withheld),
             unsuited: facts.unsuited,
         };
@@ -197,7 +203,7 @@ impl Programs {
 
     /// The other programs are told if nginx's calls are not seen.
     fn attach_calls(&mut self, withheld: Withheld, btf: &Btf) -> Result<()> {
-        let hooks = calls::attach(&mut self.ebpf, btf, withheld);
+        let hooks = calls::attach(&mut self.ebpf, &mut self.twins, btf, withheld);
         let unseen = hooks.iter().any(|hook| !hook.attached);
         let mut map: Array<_, u32> = Array::try_from(map(&mut self.ebpf, "CALLS_UNSEEN")?)?;
         map.set(0, u32::from(unseen), 0)
@@ -242,13 +248,14 @@ impl Programs {
         if let Some(reason) = self.unsuited(program) {
             return Err(std::io::Error::other(reason).into());
         }
-        let program = self
+        let loaded = self
             .ebpf
             .program_mut(program)
             .ok_or(ProgramError::NotLoaded)?;
-        let program: &mut BtfTracePoint = program.try_into()?;
-        program.load(tracepoint, btf)?;
-        program.attach()?;
+        let loaded: &mut BtfTracePoint = loaded.try_into()?;
+        loaded.load(tracepoint, btf)?;
+        loaded.attach()?;
+        self.twins.load(&mut self.ebpf, btf, program, tracepoint);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use super::checks::{self, Obstacle};
 use super::host::{self, Host};
 use super::listeners::Listeners;
 use super::programs::{Options, Programs};
+use super::refusals::{self, explained};
 use super::write_calls::WriteCalls;
 use super::{Withheld, btf, options_of, uprobes};
 use crate::trace::record::{ErrorLog, Hook, Role};
@@ -53,12 +54,16 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    fn stop(&mut self, error: &anyhow::Error) {
-        self.obstacles.push(obstacle(error));
-    }
-
+    /// Notes why something failed, once for all that fails for the same reason.
     fn check<T>(&mut self, result: Result<T>) -> Option<T> {
-        result.map_err(|error| self.stop(&error)).ok()
+        result
+            .map_err(|error| {
+                let obstacle = obstacle(&error);
+                if !self.obstacles.contains(&obstacle) {
+                    self.obstacles.push(obstacle);
+                }
+            })
+            .ok()
     }
 }
 
@@ -86,7 +91,8 @@ pub fn rehearse(request: &Request) -> Rehearsal {
     let missing = checks::held(&checks::privileges(request.role), &held);
     this.obstacles.extend(missing.err());
     let may = |wanted: &[_]| checks::held(wanted, &held).is_ok();
-    let may_load = may_load.is_ok() && may(&checks::FOR_PROGRAMS);
+    let may_try = may(&checks::FOR_PROGRAMS);
+    let may_load = may_load.is_ok() && may_try;
     let may_look = may(&checks::of_proc(request.role));
 
     match request.role {
@@ -99,16 +105,16 @@ pub fn rehearse(request: &Request) -> Rehearsal {
         }
         _ => {}
     }
-    let layout = btf::layout_of(Path::new(btf::KERNEL_BTF));
-    this.type_information = layout.is_ok();
+    let layout = this.check(explained(btf::layout_of(Path::new(btf::KERNEL_BTF))));
+    this.type_information = layout.is_some();
     let mut programs = match layout {
-        Ok(_) if may_load => load(&mut this, request),
-        Ok(_) => None,
-        Err(error) => {
-            this.stop(&error);
-            None
-        }
+        Some(_) if may_load => load(&mut this, request),
+        _ => None,
     };
+    // Where these programs were not tried, or for another reason refused.
+    if may_try && programs.is_none() {
+        this.check(explained(refusals::may_read_kernel()));
+    }
     if let Some(mut host) = this.host.take() {
         look_at_nginx(&mut this, &mut host, request, programs.as_mut());
         this.host = Some(host);
@@ -143,13 +149,14 @@ fn load(this: &mut Rehearsal, request: &Request) -> Option<Programs> {
             ..Options::default()
         },
     };
-    let mut programs = this.check(checks::explained(Programs::try_all(&options)))?;
-    let Some(refused) = programs.refused.first() else {
+    let mut programs = this.check(explained(Programs::try_all(&options)))?;
+    if programs.refused.is_empty() {
         return Some(programs);
-    };
-    let refused = anyhow!("{refused}");
+    }
     this.hooks = std::mem::take(&mut programs.hooks);
-    this.check(checks::explained::<()>(Err(refused)));
+    for refused in &programs.refused {
+        this.check(explained::<()>(Err(anyhow!("{refused}"))));
+    }
     None
 }
 

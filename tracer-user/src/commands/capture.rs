@@ -4,38 +4,36 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::CommandFactory as _;
-use clap::error::ErrorKind;
 
 use super::judged::{self, Page};
 use crate::capture::accepting;
 use crate::capture::{self, Request};
-use crate::cli::{Arguments, Capture, Role};
+use crate::cli::{Capture, Role, misused};
 
 pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
-    if let Err(problem) = arguments.check() {
-        let mut command = Arguments::command();
-        command.error(ErrorKind::ArgumentConflict, problem).exit();
-    }
+    arguments
+        .check()
+        .map_err(|problem| misused("capture", problem))?;
+    let watched = &arguments.watched;
     let output = arguments.output.clone().unwrap_or_else(default_output);
-    if arguments.role == Role::Backend {
+    if watched.role == Role::Backend {
         return of_a_backends_host(arguments, output);
     }
     capture::run(&Request {
         duration: arguments.duration,
         output: output.clone(),
         force: arguments.force,
-        error_logs: arguments.error_log.clone(),
-        names: arguments.nginx_names(),
-        nginx: arguments.nginx,
+        error_logs: watched.error_log.clone(),
+        names: watched.nginx_names(),
+        nginx: watched.nginx,
         no_local_backends: arguments.no_local_backends,
         no_uprobe: arguments.no_uprobe,
         withheld: capture::Withheld {
-            io_tracepoints: arguments.no_io_tracepoints,
-            fentry: arguments.no_fentry,
-            uprobe_links: arguments.no_uprobe_links,
+            calls: arguments.miss_calls,
+            ..watched.withheld()
         },
         ring_bytes: arguments.ring_bytes,
+        twins_at_once: arguments.twins,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;
@@ -59,14 +57,15 @@ pub(super) fn run(arguments: &Capture) -> Result<ExitCode> {
 }
 
 fn of_a_backends_host(arguments: &Capture, output: PathBuf) -> Result<ExitCode> {
+    let asked = arguments.watched.asked();
+    if asked.is_empty() {
+        return Err(misused("capture", nothing_asked()).into());
+    }
     accepting::run(&accepting::Request {
         duration: arguments.duration,
         output: output.clone(),
         force: arguments.force,
-        asked: accepting::Asked {
-            ports: arguments.port.iter().copied().collect(),
-            names: arguments.process_name.clone(),
-        },
+        asked,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;
@@ -82,6 +81,18 @@ fn of_a_backends_host(arguments: &Capture, output: PathBuf) -> Result<ExitCode> 
     }
     printed?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// That it has to be said whose connections are meant, and what there is to choose from,
+/// if that can be seen.
+fn nothing_asked() -> String {
+    let mut problem = "--role backend needs to know whose connections to record: give --port PORT \
+                       or --process-name NAME"
+        .to_owned();
+    if let Ok(listening) = accepting::listening(&accepting::Asked::default(), &mut Vec::new()) {
+        problem.push_str(&format!("\nlistening here: {listening}"));
+    }
+    problem
 }
 
 fn default_output() -> PathBuf {

@@ -4,41 +4,30 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::CommandFactory as _;
-use clap::error::ErrorKind;
 
 use super::judged;
-use crate::capture::Withheld;
-use crate::capture::accepting::Asked;
 use crate::capture::rehearsal::Request;
-use crate::cli::{Arguments, Doctor, DoctorFormat, Role, nginx_names};
+use crate::cli::{Doctor, DoctorFormat, Role, misused};
 use crate::doctor::{Diagnosis, look, text};
 use crate::report::json;
 use crate::trace::record;
 
 pub(super) fn run(arguments: &Doctor) -> Result<ExitCode> {
-    if let Err(problem) = arguments.check() {
-        let mut command = Arguments::command();
-        command.error(ErrorKind::ArgumentConflict, problem).exit();
-    }
-    let role = match arguments.role {
+    arguments
+        .check()
+        .map_err(|problem| misused("doctor", problem))?;
+    let watched = &arguments.watched;
+    let role = match watched.role {
         Role::Nginx => record::Role::Nginx,
         Role::Backend => record::Role::Backend,
     };
     let diagnosis = Diagnosis::of(look::look(&Request {
         role,
-        error_logs: arguments.error_log.clone(),
-        names: nginx_names(&arguments.process_name),
-        nginx: arguments.nginx,
-        asked: Asked {
-            ports: arguments.port.iter().copied().collect(),
-            names: arguments.process_name.clone(),
-        },
-        withheld: Withheld {
-            io_tracepoints: arguments.no_io_tracepoints,
-            fentry: arguments.no_fentry,
-            uprobe_links: arguments.no_uprobe_links,
-        },
+        error_logs: watched.error_log.clone(),
+        names: watched.nginx_names(),
+        nginx: watched.nginx,
+        asked: watched.asked(),
+        withheld: watched.withheld(),
     }));
     print(&diagnosis, arguments.format).context("cannot write the diagnosis")?;
     Ok(if diagnosis.full {

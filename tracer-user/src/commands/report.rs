@@ -1,13 +1,15 @@
 //! `whoclosed report`
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::BufWriter;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
 use super::judged::{self, Page};
-use crate::cli::Report;
+use crate::cli::{Report, misused};
 use crate::trace::record::Role;
 
 pub(super) fn run(arguments: &Report) -> Result<ExitCode> {
@@ -19,6 +21,19 @@ pub(super) fn run(arguments: &Report) -> Result<ExitCode> {
             Role::Nginx => of_nginx.push(trace),
             Role::Backend => of_backends.push(trace.clone()),
         }
+    }
+    if of_nginx.is_empty() && !arguments.fail_on.is_empty() {
+        let problem = "--fail-on looks for incidents, and only a trace of nginx's host has any";
+        return Err(misused("report", problem).into());
+    }
+    if let Some(path) = &arguments.output
+        && let Some(trace) = (arguments.traces.iter()).find(|trace| are_one_file(trace, path))
+    {
+        let problem = format!(
+            "the report would replace the trace {}: give another --output",
+            trace.display()
+        );
+        return Err(misused("report", problem).into());
     }
     let mut reports = Vec::new();
     if of_nginx.is_empty() {
@@ -60,4 +75,10 @@ pub(super) fn run(arguments: &Report) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Both paths lead to one file that exists.
+fn are_one_file(one: &Path, other: &Path) -> bool {
+    let place = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    place(one).is_some_and(|found| place(other) == Some(found))
 }

@@ -85,7 +85,7 @@ pub struct Memory {
     pub needed_bytes: u64,
     /// What is free where the least is.
     pub free_bytes: Option<u64>,
-    /// What limits it there: `this host`, `the memory cgroup /a/b`, `RLIMIT_MEMLOCK`.
+    /// What limits it there: `this host`, `the memory cgroup /a/b`.
     pub limited_by: Option<String>,
 }
 

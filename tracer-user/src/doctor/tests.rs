@@ -165,6 +165,21 @@ fn a_hook_that_is_refused_is_said_by_what_is_lost_without_it() {
 }
 
 #[test]
+fn what_takes_the_place_of_a_hook_counts_as_attached_and_is_named() {
+    let mut found = whole();
+    found.hooks.push(Hook {
+        by: Some("fexit tcp_recvmsg".to_owned()),
+        reason: Some("tracepoint: none".to_owned()),
+        ..hook("sock_recv_length", None)
+    });
+    assert!(Diagnosis::of(found.clone()).full);
+    let shown = shown(found, 1000);
+    let line = "  hooks     3 of 3 attached, 1 of them by a fallback: fexit tcp_recvmsg for \
+                sock_recv_length\n";
+    assert!(shown.contains(line), "{shown}");
+}
+
+#[test]
 fn a_refused_uprobe_names_the_capability_that_would_do() {
     let mut found = whole();
     let reason = "`perf_event_open` failed: Permission denied (os error 13); without it lines are \

@@ -170,14 +170,19 @@ fn hooks(found: &Found) -> String {
     }
     let (attached, missing): (Vec<_>, Vec<_>) = found.hooks.iter().partition(|hook| hook.attached);
     let mut text = format!("{} of {} attached", attached.len(), found.hooks.len());
-    for hook in attached {
-        if let Some(by) = &hook.by {
-            text.push_str(&format!("; {by} in the place of {}", hook.name));
-        }
+    let by: Vec<String> = (attached.iter())
+        .filter_map(|hook| Some(format!("{} for {}", hook.by.as_ref()?, hook.name)))
+        .collect();
+    if !by.is_empty() {
+        text.push_str(&format!(
+            ", {} of them by a fallback: {}",
+            by.len(),
+            by.join("; ")
+        ));
     }
     if !missing.is_empty() {
         let names: Vec<&str> = missing.iter().map(|hook| hook.name.as_str()).collect();
-        text.push_str(&format!("; not {}", names.join(", ")));
+        text.push_str(&format!("; not attached: {}", names.join(", ")));
     }
     text
 }

@@ -184,6 +184,10 @@ fn went_on_with(continuation: &Continuation, before: &Attempt<'_>, after: &Attem
             Same::Unknown
         };
     }
+    // Of several exchanges that count as one the first may be another request's.
+    if connection.missed_calls > 0 {
+        return Same::Unknown;
+    }
     let its_own = match continuation.next {
         Next::Connect => connection.exchanges <= 1,
         _ => connection.request_started_ns == Some(continuation.next_ns),
@@ -209,6 +213,14 @@ fn without_continuation(before: &Attempt<'_>, after: &Attempt<'_>) -> Same {
     let (Some(_), Some(seen)) = (before.entry.sighting, after.entry.sighting) else {
         return Same::Unknown;
     };
+    // Times to a tick do not tell calls apart.
+    if after
+        .entry
+        .connection()
+        .is_some_and(|found| found.filled_in && found.exchanges > 1)
+    {
+        return Same::Unknown;
+    }
     let begun = after
         .entry
         .connection()

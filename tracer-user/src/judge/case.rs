@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::backends::StillOpen;
 use super::end::{
-    ended_before_request, idle_age_ns, last_activity_ns, no_answer_below, peer_end_ns,
+    SOON_NS, ended_before_request, idle_age_ns, last_activity_ns, no_answer_below, peer_end_ns,
     silence_before_ns,
 };
 use super::history::History;
@@ -128,6 +128,8 @@ pub(super) struct Case<'a> {
     pub(super) figures: Option<&'a Figures>,
     /// What all connections of its upstream say.
     pub(super) history: Option<&'a History>,
+    /// No call of nginx's was seen that met the connection's end: it must have been missed.
+    pub(super) end_not_met: bool,
 }
 
 impl<'a> Case<'a> {
@@ -148,7 +150,7 @@ impl<'a> Case<'a> {
             Socket::Found(_) => Match::Exact,
             Socket::Aligned(aligned) if aligned.ordered => Match::Ordered,
             Socket::Aligned(_) => Match::Window,
-            Socket::NoneByNature(_) | Socket::Missing(_) => Match::None,
+            Socket::Assumed(_) | Socket::NoneByNature(_) | Socket::Missing(_) => Match::None,
         }
     }
 
@@ -339,14 +341,16 @@ impl<'a> Case<'a> {
     }
 
     /// Requests sent at least, where the number is not known because the connection is
-    /// older than the capture, or nginx's calls were not seen. Over TLS the exchanges before it may be flights.
+    /// older than the capture, or nginx's calls, or some of them, were not seen. Over TLS the
+    /// exchanges before it may be flights.
     pub(super) fn requests_at_least(&self) -> Option<u32> {
         let connection = self.connection()?;
         (is_uncounted(connection) && self.counts_requests()).then_some(connection.exchanges)
     }
 
     /// Did as many requests come before the one that failed? None if that cannot be told:
-    /// of a connection older than the capture only the least number is known.
+    /// of a connection older than the capture, or on which calls were missed, only the least
+    /// number is known.
     pub(super) fn served_exactly(&self, requests: u32) -> Option<bool> {
         let before = self.requests_before()?;
         let connection = self.connection()?;
@@ -354,10 +358,18 @@ impl<'a> Case<'a> {
         if connection.calls_unseen {
             return None;
         }
-        if connection.first_seen_mid_life {
+        if is_uncounted(connection) {
             return (before > requests).then_some(false);
         }
         Some(before == requests)
+    }
+
+    /// May the backend have closed by a limit on requests that could not be inferred, because
+    /// calls of nginx's were missed on connections that would have shown it? Such a close
+    /// follows directly on an answer.
+    pub(super) fn may_have_hidden_limit(&self) -> bool {
+        self.figures.is_some_and(|figures| figures.calls_missed > 0)
+            && self.idle_age_ns().is_none_or(|age| age < SOON_NS)
     }
 
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.

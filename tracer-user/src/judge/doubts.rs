@@ -1,6 +1,6 @@
 //! Lines whose connections may have been exchanged, because a sighting is missing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::socket::Socket;
 use super::{Entry, Judge, line};
@@ -16,6 +16,7 @@ impl Judge {
         if !self.entries.iter().any(is_unseen) {
             return;
         }
+        let mut doubted = HashSet::new();
         let mut alike: HashMap<(u32, line::Key), Vec<usize>> = HashMap::new();
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.sighting.is_some() || is_unseen(entry) {
@@ -39,8 +40,36 @@ impl Judge {
             for chain in chains {
                 let unseen = |index: &usize| self.entries.get(*index).is_some_and(is_unseen);
                 if chain.iter().any(unseen) && !chain.iter().all(unseen) {
-                    for index in chain {
-                        self.doubt(index);
+                    doubted.extend(&chain);
+                    chain.into_iter().for_each(|index| self.doubt(index));
+                }
+            }
+        }
+        self.doubt_their_neighbours(&doubted);
+    }
+
+    /// Such an exchange takes a close from the lines that were put in order without a
+    /// sighting, and leaves them another: each of them may have its neighbour's.
+    fn doubt_their_neighbours(&mut self, doubted: &HashSet<usize>) {
+        let mut by_worker: HashMap<u32, Vec<(u64, usize)>> = HashMap::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if doubted.contains(&index) || matches!(entry.socket, Socket::Aligned(_)) {
+                let lines = by_worker.entry(entry.pid).or_default();
+                lines.push((entry.line.read_ns, index));
+            }
+        }
+        for mut lines in by_worker.into_values() {
+            lines.sort_unstable();
+            for chain in lines.chunk_by(|before, after| after.0 - before.0 <= SAME_TIME_NS) {
+                if !chain.iter().any(|(_, index)| doubted.contains(index)) {
+                    continue;
+                }
+                for (_, index) in chain {
+                    if let Some(entry) = self.entries.get_mut(*index)
+                        && let Socket::Aligned(aligned) = &mut entry.socket
+                    {
+                        aligned.ordered = false;
+                        aligned.forced = false;
                     }
                 }
             }

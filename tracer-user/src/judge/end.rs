@@ -2,7 +2,7 @@
 //! side ended it, whether a request was in flight then, and how it ended in all.
 
 use super::mid_life;
-use super::without_calls::is_uncounted;
+use super::without_calls::{is_remembered, is_uncounted};
 use crate::trace::record::{Connection, ConnectionEnd, PeerClose};
 
 /// Silence below which a close is taken as following directly on a response.
@@ -274,12 +274,14 @@ pub(super) fn refused_without_work(connection: &Connection) -> bool {
             })
 }
 
-/// Exchanges that were answered.
+/// Exchanges that were answered, at least.
 pub(super) fn answered_exchanges(connection: &Connection) -> u32 {
     if connection.calls_unseen {
         return 0;
     }
-    let last = connection.first_byte_ns.is_some()
+    // Of the last one, which may be two in one, it is not known whether it was.
+    let last = !connection.filled_in
+        && connection.first_byte_ns.is_some()
         && connection.response_bytes >= no_answer_below(connection);
     connection.exchanges.saturating_sub(u32::from(!last))
 }
@@ -288,7 +290,7 @@ pub(super) fn answered_exchanges(connection: &Connection) -> u32 {
 /// was answered after it, or nginx closed.
 pub(super) fn survived_silence_ns(connection: &Connection) -> Option<u64> {
     let before = silence_before_ns(connection)
-        .filter(|_| !connection.calls_unseen)
+        .filter(|_| !is_remembered(connection))
         .filter(|_| answered_exchanges(connection) == connection.exchanges);
     let at_the_end = (ending(connection) == Ending::NginxIdle).then(|| {
         let closed = connection.closed_ns.unwrap_or(connection.ended_ns);

@@ -14,6 +14,8 @@ pub(crate) struct Entry {
     pub(super) line: UpstreamLine,
     pub(super) sighting: Option<Logged>,
     pub(super) socket: Socket,
+    /// No call of nginx's was seen that met the connection's end: it must have been missed.
+    pub(super) end_not_met: bool,
     pub(super) order: u64,
     /// The worker on the host.
     pub(super) pid: u32,

@@ -44,6 +44,7 @@ impl Judge {
         for pid in pids {
             self.forget(pid);
         }
+        self.settle_doubtful(u64::MAX);
         self.leave_foreign_out();
         self.doubt_exchanged_sightings();
         let end_ns = self.end.as_ref().map(|end| end.ns);

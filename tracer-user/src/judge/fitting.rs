@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::line::UpstreamLine;
 use super::socket::Socket;
-use super::without_calls::off_by_ns;
+use super::without_calls::{off_by_ns, with_end_met};
 use crate::nginx::message::{MessageKind, SocketEvidence};
 use crate::trace::record::{Connection, Logged};
 
@@ -19,6 +19,9 @@ const AT_ONCE_NS: u64 = 500_000;
 pub(super) const PASSES_ON_NS: u64 = 65_000_000_000;
 
 pub(super) const AT_ONCE: &str = "connect() failed before a SYN was sent";
+
+pub(super) const ANOTHERS: &str =
+    "the connection that the worker closed after the line is not the line's own";
 
 /// Why a line speaks of no TCP connection that the kernel could have shown.
 pub(super) fn no_socket(line: &UpstreamLine) -> Option<&'static str> {
@@ -33,26 +36,34 @@ pub(super) fn no_socket(line: &UpstreamLine) -> Option<&'static str> {
 
 /// Is the connection that was closed next the one that the line speaks of?
 pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Connection>) -> Socket {
-    let same_peer = line.peer.is_none_or(|peer| peer == connection.remote);
-    if same_peer
-        && connection.opened_ns <= logged.ns
-        // nginx writes no line about a connection that it found ended in its pool.
-        && connection.idle_end.is_none()
-        && (shows_by_itself(line)
-            || closed_at_once(logged.ns, &connection)
-            || said_goodbye(line, logged.ns, &connection))
-        && (logged.ns..=logged.ns.saturating_add(closes_within(line))).contains(&connection.ended_ns)
-        && (line.tls
-            || line.kind == MessageKind::NotHttp
-            || untouched_after(logged.ns, &connection))
-        && shows_failure(line, logged.ns, &connection)
-    {
+    if fits(line, logged, &connection) {
         return Socket::Found(connection);
+    }
+    if let Some(completed) = with_end_met(&connection)
+        && fits(line, logged, &completed)
+    {
+        return Socket::Assumed(completed);
     }
     if line.kind == MessageKind::ConnectFailedAtOnce {
         return Socket::NoneByNature(AT_ONCE);
     }
-    Socket::Missing("the connection that the worker closed after the line is not the line's own")
+    Socket::Missing(ANOTHERS)
+}
+
+fn fits(line: &UpstreamLine, logged: &Logged, connection: &Connection) -> bool {
+    let same_peer = line.peer.is_none_or(|peer| peer == connection.remote);
+    same_peer
+        && connection.opened_ns <= logged.ns
+        // nginx writes no line about a connection that it found ended in its pool.
+        && connection.idle_end.is_none()
+        && (shows_by_itself(line)
+            || closed_at_once(logged.ns, connection)
+            || said_goodbye(line, logged.ns, connection))
+        && (logged.ns..=logged.ns.saturating_add(closes_within(line))).contains(&connection.ended_ns)
+        && (line.tls
+            || line.kind == MessageKind::NotHttp
+            || untouched_after(logged.ns, connection))
+        && shows_failure(line, logged.ns, connection)
 }
 
 /// What is no HTTP is passed on until the backend closes, or nginx's timer runs out.

@@ -64,6 +64,6 @@ impl Judge {
 
     fn lost_near(&self, line: &line::UpstreamLine) -> bool {
         let from = line.read_ns.saturating_sub(LOSSES_NS);
-        self.lost_sightings.any_since(from)
+        self.losses.sightings.any_since(from)
     }
 }

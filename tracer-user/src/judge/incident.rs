@@ -3,6 +3,7 @@
 
 use super::case::{Case, Constants, Settings, ms};
 use super::causes::{self, Verdict};
+use super::fitting::ANOTHERS;
 use super::generations::in_force;
 use super::line::UpstreamLine;
 use super::moments::Moments;
@@ -88,11 +89,11 @@ impl Judge {
         };
         let sightings = self.unseen.get(&entry.pid).is_some_and(near);
         let of_sightings = if sightings {
-            self.lost_sightings.around(entry.span_ns())
+            self.losses.sightings.around(entry.span_ns())
         } else {
             0
         };
-        self.losses.around(entry.span_ns()) + of_sightings
+        self.losses.verdicts.around(entry.span_ns()) + of_sightings
     }
 
     /// Notes what the backend gave up of a request, if this entry shows it.
@@ -130,6 +131,7 @@ impl Judge {
             full: self.full_queue(entry),
             figures: self.figures_of(entry),
             history: self.history_of(entry),
+            end_not_met: entry.end_not_met,
         }
     }
 
@@ -235,6 +237,7 @@ fn without_connection(case: &Case<'_>) -> Option<String> {
         Socket::Found(_) | Socket::Aligned(_) => None,
         Socket::NoneByNature(why) => Some(format!("there is no connection to look at: {why}")),
         Socket::Missing(why) => Some(format!("its connection is not known: {why}")),
+        Socket::Assumed(_) => Some(format!("its connection is not known: {ANOTHERS}")),
     }
 }
 
@@ -260,5 +263,7 @@ fn connection_summary(case: &Case<'_>, connection: &Connection) -> ConnectionSum
         closed_by_nginx: end::peer_end_ns(connection).is_none(),
         first_seen_mid_life: connection.first_seen_mid_life,
         calls_unseen: connection.calls_unseen,
+        missed_calls: connection.missed_calls,
+        filled_in: connection.filled_in,
     }
 }

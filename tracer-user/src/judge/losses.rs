@@ -12,6 +12,77 @@ const BETWEEN_LOOKS_NS: u64 = 1_000_000_000;
 const BEFORE_NS: u64 = 100_000_000;
 const AFTER_NS: u64 = 1_100_000_000;
 
+/// What a loss takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bearing {
+    /// Evidence or totals, but no verdict is wrong for it.
+    None,
+    /// Lines whose sightings are lost are found by their order, or not at all.
+    Sightings,
+    /// Calls of nginx's that no program saw. Those that moved bytes are noticed, and noted on
+    /// their connections; those that failed, and what was sent on other sockets, are not.
+    Sends,
+    Receives,
+    /// Anything else may change any verdict of its time.
+    Verdicts,
+}
+
+/// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less
+/// evidence, never a wrong verdict; the counter slots bear on totals alone.
+fn bearing(what: &str) -> Bearing {
+    match what {
+        "upstream_slots"
+        | "missed_runs:whoclosed_gone"
+        | "missed_runs:whoclosed_rst_o"
+        | "missed_runs:whoclosed_rst_r"
+        | "missed_runs:whoclosed_again" => Bearing::None,
+        "logged_records" | "missed_runs:whoclosed_line" => Bearing::Sightings,
+        "missed_runs:whoclosed_send"
+        | "missed_runs:whoclosed_f_s"
+        | "missed_runs:whoclosed_f_p" => Bearing::Sends,
+        "missed_runs:whoclosed_recv"
+        | "missed_runs:whoclosed_f_r4"
+        | "missed_runs:whoclosed_f_r5"
+        | "missed_runs:whoclosed_f_r6" => Bearing::Receives,
+        _ => Bearing::Verdicts,
+    }
+}
+
+/// All that was lost, by what it bears on.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// What may change any verdict of its time.
+    pub(super) verdicts: Losses,
+    /// Sightings of lines: they bear on workers of which one is missing.
+    pub(super) sightings: Losses,
+    /// Runs of the programs on nginx's sends and receives.
+    sends: Losses,
+    receives: Losses,
+}
+
+impl Lost {
+    /// `gaps_noticed`: the programs notice what they missed of nginx's calls.
+    pub(super) fn add(&mut self, loss: &Loss, gaps_noticed: bool) {
+        match bearing(&loss.what) {
+            Bearing::None => {}
+            Bearing::Sightings => self.sightings.add(loss),
+            Bearing::Sends if gaps_noticed => self.sends.add(loss),
+            Bearing::Receives if gaps_noticed => self.receives.add(loss),
+            Bearing::Sends | Bearing::Receives | Bearing::Verdicts => self.verdicts.add(loss),
+        }
+    }
+
+    /// May a call of nginx's be missing that failed, or read the end of a stream?
+    pub(super) fn calls_missed(&self, time: RangeInclusive<u64>) -> bool {
+        self.sends.around(time.clone()) + self.receives.around(time) > 0
+    }
+
+    /// May something be missing that nginx sent, to a backend or to a client?
+    pub(super) fn sends_missed(&self, time: RangeInclusive<u64>) -> bool {
+        self.sends.around(time) > 0
+    }
+}
+
 /// Losses of a kind that has the same consequences.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
@@ -47,6 +118,32 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missed_sends_and_receives_bear_on_verdicts_only_where_gaps_are_not_noticed() {
+        for (what, of_sends) in [
+            ("whoclosed_send", true),
+            ("whoclosed_f_s", true),
+            ("whoclosed_f_p", true),
+            ("whoclosed_recv", false),
+            ("whoclosed_f_r4", false),
+            ("whoclosed_f_r5", false),
+            ("whoclosed_f_r6", false),
+        ] {
+            let mut loss = lost(None, 10 * S);
+            loss.what = format!("missed_runs:{what}");
+            let mut noticed = Lost::default();
+            noticed.add(&loss, true);
+            let now = || 10 * S..=10 * S;
+            assert_eq!(noticed.verdicts.around(now()), 0, "{what}");
+            assert!(noticed.calls_missed(now()), "{what}");
+            assert_eq!(noticed.sends_missed(now()), of_sends, "{what}");
+            let mut older = Lost::default();
+            older.add(&loss, false);
+            assert_eq!(older.verdicts.around(now()), 3, "{what}");
+            assert!(!older.calls_missed(now()), "{what}");
+        }
+    }
 
     const S: u64 = 1_000_000_000;
 

@@ -13,6 +13,7 @@ mod bursts;
 mod case;
 mod causes;
 pub(crate) mod clock;
+mod doubtful;
 mod doubts;
 mod duplicates;
 mod end;
@@ -64,7 +65,7 @@ use self::entry::Entry;
 use self::generations::Generations;
 use self::history::History;
 use self::logs::Logs;
-use self::losses::Losses;
+use self::losses::Lost;
 use self::moments::Moments;
 use self::peers::Peers;
 use self::queues::Queues;
@@ -72,7 +73,7 @@ use self::recent::Recent;
 use self::remote::Remote;
 use self::shutdown::Shutdowns;
 use self::upstreams::Figures;
-use self::workers::Worker;
+use self::workers::{Settled, Worker};
 use crate::report::model::Report;
 use crate::trace::record::{Capture, Continuation, End, Record};
 
@@ -139,10 +140,11 @@ pub struct Judge {
     foreign: u64,
     /// What was lost in all, by kind.
     lost: BTreeMap<String, u64>,
-    /// How much was noticed lost when, but for what bears on no verdict.
-    losses: Losses,
-    /// The same of sightings of lines: they bear on workers of which one is missing.
-    lost_sightings: Losses,
+    /// How much was noticed lost when.
+    losses: Lost,
+    /// Lines whose connections show what they report only if calls of nginx's were missed:
+    /// whether some were is known a little later.
+    doubtful: VecDeque<(u32, Settled)>,
     /// Lines of each worker that were not seen being written.
     unseen: HashMap<u32, Moments>,
     end: Option<End>,

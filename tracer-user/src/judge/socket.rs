@@ -9,6 +9,8 @@ use crate::trace::record::Connection;
 pub(super) enum Socket {
     /// The line was seen being written, and it is this connection.
     Found(Rc<Connection>),
+    /// The same, if a call of nginx's on it was missed, which is not known yet.
+    Assumed(Rc<Connection>),
     /// It was not, and this connection is where its place in the order puts it.
     Aligned(Aligned),
     /// The message speaks of no socket, or of one without a TCP connection.
@@ -27,6 +29,8 @@ pub(super) struct Aligned {
     pub(super) ordered: bool,
     /// No other connection, and no other line, comes into question in any order.
     pub(super) forced: bool,
+    /// It shows what the line reports only because calls of nginx's were missed then.
+    pub(super) end_not_met: bool,
 }
 
 impl Socket {
@@ -34,7 +38,7 @@ impl Socket {
         match self {
             Self::Found(connection) => Some(connection),
             Self::Aligned(aligned) => Some(&aligned.connection),
-            Self::NoneByNature(_) | Self::Missing(_) => None,
+            Self::Assumed(_) | Self::NoneByNature(_) | Self::Missing(_) => None,
         }
     }
 }

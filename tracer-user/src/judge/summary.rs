@@ -31,7 +31,10 @@ pub(super) fn report(judge: &Judge, notes: Vec<String>) -> Judged {
             // What followed the close of a connection that may be another line's is no
             // word of this one's request.
             let own = entry.only_connection().is_some();
-            let continuation = entry.continuation.as_ref().filter(|_| own);
+            let continuation = entry.continuation.as_ref().filter(|next| {
+                // Nor what the worker did next, if a send before it may have been missed.
+                own && !judge.losses.sends_missed(next.closed_ns..=next.next_ns)
+            });
             let next_unanswered = continuation.is_some_and(|continuation| {
                 let started = continuation
                     .next_cookie

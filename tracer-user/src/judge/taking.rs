@@ -28,6 +28,7 @@ impl Judge {
                 self.last_ns = self.last_ns.max(anchor.monotonic_ns);
                 let pids: Vec<u32> = self.workers.keys().copied().collect();
                 pids.into_iter().for_each(|pid| self.look(pid));
+                self.settle_doubtful(anchor.monotonic_ns);
             }
             Record::Connection(connection) => self.connection(connection),
             Record::Logged(logged) => {
@@ -72,11 +73,9 @@ impl Judge {
             }
             Record::Loss(loss) => {
                 *self.lost.entry(loss.what.clone()).or_default() += loss.count;
-                if is_of_sightings(&loss.what) {
-                    self.lost_sightings.add(loss);
-                } else if could_change_verdicts(&loss.what) {
-                    self.losses.add(loss);
-                }
+                let capture = self.capture.as_ref();
+                let gaps_noticed = capture.is_some_and(|capture| capture.gaps_noticed);
+                self.losses.add(loss, gaps_noticed);
             }
             Record::End(end) => self.end = Some(end.clone()),
             Record::PeerClose(close) => self.peer_close(close),
@@ -163,7 +162,7 @@ impl Judge {
     /// Takes what has been settled of a worker by now.
     fn look(&mut self, pid: u32) {
         if let Some(worker) = self.workers.get_mut(&pid) {
-            worker.look(self.last_ns, &self.clock);
+            worker.look(self.last_ns, &self.clock, &self.losses);
             let settled = worker.take_settled();
             self.keep(pid, settled);
         }
@@ -201,7 +200,11 @@ impl Judge {
 
     pub(super) fn forget(&mut self, pid: u32) {
         if let Some(mut worker) = self.workers.remove(&pid) {
-            let settled = worker.finish(self.end.as_ref().map(|end| end.ns), &self.clock);
+            let settled = worker.finish(
+                self.end.as_ref().map(|end| end.ns),
+                &self.clock,
+                &self.losses,
+            );
             self.duplicates += worker.duplicates;
             self.sightings_dropped += worker.sightings_dropped;
             self.sightings_forgotten |= worker.sightings_forgotten;
@@ -274,18 +277,24 @@ impl Judge {
             .is_none_or(|nginx| nginx.log_calls_seen)
     }
 
-    fn keep(&mut self, pid: u32, settled: Vec<Settled>) {
-        for Settled {
-            line,
-            sighting,
-            socket,
-            order,
-        } in settled
-        {
+    pub(super) fn keep(&mut self, pid: u32, settled: Vec<Settled>) {
+        for settled in settled {
+            if matches!(settled.socket, Socket::Assumed(_)) {
+                self.doubtful.push_back((pid, settled));
+                continue;
+            }
+            let Settled {
+                line,
+                sighting,
+                socket,
+                end_not_met,
+                order,
+            } = settled;
             let mut entry = Entry {
                 line,
                 sighting,
                 socket,
+                end_not_met,
                 order,
                 pid,
                 continuation: None,
@@ -333,22 +342,4 @@ fn is_failure(entry: &Entry) -> bool {
         || entry
             .connection()
             .is_some_and(|connection| end::is_tls_alert(connection))
-}
-
-/// Lines whose sightings are lost are found by their order, or not at all.
-fn is_of_sightings(lost: &str) -> bool {
-    matches!(lost, "logged_records" | "missed_runs:whoclosed_line")
-}
-
-/// A connection that ends unseen, or an RST sent or a retransmission unseen, leaves less
-/// evidence, never a wrong verdict; the counter slots bear on totals alone.
-fn could_change_verdicts(lost: &str) -> bool {
-    !matches!(
-        lost,
-        "upstream_slots"
-            | "missed_runs:whoclosed_gone"
-            | "missed_runs:whoclosed_rst_o"
-            | "missed_runs:whoclosed_rst_r"
-            | "missed_runs:whoclosed_again"
-    )
 }

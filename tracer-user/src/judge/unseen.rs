@@ -12,9 +12,12 @@ use std::rc::Rc;
 use super::agreement::{agreement, alert_agrees};
 use super::alignment::{self, Pair};
 use super::clock::Clock;
+use super::end::peer_end_ns;
 use super::fitting::{AT_ONCE, PASSES_ON_NS, no_socket};
 use super::line::UpstreamLine;
+use super::losses::Lost;
 use super::socket::{Aligned, Socket};
+use super::without_calls::with_end_met;
 use super::workers::Settled;
 use crate::nginx::message::MessageKind;
 use crate::trace::record::Connection;
@@ -45,6 +48,26 @@ struct Waiting {
 struct Close {
     connection: Rc<Connection>,
     given: bool,
+    /// The same, had nginx met its end: calls were missed then.
+    assumed: Option<Rc<Connection>>,
+}
+
+impl Close {
+    /// See [`agreement`].
+    fn agreement(&self, line: &UpstreamLine, clock: &Clock) -> Option<i32> {
+        let assumed = || agreement(line, self.assumed.as_ref()?, clock);
+        agreement(line, &self.connection, clock).or_else(assumed)
+    }
+
+    /// The connection as it shows what this line reports, and whether that is assumed.
+    fn as_shown(&self, line: &UpstreamLine, clock: &Clock) -> (Rc<Connection>, bool) {
+        match &self.assumed {
+            Some(assumed) if agreement(line, &self.connection, clock).is_none() => {
+                (Rc::clone(assumed), true)
+            }
+            _ => (Rc::clone(&self.connection), false),
+        }
+    }
 }
 
 /// What a line may be about.
@@ -81,6 +104,7 @@ impl Unseen {
         self.closes.push_back(Close {
             connection: Rc::clone(connection),
             given: false,
+            assumed: None,
         });
     }
 
@@ -103,7 +127,7 @@ impl Unseen {
     }
 
     /// Lines whose time has come by now.
-    pub(super) fn settle(&mut self, now_ns: u64, clock: &Clock) -> Vec<Settled> {
+    pub(super) fn settle(&mut self, now_ns: u64, clock: &Clock, lost: &Lost) -> Vec<Settled> {
         let mut settled = Vec::new();
         if self.lines.is_empty() && self.passing_on.is_empty()
             || now_ns < self.looked_ns.saturating_add(LOOKS_EVERY_NS)
@@ -117,7 +141,7 @@ impl Unseen {
             .is_some_and(|first| first.line.read_ns <= ready)
         {
             self.looked_ns = now_ns;
-            settled = self.align(ready, clock);
+            settled = self.align(ready, clock, lost);
         }
         if !self.passing_on.is_empty() {
             self.looked_ns = now_ns;
@@ -127,14 +151,15 @@ impl Unseen {
     }
 
     /// Nothing more will come.
-    pub(super) fn finish(&mut self, clock: &Clock) -> Vec<Settled> {
-        let mut settled = self.align(u64::MAX, clock);
+    pub(super) fn finish(&mut self, clock: &Clock, lost: &Lost) -> Vec<Settled> {
+        let mut settled = self.align(u64::MAX, clock, lost);
         settled.extend(self.pass_on(u64::MAX, clock));
         settled
     }
 
     /// Aligns all lines, and gives out those that were read by `ready_ns`.
-    fn align(&mut self, ready_ns: u64, clock: &Clock) -> Vec<Settled> {
+    fn align(&mut self, ready_ns: u64, clock: &Clock, lost: &Lost) -> Vec<Settled> {
+        self.assume(lost);
         let mut files: Vec<&str> = Vec::new();
         for waiting in &self.lines {
             let file = waiting.line.summary.file.as_str();
@@ -169,11 +194,32 @@ impl Unseen {
             }
         }
         doubt_shared(&mut found);
-        self.give_out(&found, ready_ns)
+        self.give_out(&found, ready_ns, clock)
+    }
+
+    /// Of connections that ended while calls of nginx's were missed: it may have met their
+    /// ends all the same.
+    fn assume(&mut self, lost: &Lost) {
+        for close in self
+            .closes
+            .iter_mut()
+            .filter(|close| close.assumed.is_none())
+        {
+            let connection = &close.connection;
+            let since = peer_end_ns(connection).unwrap_or(connection.ended_ns);
+            if lost.calls_missed(since..=connection.ended_ns) {
+                close.assumed = with_end_met(connection);
+            }
+        }
     }
 
     /// Moves out the lines at the beginning that are ready, and takes their closes away.
-    fn give_out(&mut self, found: &[Option<alignment::Aligned>], ready_ns: u64) -> Vec<Settled> {
+    fn give_out(
+        &mut self,
+        found: &[Option<alignment::Aligned>],
+        ready_ns: u64,
+        clock: &Clock,
+    ) -> Vec<Settled> {
         let mut settled = Vec::new();
         for aligned in found {
             let ready = |first: &Waiting| first.line.read_ns <= ready_ns;
@@ -189,8 +235,10 @@ impl Unseen {
             let socket = match close {
                 Some((aligned, close)) => {
                     close.given = true;
+                    let (connection, end_not_met) = close.as_shown(&waiting.line, clock);
                     Socket::Aligned(Aligned {
-                        connection: Rc::clone(&close.connection),
+                        connection,
+                        end_not_met,
                         candidates: aligned.candidates,
                         ordered: aligned.unique,
                         forced: aligned.forced && aligned.unique,
@@ -214,7 +262,7 @@ impl Unseen {
             .closes
             .partition_point(|close| close.connection.ended_ns < earliest);
         for (index, close) in self.closes.iter().enumerate().skip(first) {
-            match agreement(&waiting.line, &close.connection, clock) {
+            match close.agreement(&waiting.line, clock) {
                 Some(_) if close.given => found.contested = true,
                 Some(weight) => found.pairs.push(Pair {
                     close: index,
@@ -250,6 +298,7 @@ impl Unseen {
                         candidates: count,
                         ordered: count == 1,
                         forced: false,
+                        end_not_met: false,
                     })));
                 }
                 None if late => {
@@ -268,6 +317,7 @@ impl Waiting {
         Settled {
             line: self.line,
             sighting: None,
+            end_not_met: matches!(&socket, Socket::Aligned(aligned) if aligned.end_not_met),
             socket,
             order: self.order,
         }

@@ -25,6 +25,8 @@ pub(super) struct Figures {
     pub(super) spoken: Spoken,
     /// nginx's calls were not seen, so exchanges are not counted.
     pub(super) calls_unseen: bool,
+    /// Connections on which some were missed.
+    pub(super) calls_missed: u64,
     /// Connections that carried something, and no TLS handshake was seen on them.
     without_handshake: u64,
     endings: BTreeMap<Ending, u64>,
@@ -84,6 +86,7 @@ fn add(sum: &mut BTreeMap<u64, u64>, part: &Histogram) {
 impl Figures {
     pub(super) fn connection(&mut self, connection: &Connection) {
         self.calls_unseen |= connection.calls_unseen;
+        self.calls_missed += u64::from(connection.missed_calls > 0);
         let ending = end::ending(connection);
         *self.endings.entry(ending).or_default() += 1;
         self.silences.connection(connection, ending);

@@ -1,9 +1,15 @@
 //! What is known of a connection where no program saw nginx's sends and receives: what the
-//! kernel itself remembers of it (`trace/record.rs`, `calls_unseen`). One exchange stands
-//! for all before one that has no answer. What nginx's calls must have given follows from
-//! what came: a FIN is read as the end of the stream, an RST makes the next call fail.
+//! kernel itself remembers of it (`trace/record.rs`). Of all connections where the programs
+//! could not be attached (`calls_unseen`): one exchange stands for all before one that has
+//! no answer. Of a single one where the kernel skipped a program that it had interrupted:
+//! the gap shows in TCP's sequence numbers (`missed_calls`), and near the end it takes the
+//! exact times (`filled_in`).
+//!
+//! What nginx's calls must have given follows from what came: a FIN is read as the end of
+//! the stream, an RST makes the next call fail.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use super::case::Case;
 use super::causes::Verdict;
@@ -31,45 +37,80 @@ pub(super) fn completed(connection: &Connection) -> Cow<'_, Connection> {
     if !connection.calls_unseen || connection.established_ns.is_none() {
         return Cow::Borrowed(connection);
     }
+    Cow::Owned(complete(connection))
+}
+
+fn complete(connection: &Connection) -> Connection {
     let mut completed = connection.clone();
     completed.eof_read_ns = connection.fin_received_ns;
     completed.failed_call_ns = connection.failed_call_ns.or(connection.rst_received_ns);
     if connection.rst_received_ns.is_some() {
         completed.failed_call_errno = connection.socket_error;
     }
-    Cow::Owned(completed)
+    completed
+}
+
+/// The same of a connection that ended without a call of nginx's that met the end, if one
+/// may have been missed: it moves no bytes, so no sequence number shows it.
+pub(super) fn with_end_met(connection: &Connection) -> Option<Rc<Connection>> {
+    let met = connection.calls_unseen
+        || connection.eof_read_ns.is_some()
+        || connection.failed_call_ns.is_some()
+        || connection.idle_end.is_some();
+    let ended = connection.fin_received_ns.is_some() || connection.rst_received_ns.is_some();
+    (ended && !met && connection.established_ns.is_some()).then(|| Rc::new(complete(connection)))
+}
+
+/// Do its last exchanges' times and bytes come from the kernel's memory?
+pub(super) const fn is_remembered(connection: &Connection) -> bool {
+    connection.calls_unseen || connection.filled_in
 }
 
 /// How far the times of nginx's sends and receives may be off.
 pub(super) const fn off_by_ns(connection: &Connection) -> u64 {
-    if connection.calls_unseen { TICK_NS } else { 0 }
+    if is_remembered(connection) {
+        TICK_NS
+    } else {
+        0
+    }
 }
 
 /// Is the number of exchanges not known?
 pub(super) const fn is_uncounted(connection: &Connection) -> bool {
-    connection.first_seen_mid_life || connection.calls_unseen
+    connection.first_seen_mid_life || connection.calls_unseen || connection.missed_calls > 0
 }
 
 /// Is it known that the last request was the connection's first? Nothing has ever come
 /// back.
 pub(super) fn is_first(connection: &Connection) -> bool {
     !connection.first_seen_mid_life
-        && connection.calls_unseen
+        && (connection.calls_unseen || connection.missed_calls > 0)
         && connection.exchanges == 1
         && connection.response_bytes == 0
+        && (connection.calls_unseen || connection.received_bytes == 0)
         && connection.unread_at_end.is_none()
 }
 
 /// Are the bytes of the last exchange unknown?
 pub(super) fn is_unmeasured(connection: &Connection) -> bool {
-    connection.calls_unseen && !is_first(connection) && !ended_before_request(connection)
+    is_remembered(connection) && !is_first(connection) && !ended_before_request(connection)
 }
 
 /// A verdict that rests on what nginx sent and received, and when, is not certain.
 pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
-    if !case.connection().is_some_and(|found| found.calls_unseen) {
+    let Some(connection) = case.connection() else {
         return;
-    }
+    };
+    let why = match () {
+        () if connection.calls_unseen => "nginx's sends and receives were not seen",
+        () if connection.filled_in => {
+            "some of nginx's sends or receives on this connection were missed"
+        }
+        () if case.end_not_met => {
+            "the call of nginx's that met the end was not seen, and some calls were missed then"
+        }
+        () => return,
+    };
     let independent = matches!(
         verdict.cause,
         Cause::ConnectRefused
@@ -85,7 +126,8 @@ pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
     );
     // A close_notify is data like any other, so how long a connection was silent before its
     // end is not known.
-    let silence_unknown = case.line.tls && verdict.cause == Cause::ClosedWithoutAnswer;
+    let silence_unknown =
+        case.line.tls && is_remembered(connection) && verdict.cause == Cause::ClosedWithoutAnswer;
     let most = match () {
         () if silence_unknown => Confidence::Possible,
         () if independent => Confidence::Certain,
@@ -95,6 +137,6 @@ pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
         verdict.confidence = most;
         verdict
             .evidence
-            .push("nginx's sends and receives were not seen, so this is less sure".to_owned());
+            .push(format!("{why}, so this is less sure"));
     }
 }

@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::duplicates::Duplicates;
 use super::fitting::{AT_ONCE, PASSES_ON_NS, fitting, no_socket};
 use super::line::{Key, UpstreamLine};
+use super::losses::Lost;
 use super::socket::Socket;
 use super::unseen::Unseen;
 use crate::nginx::message::MessageKind;
@@ -49,6 +50,8 @@ pub(super) struct Settled {
     pub(super) line: UpstreamLine,
     pub(super) sighting: Option<Logged>,
     pub(super) socket: Socket,
+    /// No call of nginx's was seen that met its connection's end.
+    pub(super) end_not_met: bool,
     /// Order of arrival in the trace.
     pub(super) order: u64,
 }
@@ -247,6 +250,7 @@ impl Worker {
                 line,
                 sighting: None,
                 socket: Socket::NoneByNature(why),
+                end_not_met: false,
                 order,
             }),
             None => self.unseen.line(line, order),
@@ -254,13 +258,13 @@ impl Worker {
     }
 
     /// Time has gone on: what waited for others by its side may wait no longer.
-    pub(super) fn look(&mut self, now_ns: u64, clock: &Clock) {
+    pub(super) fn look(&mut self, now_ns: u64, clock: &Clock, lost: &Lost) {
         self.last_ns = self.last_ns.max(now_ns);
         if !self.lines.is_empty() {
             self.retry_lines();
             self.settle();
         }
-        let settled = self.unseen.settle(now_ns, clock);
+        let settled = self.unseen.settle(now_ns, clock, lost);
         self.settled.extend(settled);
     }
 
@@ -309,7 +313,7 @@ impl Worker {
 
     pub(super) fn take_settled(&mut self) -> Vec<Settled> {
         for settled in &self.settled {
-            if let Socket::Found(connection) = &settled.socket {
+            if let Socket::Found(connection) | Socket::Assumed(connection) = &settled.socket {
                 self.unseen.taken(connection.cookie);
             }
         }
@@ -318,12 +322,17 @@ impl Worker {
 
     /// The trace is over: nothing more will come. What was seen being written after
     /// `end_ns` may not have been read any more.
-    pub(super) fn finish(&mut self, end_ns: Option<u64>, clock: &Clock) -> Vec<Settled> {
+    pub(super) fn finish(
+        &mut self,
+        end_ns: Option<u64>,
+        clock: &Clock,
+        lost: &Lost,
+    ) -> Vec<Settled> {
         let sightings = std::mem::take(&mut self.sightings);
-        let lost = sightings.iter().filter(|sighting| {
+        let unread = sightings.iter().filter(|sighting| {
             is_lost_line(sighting) && end_ns.is_none_or(|end| sighting.logged.ns <= end)
         });
-        self.sightings_dropped += lost.count() as u64;
+        self.sightings_dropped += unread.count() as u64;
         let settled = sightings
             .into_iter()
             .filter_map(|sighting| settle(sighting, &self.recent));
@@ -332,7 +341,7 @@ impl Worker {
             self.unseen(line, order);
         }
         let mut settled = self.take_settled();
-        settled.extend(self.unseen.finish(clock));
+        settled.extend(self.unseen.finish(clock, lost));
         settled
     }
 }
@@ -387,6 +396,7 @@ fn settle(sighting: Sighting, closed: &VecDeque<Rc<Connection>>) -> Option<Settl
         line,
         sighting: Some(logged),
         socket,
+        end_not_met: false,
         order,
     })
 }

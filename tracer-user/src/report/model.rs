@@ -391,7 +391,8 @@ pub struct ConnectionSummary {
     pub age_ms: f64,
     /// Requests sent on it, the failed one included; null if not known (TLS, mid-life).
     pub requests: Option<u32>,
-    /// If the connection is older than the capture: so many at least.
+    /// If the connection is older than the capture, or not all of nginx's calls on it were
+    /// seen: so many at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_at_least: Option<u32>,
     /// It had served a request before; null if not known.
@@ -418,6 +419,22 @@ pub struct ConnectionSummary {
     /// milliseconds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub calls_unseen: bool,
+    /// Gaps in what was seen of nginx's sends and receives on it: the number of requests is
+    /// not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed_calls: u32,
+    /// Such a gap lies near its end: times of sends and receives are right to a few
+    /// milliseconds there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filled_in: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Connections of one upstream by how they ended.

@@ -189,6 +189,8 @@ fn connection() -> ConnectionSummary {
         closed_by_nginx: false,
         first_seen_mid_life: false,
         calls_unseen: false,
+        missed_calls: 0,
+        filled_in: false,
     }
 }
 

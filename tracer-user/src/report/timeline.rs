@@ -130,7 +130,10 @@ fn opening(list: &mut Events, connection: &Connection) {
         return;
     };
     let what = match connection.exchanges {
-        _ if connection.first_seen_mid_life || connection.calls_unseen => {
+        _ if connection.first_seen_mid_life
+            || connection.calls_unseen
+            || connection.missed_calls > 0 =>
+        {
             "last byte of the exchange before".to_owned()
         }
         0 | 1 => "last byte before the request".to_owned(),
@@ -140,6 +143,16 @@ fn opening(list: &mut Events, connection: &Connection) {
 }
 
 fn exchange(list: &mut Events, connection: &Connection) {
+    if connection.missed_calls > 0 {
+        let gaps = counted(connection.missed_calls.into(), "gap was", "gaps were");
+        let near = if connection.filled_in {
+            "; times of the last sends and receives are right to some 10 ms"
+        } else {
+            ""
+        };
+        let what = format!("{gaps} noticed in what was seen of nginx's sends and receives{near}");
+        list.add(Some(connection.opened_ns), Whose::Kernel, what);
+    }
     // Without nginx's calls the kernel tells no more than the last of each kind.
     let began_before = connection.first_seen_mid_life
         && connection.request_started_ns <= Some(connection.opened_ns);
@@ -155,7 +168,7 @@ fn exchange(list: &mut Events, connection: &Connection) {
     let bytes = |number| counted(number, "byte", "bytes");
     let request = match connection.exchanges {
         0 => "sends a request".to_owned(),
-        number if connection.first_seen_mid_life => {
+        number if connection.first_seen_mid_life || connection.missed_calls > 0 => {
             format!("sends request {number} or a later one")
         }
         number => format!("sends request {number}"),

@@ -128,6 +128,10 @@ pub struct Capture {
     pub nginx: Vec<Nginx>,
     /// Each hook and what became of it.
     pub hooks: Vec<Hook>,
+    /// The programs notice which sends and receives of nginx none of them saw, and say so of
+    /// each connection (`missed_calls`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gaps_noticed: bool,
 }
 
 /// A program and its attach point.

@@ -14,10 +14,48 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::fetch::Kernel;
+use crate::machine::{AARCH64, Machine};
 use crate::{step, workspace};
 
-/// The emulator, and the package that holds it.
-const EMULATOR: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+/// An emulator.
+struct Emulator {
+    program: &'static str,
+    /// The package that holds it.
+    package: &'static str,
+    /// The machine and the processor that it is to be.
+    machine: &'static [&'static str],
+    /// The device that the kernel has its console on, and the one for the guest's report.
+    ports: [&'static str; 2],
+    /// Whether the second hangs on the PCI bus, for want of another in the machine.
+    is_second_on_pci: bool,
+}
+
+/// That of this machine.
+const NATIVE: Emulator = Emulator {
+    program: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    machine: &["-cpu", "max"],
+    ports: ["ttyS0", "ttyS1"],
+    is_second_on_pci: false,
+};
+/// That of 64-bit ARM. The processor is that of many servers, and quicker to emulate than
+/// one with all there is.
+const ARM: Emulator = Emulator {
+    program: "qemu-system-aarch64",
+    package: "qemu-system-arm",
+    machine: &["-machine", "virt", "-cpu", "neoverse-n1"],
+    ports: ["ttyAMA0", "ttyS0"],
+    is_second_on_pci: true,
+};
+
+fn emulator_of(machine: Option<Machine>) -> &'static Emulator {
+    match machine {
+        Some(AARCH64) => &ARM,
+        _ => &NATIVE,
+    }
+}
+
 /// Processor time of the emulator's in which a guest may say nothing before it counts as
 /// hung: ten times what the longest silence takes. Of the clock on the wall a busy host
 /// gives a guest as little as it likes.
@@ -28,7 +66,7 @@ const STILLNESS: Duration = Duration::from_secs(900);
 const UP: &str = "guest: up";
 const ENDED: &str = "guest: ended ";
 /// The kernel's command line. After a panic it restarts, which ends the emulator.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check";
+const COMMAND_LINE: &str = "quiet panic=-1 mitigations=off no_timer_check";
 
 /// What a guest left.
 #[derive(Clone, Debug)]
@@ -63,19 +101,30 @@ impl Booted {
 }
 
 /// Installs the emulator if it is missing; its path.
-pub(super) fn need_emulator() -> Result<PathBuf> {
+pub(super) fn need_emulator(machine: Option<Machine>) -> Result<PathBuf> {
     if !cfg!(target_arch = "x86_64") {
         bail!("other kernels are booted on x86-64 only, so far");
     }
-    let (program, package) = EMULATOR;
-    super::need(program, package)
+    let emulator = emulator_of(machine);
+    super::need(emulator.program, emulator.package)
+}
+
+/// What is booted.
+pub(super) struct Boot<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) image: &'a Path,
+    /// More of the kernel's command line.
+    pub(super) append: &'a str,
+    /// Where files go.
+    pub(super) folder: &'a Path,
 }
 
 /// Boots this kernel with this file system, and once more if the guest never came up: the
-/// emulator itself fails at that now and then. Files go below `folder`.
-pub(super) fn boot(vmlinux: &Path, image: &Path, append: &str, folder: &Path) -> Result<Booted> {
+/// emulator itself fails at that now and then.
+pub(super) fn boot(what: &Boot<'_>) -> Result<Booted> {
+    let folder = what.folder;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let booted = once(vmlinux, image, append, folder)?;
+    let booted = once(what)?;
     if booted.output.contains(UP) {
         return Ok(booted);
     }
@@ -83,37 +132,52 @@ pub(super) fn boot(vmlinux: &Path, image: &Path, append: &str, folder: &Path) ->
         "kernels: {}; once more",
         booted.failure().unwrap_or_default()
     );
-    once(vmlinux, image, append, folder)
+    once(what)
 }
 
-fn once(vmlinux: &Path, image: &Path, append: &str, folder: &Path) -> Result<Booted> {
-    let console = folder.join("console");
-    let output = folder.join("output");
+fn once(what: &Boot<'_>) -> Result<Booted> {
+    let emulator = emulator_of(what.kernel.machine);
+    let [console, output] = ["console", "output"].map(|name| what.folder.join(name));
     for file in [&console, &output] {
         File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
     }
-    let program = workspace::find_program(EMULATOR.0).context("the emulator is gone")?;
+    let program = workspace::find_program(emulator.program).context("the emulator is gone")?;
     // However this program ends, the emulator does not outlive it.
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL"])
         .arg(program)
-        .args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "1"])
+        .args(emulator.machine)
+        .args(["-accel", "tcg", "-m", "1024", "-smp", "1"])
         .args(["-icount", "shift=0,sleep=off"])
         .args(["-display", "none", "-monitor", "none", "-net", "none"])
         .arg("-no-reboot");
-    for serial in [&console, &output] {
+    let [console_port, report_port] = emulator.ports;
+    command
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()));
+    if emulator.is_second_on_pci {
+        // A comma in a path is written twice there.
+        let path = output.display().to_string().replace(',', ",,");
+        command
+            .args(["-device", "pci-serial,chardev=report", "-chardev"])
+            .arg(format!("file,id=report,path={path}"));
+    } else {
         command
             .arg("-serial")
-            .arg(format!("file:{}", serial.display()));
+            .arg(format!("file:{}", output.display()));
     }
     command
         .arg("-kernel")
-        .arg(vmlinux)
+        .arg(&what.kernel.vmlinux)
         .arg("-initrd")
-        .arg(image)
+        .arg(what.image)
         .arg("-append")
-        .arg(format!("{COMMAND_LINE} {append}"))
+        // What the kernel does not know it hands on to the first process.
+        .arg(format!(
+            "console={console_port} REPORT={report_port} {COMMAND_LINE} {}",
+            what.append
+        ))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let mut guest = Guest(command.spawn().context("cannot start the emulator")?);
@@ -197,7 +261,7 @@ fn size(file: &Path) -> u64 {
 
 /// The emulator and its version, for the record.
 pub(super) fn emulator() -> Option<String> {
-    let said = step::ask(Command::new(EMULATOR.0).arg("--version"))?;
+    let said = step::ask(Command::new(NATIVE.program).arg("--version"))?;
     Some(said.lines().next()?.to_owned())
 }
 

@@ -36,11 +36,11 @@ pub(super) fn judge(said: &str, forbids: Option<&str>) -> (u64, Vec<String>) {
         has_types,
     };
     let without_nginx = [&[NO_NGINX], locked.as_slice()].concat();
+    let without_types = [&[NO_TYPES], locked.as_slice()].concat();
     let cases = [
         case("whole", locked, true, true),
         case("without-nginx", without_nginx, false, true),
-        // Without them nothing is tried that could be forbidden.
-        case("without-types", vec![NO_TYPES], true, false),
+        case("without-types", without_types, true, false),
     ];
     let mut answers = 0;
     let mut wrong = Vec::new();

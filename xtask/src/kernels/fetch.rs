@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::payload;
 use super::suite::{self, SUITES, Suite};
+use crate::machine::Machine;
 use crate::{apt, step, workspace};
 
 /// The lines that are booted where nothing is said, beside each from 7.0 on. Newer
@@ -43,6 +44,8 @@ pub(crate) struct Kernel {
     pub(crate) release: String,
     /// The kernel itself: an ELF file on x86-64, an Image on aarch64.
     pub(crate) vmlinux: PathBuf,
+    /// The machine that it is for; none for this one's.
+    pub(crate) machine: Option<Machine>,
 }
 
 /// A package with a kernel.
@@ -114,6 +117,13 @@ pub(crate) fn kernels_for(architecture: &str, wanted: &[String]) -> Result<Vec<K
         eprintln!("kernels: {name} ({architecture}) is left out: {why}");
     }
     Ok(found)
+}
+
+/// The newest line that an architecture has a generic kernel of.
+pub(super) fn newest_line(architecture: &str) -> Option<String> {
+    let folder = workspace::kernels().ok()?;
+    let offer = Offer::look(&folder, architecture, FRESH);
+    offer.new_lines().pop()
 }
 
 /// What the suites have.
@@ -261,6 +271,7 @@ fn have(folder: &Path, name: &str, suite: &Suite, package: &Package) -> Result<K
         name: name.to_owned(),
         release: package.release.clone(),
         vmlinux,
+        machine: None,
     })
 }
 
@@ -341,6 +352,7 @@ fn cached(folder: &Path, name: &str, architecture: &str) -> Option<Kernel> {
         name: name.to_owned(),
         release,
         vmlinux,
+        machine: None,
     })
 }
 

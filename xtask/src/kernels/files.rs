@@ -5,10 +5,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::machine::Machine;
 use crate::workspace;
 
 /// The name of the guests' file system.
-pub(super) const IMAGE: &str = "image";
+const IMAGE: &str = "image";
+
+/// The same for guests of this machine.
+pub(super) fn image(machine: Option<Machine>) -> String {
+    match machine {
+        None => IMAGE.to_owned(),
+        Some(machine) => format!("{IMAGE}-{}", machine.debian),
+    }
+}
 
 /// The folder.
 pub(super) fn folder() -> Result<PathBuf> {
@@ -38,7 +47,7 @@ pub(super) fn sweep() -> Result<()> {
 /// the matrix wrote stays.
 fn owner(name: &str) -> Option<u32> {
     let (name, owner) = name.rsplit_once('.')?;
-    (name == IMAGE || name.contains('.')).then(|| owner.parse().ok())?
+    (name.starts_with(IMAGE) || name.contains('.')).then(|| owner.parse().ok())?
 }
 
 /// A file that goes with this.
@@ -53,12 +62,14 @@ impl Drop for Removed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::AARCH64;
 
     #[test]
     fn what_a_killed_run_left_goes_and_what_the_matrix_keeps_stays() {
         let own = |name| owner(own(name).unwrap().file_name()?.to_str()?);
         let this = Some(std::process::id());
-        for name in [IMAGE, "6.12-cloud", "7.3"] {
+        let arm = image(Some(AARCH64));
+        for name in [IMAGE, arm.as_str(), "6.12-cloud", "7.3"] {
             assert_eq!(own(name), this, "{name}");
         }
         for name in ["6.12", "6.12-cloud", "whoclosed-lab"] {

@@ -1,6 +1,7 @@
 //! The guest's file system: busybox, the real agent, a real nginx and the lab, with the
 //! libraries that they ask for, in one archive that the kernel unpacks into memory. All of
-//! it is this machine's own; of the guest's is the kernel alone.
+//! it is this machine's own, and of the guest's is the kernel alone; but where the guest is
+//! another machine, what is not built here is from packages of that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::another::Root;
 use super::archive::Archive;
 use crate::{step, workspace};
 
@@ -37,8 +39,13 @@ const FOLDERS: [&str; 9] = [
 /// A program of the guest's: its name in `/bin` there, and the file here.
 pub(super) type Program<'a> = (&'a str, &'a Path);
 
-/// Builds the archive of these programs, and of the command that the guest is to run.
-pub(super) fn build(programs: &[Program<'_>], command: &str) -> Result<Vec<u8>> {
+/// Builds the archive of these programs, and of the command that the guest is to run. What
+/// the guest has from packages of its own machine comes with `root`.
+pub(super) fn build(
+    programs: &[Program<'_>],
+    command: &str,
+    root: Option<&Root>,
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in FOLDERS {
         archive.folder(folder);
@@ -49,10 +56,19 @@ pub(super) fn build(programs: &[Program<'_>], command: &str) -> Result<Vec<u8>> 
     archive.file("/init", 0o755, INIT);
     archive.file(COMMAND, 0o755, command);
     for (name, file) in programs {
-        program(&mut archive, &format!("/bin/{name}"), file)?;
+        program(&mut archive, &format!("/bin/{name}"), file, root)?;
     }
     let busybox = busybox()?;
-    program(&mut archive, "/bin/busybox", &busybox)?;
+    match root {
+        None => program(&mut archive, "/bin/busybox", &busybox, root)?,
+        Some(root) => {
+            archive.copy("/bin/busybox", &root.program("busybox")?)?;
+            for (path, library) in root.libraries()? {
+                archive.copy(&path, &library)?;
+            }
+        }
+    }
+    // Which commands another machine's has, this machine's tells: they are of one release.
     let applets = step::ask(Command::new(&busybox).arg("--list"));
     for applet in applets
         .context("busybox does not list its commands")?
@@ -64,8 +80,11 @@ pub(super) fn build(programs: &[Program<'_>], command: &str) -> Result<Vec<u8>> 
 }
 
 /// Adds a program without its symbols, and the libraries that the loader finds for it here.
-fn program(archive: &mut Archive, path: &str, file: &Path) -> Result<()> {
-    archive.copy(path, &stripped(file))?;
+fn program(archive: &mut Archive, path: &str, file: &Path, root: Option<&Root>) -> Result<()> {
+    archive.copy(path, &stripped(file, root))?;
+    if root.is_some() {
+        return Ok(());
+    }
     // Of one that is linked statically it says so, and fails.
     let libraries = step::ask(Command::new("ldd").arg(file)).unwrap_or_default();
     for library in parse_libraries(&libraries) {
@@ -85,18 +104,26 @@ fn parse_libraries(output: &str) -> impl Iterator<Item = &str> {
 
 /// A copy without symbols where one can be made: a debug build of the lab is 70 MB of
 /// them. nginx, whose symbols a capture needs, and the agent come as they are.
-fn stripped(file: &Path) -> PathBuf {
+fn stripped(file: &Path, root: Option<&Root>) -> PathBuf {
     let is_ours = file
         .parent()
         .is_some_and(|folder| folder.ends_with("debug"));
+    let program = match root {
+        None => "strip".to_owned(),
+        Some(root) => format!("{}-strip", root.machine.prefix),
+    };
     let (Some(strip), Some(name), true) =
-        (workspace::find_program("strip"), file.file_name(), is_ours)
+        (workspace::find_program(&program), file.file_name(), is_ours)
     else {
         return file.to_owned();
     };
     let Ok(folder) = super::files::folder() else {
         return file.to_owned();
     };
+    let mut name = name.to_owned();
+    if let Some(root) = root {
+        name.push(format!("-{}", root.machine.debian));
+    }
     let copy = folder.join(name);
     let newer = |one: &Path, other: &Path| {
         let time = |file: &Path| fs::metadata(file).and_then(|file| file.modified()).ok();

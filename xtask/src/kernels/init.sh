@@ -9,13 +9,15 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
+mount -t debugfs debug /sys/kernel/debug
 mount -t tracefs trace /sys/kernel/tracing
 mount -t securityfs security /sys/kernel/security
 mount -t cgroup2 cgroup /sys/fs/cgroup
 ip link set lo up
 hostname guest
-stty -F /dev/ttyS1 raw -echo
-exec >/dev/ttyS1 2>&1 </dev/null
+# From the kernel's command line.
+stty -F "/dev/$REPORT" raw -echo
+exec >"/dev/$REPORT" 2>&1 </dev/null
 echo "guest: up"
 # No terminal for the command: programs draw nothing.
 { sh /command.sh; echo "guest: ended $?"; } 2>&1 | cat

@@ -24,7 +24,7 @@ pub(super) struct Scenario {
 
 #[derive(Debug)]
 enum What {
-    /// A scenario of the lab's, by its name there.
+    /// Scenarios of the lab's, by their names there and with more of its options.
     Lab(&'static str),
     /// The demo.
     Demo,
@@ -40,7 +40,7 @@ const fn of_lab(column: &'static str, lab: &'static str) -> Scenario {
 }
 
 /// In the order of the columns.
-const ALL: [Scenario; 11] = [
+const ALL: [Scenario; 12] = [
     of_lab("stale", "stale"),
     of_lab("closed", "closed"),
     of_lab("aborted", "aborted"),
@@ -50,6 +50,7 @@ const ALL: [Scenario; 11] = [
     of_lab("ipv6", "ipv6"),
     of_lab("upload", "upload"),
     of_lab("tls", "tls_closed"),
+    of_lab("crowded", CROWDED),
     Scenario {
         column: "demo",
         what: What::Demo,
@@ -69,19 +70,36 @@ pub(super) const SHORT: [&str; 6] = ["stale", "closed", "refused", "killed", "up
 /// capture has to refuse, with the word.
 pub(super) const FORBIDS: (&str, &str) = ("lockdown=confidentiality", "lockdown");
 
+/// Failures of several kinds at once on one nginx, good requests and busy senders beside:
+/// where programs can be preempted, the kernel skips runs for nginx then. Each sender that
+/// runs has the others wait, and a program that was preempted in one of them is skipped for
+/// as long; more senders make the emulator work longer, and little else.
+const CROWDED: &str = "stale closed aborted --mixed --crowd 6";
+
 /// Lines of the script's between the scores.
 const BEGINS: &str = "scenario: ";
 const STATUS: &str = "status: ";
+/// What stands before the program's name in a loss of runs that the kernel skipped.
+const MISSED: &str = "missed_runs:";
+/// Before what the kernel says of when it preempts a task.
+const PREEMPTION: &str = "preemption: ";
 
 /// What became of one scenario.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Outcome {
     /// What is wrong, in words; nothing if all is right.
     pub(super) wrong: Vec<String>,
     /// Verdicts, or answers of doctor, that were held against the truth.
     pub(super) verdicts: u64,
+    /// Of the verdicts, those that are right.
+    pub(super) right: u64,
     /// Each hook and what became of it.
     pub(super) hooks: BTreeMap<String, String>,
+    /// Runs of the capture's programs that the kernel skipped, by what the capture calls
+    /// such a loss.
+    pub(super) missed: BTreeMap<String, u64>,
+    /// Sends of the crowd beside.
+    pub(super) crowd: u64,
     /// The capture refused to run, as it has to on this kernel, and said why.
     pub(super) refused: bool,
 }
@@ -103,9 +121,8 @@ impl Outcome {
         };
         Self {
             wrong,
-            verdicts: 0,
             refused,
-            hooks: BTreeMap::new(),
+            ..Self::default()
         }
     }
 }
@@ -126,10 +143,19 @@ pub(super) fn chosen(columns: &[String]) -> Result<Vec<&'static Scenario>> {
 /// The script that runs them and writes their scores.
 pub(super) fn script(scenarios: &[&Scenario], seed: u64) -> String {
     let mut script = "export WHOCLOSED=/bin/whoclosed WHOCLOSED_NGINX=/bin/nginx\n".to_owned();
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        script,
+        "echo \"{PREEMPTION}$(cat /sys/kernel/debug/sched/preempt 2>/dev/null)\""
+    );
     for scenario in scenarios {
         let command = match scenario.what {
-            What::Lab(name) => format!("whoclosed-lab {name} --seed {seed} --json"),
-            What::Demo => "whoclosed-demo --check --output \"$(mktemp -u)\"".to_owned(),
+            What::Lab(name) => {
+                format!("whoclosed-lab {name} --seed {seed} --json --runs-may-be-missed")
+            }
+            What::Demo => {
+                "whoclosed-demo --check --runs-may-be-missed --output \"$(mktemp -u)\"".to_owned()
+            }
             What::Doctor => format!("( {} )", doctor::SCRIPT),
         };
         // Writing to a String does not fail.
@@ -204,6 +230,13 @@ pub(super) fn read(scenarios: &[&Scenario], output: &str, append: &str) -> Vec<O
     outcomes
 }
 
+/// When this kernel preempts a task, if it can be asked: the word in brackets of
+/// `none voluntary (full) lazy`.
+pub(super) fn preemption(output: &str) -> Option<&str> {
+    let said = (output.lines()).find_map(|line| line.strip_prefix(PREEMPTION))?;
+    Some(said.split_once('(')?.1.split_once(')')?.0)
+}
+
 /// The lab's own score. Here every verdict has to be right, whatever its confidence, and
 /// every constant that could be inferred.
 fn scored(said: &str, succeeded: bool) -> Outcome {
@@ -216,6 +249,9 @@ fn scored(said: &str, succeeded: bool) -> Outcome {
         all.filter_map(Value::as_str).map(str::to_owned)
     };
     let mut wrong: Vec<String> = strings("failures").chain(strings("mistakes")).collect();
+    // Each is about one line.
+    let about_a_line = |wrong: &&String| wrong.contains(" is called ");
+    let mistakes = wrong.iter().filter(about_a_line).count() as u64;
     let constants = score["constants"].as_array().into_iter().flatten();
     for constant in constants.filter(|constant| constant["right"] != true) {
         wrong.push(format!(
@@ -224,7 +260,7 @@ fn scored(said: &str, succeeded: bool) -> Outcome {
         ));
     }
     let rows = score["causes"].as_object().into_iter().flatten();
-    let verdicts = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
+    let verdicts: u64 = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
     if verdicts == 0 && wrong.is_empty() {
         wrong.push("there was nothing to judge".to_owned());
     }
@@ -233,10 +269,19 @@ fn scored(said: &str, succeeded: bool) -> Outcome {
     }
     let hooks = score["hooks"].as_object().into_iter().flatten();
     let hooks = hooks.map(|(hook, became)| (hook.clone(), became.as_str().unwrap_or("").into()));
+    // What else was lost is among the failures.
+    let lost = score["lost"].as_object().into_iter().flatten();
+    let missed = lost.filter_map(|(kind, count)| {
+        let program = kind.strip_prefix(MISSED)?;
+        Some((program.to_owned(), count.as_u64()?))
+    });
     Outcome {
+        right: verdicts.saturating_sub(mistakes),
         wrong,
         verdicts,
         hooks: hooks.collect(),
+        missed: missed.collect(),
+        crowd: score["crowd"].as_u64().unwrap_or(0),
         refused: false,
     }
 }
@@ -250,11 +295,17 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
     let faults = said
         .lines()
         .find_map(|line| line.split_once(" faults, ")?.0.trim().parse().ok());
+    // "lost: 3 missed_runs:whoclosed_send"
+    let missed = said.lines().filter_map(|line| {
+        let (count, kind) = line.strip_prefix("lost: ")?.split_once(' ')?;
+        let program = kind.strip_prefix(MISSED)?;
+        Some((program.to_owned(), count.parse().ok()?))
+    });
     Outcome {
-        wrong: Vec::new(),
         verdicts: faults.unwrap_or(0),
-        hooks: BTreeMap::new(),
-        refused: false,
+        right: faults.unwrap_or(0),
+        missed: missed.collect(),
+        ..Outcome::default()
     }
 }
 
@@ -267,8 +318,7 @@ fn answered(said: &str, succeeded: bool, forbids: Option<&str>) -> Outcome {
     Outcome {
         wrong,
         verdicts,
-        hooks: BTreeMap::new(),
-        refused: false,
+        ..Outcome::default()
     }
 }
 
@@ -283,9 +333,7 @@ impl Outcome {
         let last = lines[lines.len().saturating_sub(LINES)..].join(" | ");
         Self {
             wrong: vec![last],
-            verdicts: 0,
-            hooks: BTreeMap::new(),
-            refused: false,
+            ..Self::default()
         }
     }
 }

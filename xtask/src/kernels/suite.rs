@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::{apt, step};
 
 /// A suite with kernels, and whether it is one of the security archive.
-pub(super) const SUITES: [(&str, bool); 3] = [
+pub(crate) const SUITES: [(&str, bool); 3] = [
     ("bullseye-security", true),
     ("bookworm-security", true),
     ("trixie-backports", false),
@@ -20,22 +20,57 @@ pub(super) const SUITES: [(&str, bool); 3] = [
 /// The archive's keys, where Debian's package of them puts them.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// The name of the system's own release and its security updates.
+const SYSTEM: &str = "system";
+
 /// A suite of the archive, known to a configuration of apt's that is ours alone.
 #[derive(Clone, Debug)]
-pub(super) struct Suite {
-    pub(super) name: &'static str,
-    pub(super) architecture: String,
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) architecture: String,
     configuration: PathBuf,
 }
 
 impl Suite {
     /// Fetches the suite's list of packages unless that is a fresh one.
-    pub(super) fn open(
+    pub(crate) fn open(
         cache: &Path,
         name: &'static str,
         is_security: bool,
         architecture: &str,
         fresh: Duration,
+    ) -> Result<Self> {
+        Self::fetch(cache, name, architecture, fresh, || {
+            let archives = archives()?;
+            let address = if is_security {
+                archives.security
+            } else {
+                archives.main
+            };
+            Ok(vec![(address, name.to_owned())])
+        })
+    }
+
+    /// As [`Self::open`], of the release that this system is, security updates included.
+    pub(crate) fn of_system(cache: &Path, architecture: &str, fresh: Duration) -> Result<Self> {
+        Self::fetch(cache, SYSTEM, architecture, fresh, || {
+            let Archives {
+                main,
+                security,
+                release,
+            } = archives()?;
+            let updates = format!("{release}-security");
+            Ok(vec![(main, release), (security, updates)])
+        })
+    }
+
+    /// `sources` are addresses of archives with the suites there.
+    fn fetch(
+        cache: &Path,
+        name: &'static str,
+        architecture: &str,
+        fresh: Duration,
+        sources: impl FnOnce() -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
         let folder = cache.join(format!("{name}.{architecture}"));
         let suite = Self {
@@ -48,7 +83,7 @@ impl Suite {
         if age().is_some_and(|age| age < fresh) {
             return Ok(suite);
         }
-        let address = address(is_security)?;
+        let sources = sources()?;
         for inner in ["state/lists/partial", "cache/archives/partial"] {
             let inner = folder.join(inner);
             fs::create_dir_all(&inner)
@@ -65,10 +100,10 @@ impl Suite {
         } else {
             String::new()
         };
-        write(
-            "sources.list",
-            &format!("deb {keys}{address} {name} main\n"),
-        )?;
+        let lines = sources
+            .iter()
+            .map(|(address, suite)| format!("deb {keys}{address} {suite} main\n"));
+        write("sources.list", &lines.collect::<String>())?;
         write("apt.conf", &configuration(&folder, architecture))?;
         quietly(
             &format!("kernels: fetch the package list of {name} ({architecture})"),
@@ -78,14 +113,14 @@ impl Suite {
         Ok(suite)
     }
 
-    pub(super) fn apt_get(&self) -> Command {
+    pub(crate) fn apt_get(&self) -> Command {
         let mut command = apt::apt_get();
         command.arg("-c").arg(&self.configuration);
         command
     }
 
     /// The names of the packages that may have kernels, one a line.
-    pub(super) fn names(&self) -> Result<String> {
+    pub(crate) fn names(&self) -> Result<String> {
         let mut command = Command::new("apt-cache");
         command.arg("-c").arg(&self.configuration);
         step::ask(command.args(["pkgnames", "linux-"]))
@@ -116,9 +151,18 @@ fn configuration(folder: &Path, architecture: &str) -> String {
     )
 }
 
-/// Where the system's own sources have Debian's archive, or the one of its security
-/// updates.
-fn address(is_security: bool) -> Result<String> {
+/// Where Debian's archive is.
+#[derive(Debug, PartialEq, Eq)]
+struct Archives {
+    main: String,
+    /// Of its security updates.
+    security: String,
+    /// The release that this system is.
+    release: String,
+}
+
+/// Where the system's own sources have it.
+fn archives() -> Result<Archives> {
     let targets = || {
         step::ask(Command::new("apt-get").args([
             "indextargets",
@@ -128,19 +172,14 @@ fn address(is_security: bool) -> Result<String> {
         ]))
         .unwrap_or_default()
     };
-    let mut found = parse_address(&targets(), is_security);
+    let mut found = parse_archives(&targets());
     if found.is_none() && apt::update_once()? {
-        found = parse_address(&targets(), is_security);
+        found = parse_archives(&targets());
     }
-    let archive = if is_security {
-        "security archive"
-    } else {
-        "archive"
-    };
-    found.with_context(|| format!("the system's package sources do not name Debian's {archive}"))
+    found.context("the system's package sources do not name Debian's archive and security archive")
 }
 
-fn parse_address(targets: &str, is_security: bool) -> Option<String> {
+fn parse_archives(targets: &str) -> Option<Archives> {
     let sources = || {
         targets.lines().filter_map(|line| {
             let mut words = line.split(' ');
@@ -150,16 +189,16 @@ fn parse_address(targets: &str, is_security: bool) -> Option<String> {
     };
     let (security, release) = sources()
         .find_map(|(address, release)| Some((address, release.strip_suffix("-security")?)))?;
-    if is_security {
-        return Some(security.to_owned());
-    }
-    sources()
-        .find(|(_, other)| *other == release)
-        .map(|(address, _)| address.to_owned())
+    let (main, _) = sources().find(|(_, other)| *other == release)?;
+    Some(Archives {
+        main: main.to_owned(),
+        security: security.to_owned(),
+        release: release.to_owned(),
+    })
 }
 
 /// Runs a step whose output matters only if it fails.
-pub(super) fn quietly(name: &str, command: &mut Command) -> Result<()> {
+pub(crate) fn quietly(name: &str, command: &mut Command) -> Result<()> {
     step::announce(name);
     let output = command
         .stdin(Stdio::null())
@@ -187,9 +226,12 @@ mod tests {
             http://mirror.example/debian/ bookworm main\n\
             http://mirror.example/debian/ bookworm-updates main\n\
             http://security.example/ bookworm-security main\n";
-        let (archive, security) = (parse_address(targets, false), parse_address(targets, true));
-        assert_eq!(archive.as_deref(), Some("http://mirror.example/debian/"));
-        assert_eq!(security.as_deref(), Some("http://security.example/"));
-        assert_eq!(parse_address("", false), None);
+        let expected = Archives {
+            main: "http://mirror.example/debian/".to_owned(),
+            security: "http://security.example/".to_owned(),
+            release: "bookworm".to_owned(),
+        };
+        assert_eq!(parse_archives(targets), Some(expected));
+        assert_eq!(parse_archives(""), None);
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Row {
     pub(super) failure: Option<String>,
     /// How long it took.
     pub(super) seconds: f64,
+    /// When the kernel preempts a task, if it says.
+    pub(super) preemption: Option<String>,
 }
 
 impl Row {
@@ -68,6 +70,9 @@ impl Row {
         match self.outcomes().get(at) {
             Some(outcome) if outcome.refused => "refuses".to_owned(),
             Some(outcome) if outcome.wrong.is_empty() => format!("right {}", outcome.verdicts),
+            Some(outcome) if outcome.verdicts > 0 => {
+                format!("WRONG {}/{}", outcome.right, outcome.verdicts)
+            }
             Some(_) => "WRONG".to_owned(),
             None if self.is_missing() => "-".to_owned(),
             None => "no end".to_owned(),
@@ -133,7 +138,44 @@ pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
             let _ = writeln!(text, "WRONG on {name}: {failure}");
         }
     }
-    text + &hooks(rows)
+    text + &missed(scenarios, rows) + &hooks(rows)
+}
+
+/// Which programs the kernel did not run, where and how often.
+fn missed(scenarios: &[&Scenario], rows: &[Row]) -> String {
+    let mut lines = String::new();
+    for row in rows {
+        let preemption = match &row.preemption {
+            Some(word) => format!(" (preempts: {word})"),
+            None => String::new(),
+        };
+        for (scenario, outcome) in scenarios.iter().zip(row.outcomes()) {
+            if outcome.missed.is_empty() && outcome.crowd == 0 {
+                continue;
+            }
+            let mut words: Vec<String> = (outcome.missed.iter())
+                .map(|(program, count)| format!("{count} of {program}"))
+                .collect();
+            if words.is_empty() {
+                words.push("none".to_owned());
+            }
+            if outcome.crowd > 0 {
+                words.push(format!("beside {} sends and receives", 2 * outcome.crowd));
+            }
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                lines,
+                "  {}{preemption}, {}: {}",
+                row.name,
+                scenario.column,
+                words.join(", ")
+            );
+        }
+    }
+    match lines.is_empty() {
+        true => lines,
+        false => "\nruns of programs that the kernel skipped\n".to_owned() + &lines,
+    }
 }
 
 /// Kernels with the same hooks share a line.
@@ -148,11 +190,23 @@ fn hooks(rows: &[Row]) -> String {
             .values()
             .filter(|became| **became == "attached")
             .count();
-        let mut words = vec![format!("{usual} of {} attached", hooks.len())];
-        for (hook, became) in hooks.iter().filter(|(_, became)| **became != "attached") {
-            words.push(format!("{hook}: {became}"));
+        let (by_other, absent): (Vec<_>, Vec<_>) = hooks
+            .iter()
+            .filter(|(_, became)| **became != "attached")
+            .partition(|(_, became)| became.starts_with("by "));
+        let mut words = format!("{} of {}", usual + by_other.len(), hooks.len());
+        let list = |some: &[(&&str, &&str)]| {
+            let each: Vec<String> = (some.iter())
+                .map(|(hook, became)| format!("{hook} {became}"))
+                .collect();
+            each.join(", ")
+        };
+        if !by_other.is_empty() {
+            words += &format!(", {} in another way: {}", by_other.len(), list(&by_other));
         }
-        let words = words.join("; ");
+        if !absent.is_empty() {
+            words += &format!("; {}", list(&absent));
+        }
         match kinds.iter_mut().find(|(kind, _)| *kind == words) {
             Some((_, names)) => names.push(&row.name),
             None => kinds.push((words, vec![&row.name])),
@@ -175,8 +229,9 @@ mod tests {
         Outcome {
             wrong: wrong.iter().map(|wrong| (*wrong).to_owned()).collect(),
             verdicts: 3,
+            right: 3,
             hooks: hooks.iter().map(owned).collect(),
-            refused: false,
+            ..Outcome::default()
         }
     }
 
@@ -223,8 +278,8 @@ WRONG on 6.1: panic
         ];
         let text = text(&scenarios, &rows);
         assert!(text.contains("WRONG on 6.1, stale: x is not y\n"), "{text}");
-        assert!(text.contains("  6.1, 6.1-cloud: 1 of 2 attached; two: by fexit three\n"));
-        assert!(text.ends_with("  6.12: 1 of 1 attached\n"), "{text}");
+        assert!(text.contains("  6.1, 6.1-cloud: 2 of 2, 1 in another way: two by fexit three\n"));
+        assert!(text.ends_with("  6.12: 1 of 1\n"), "{text}");
         assert!(rows[0].is_wrong() && !rows[1].is_wrong());
     }
 }

@@ -44,6 +44,16 @@ pub(crate) struct Arguments {
     /// Captures do without the ends of the kernel's functions
     #[arg(long, conflicts_with_all = ["real", "fixtures", "write"])]
     pub(crate) no_fentry: bool,
+    /// Busy senders beside, which have nothing to do with nginx; the kernel may then skip
+    /// runs of the programs
+    #[arg(long, value_name = "N", conflicts_with_all = ["real", "fixtures", "write"])]
+    pub(crate) crowd: Option<u32>,
+    /// Runs of the programs that the kernel skipped are told and no failure
+    #[arg(long, conflicts_with_all = ["real", "fixtures", "write"])]
+    pub(crate) runs_may_be_missed: bool,
+    /// Captures miss so many of a hundred sends and receives, as they may on a busy host
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, conflicts_with_all = ["real", "fixtures", "write"])]
+    pub(crate) miss_calls: u32,
     /// Worker processes of nginx, where a scenario does not need a number of its own
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<u16>,

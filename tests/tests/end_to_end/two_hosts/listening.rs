@@ -277,8 +277,13 @@ fn without_a_port_or_a_name_the_command_says_who_listens_and_what_to_give() {
         (finished.status.code(), finished.stderr)
     };
     let (status, said) = refused(&[]);
-    assert_eq!(status, Some(1), "{said}");
-    for wanted in ["--port", "--process-name", "listening here"] {
+    assert_eq!(status, Some(2), "{said}");
+    for wanted in [
+        "--port",
+        "--process-name",
+        "listening here",
+        "Usage: whoclosed capture",
+    ] {
         assert!(said.contains(wanted), "{said}");
     }
     let (status, said) = refused(&["--process-name", "no-such-server"]);

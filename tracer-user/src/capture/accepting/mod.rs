@@ -73,9 +73,9 @@ pub fn run(request: &Request) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot be seen, or nobody listens where connections are to be recorded.
-pub(super) fn listening(asked: &Asked, warnings: &mut Vec<String>) -> Result<String> {
+pub fn listening(asked: &Asked, warnings: &mut Vec<String>) -> Result<String> {
     let mut host = Host::open(warnings)?;
-    let ports = if asked.ports.is_empty() && asked.names.is_empty() {
+    let ports = if asked.is_empty() {
         host.listening(warnings)?
     } else {
         host.asked(asked, warnings)?

@@ -26,18 +26,19 @@ use Argument::{Any, Enum, Integer, Pointer};
 pub(super) const TAKES: &[(&str, &str, &[Argument])] = &[
     ("whoclosed_state", "inet_sock_set_state", STATE),
     ("whoclosed_twin", "inet_sock_set_state", STATE),
-    ("whoclosed_send", "sock_send_length", &[SOCK, Integer(4)]),
-    (
-        "whoclosed_recv",
-        "sock_recv_length",
-        &[SOCK, Integer(4), Integer(4)],
-    ),
+    ("whoclosed_send", "sock_send_length", SENT),
+    ("whoclosed_sendt", "sock_send_length", SENT),
+    ("whoclosed_recv", "sock_recv_length", RECEIVED),
+    ("whoclosed_recvt", "sock_recv_length", RECEIVED),
     ("whoclosed_rst_i", "tcp_receive_reset", &[SOCK]),
+    ("whoclosed_rst_it", "tcp_receive_reset", &[SOCK]),
     ("whoclosed_rst_o", "tcp_send_reset", &[SOCK]),
     ("whoclosed_rst_r", "tcp_send_reset", RESET_REASON),
     ("whoclosed_again", "tcp_retransmit_skb", &[SOCK]),
     ("whoclosed_gone", "tcp_destroy_sock", &[SOCK]),
+    ("whoclosed_gonet", "tcp_destroy_sock", &[SOCK]),
     ("whoclosed_exit", "sched_process_exit", &[]),
+    ("whoclosed_exitt", "sched_process_exit", &[]),
     (
         "whoclosed_write",
         "sys_enter",
@@ -52,6 +53,8 @@ pub(super) const TAKES: &[(&str, &str, &[Argument])] = &[
 ];
 
 const SOCK: Argument = Pointer("sock");
+const SENT: &[Argument] = &[SOCK, Integer(4)];
+const RECEIVED: &[Argument] = &[SOCK, Integer(4), Integer(4)];
 const STATE: &[Argument] = &[SOCK, Integer(4), Integer(4)];
 const RESET_REASON: &[Argument] = &[SOCK, Any, Enum("sk_rst_reason")];
 

@@ -3,7 +3,7 @@
 use aya::programs::ProgramError;
 
 /// The line of a verifier's log that says what it refused.
-fn telling_line(log: &str) -> &str {
+pub(in crate::capture) fn telling_line(log: &str) -> &str {
     log.lines()
         .map(str::trim)
         .rfind(|line| {

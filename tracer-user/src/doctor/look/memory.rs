@@ -21,12 +21,6 @@ pub(super) fn look(ring_buffer_bytes: u64) -> Memory {
             least = Some((free, format!("the memory cgroup {name}")));
         }
     }
-    // Before Linux 5.11 the kernel counts maps as locked memory, which root may raise.
-    if let Some(limit) = locked_memory(&text("/proc/sys/kernel/osrelease"))
-        && least.as_ref().is_none_or(|(least, _)| limit < *least)
-    {
-        least = Some((limit, "RLIMIT_MEMLOCK".to_owned()));
-    }
     let (free_bytes, limited_by) = least.unzip();
     Memory {
         ring_buffer_bytes,
@@ -124,18 +118,6 @@ fn cache(statistics: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// The limit on locked memory where the kernel counts BPF's as such.
-fn locked_memory(release: &str) -> Option<u64> {
-    let mut numbers = release
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next()?, numbers.next()?);
-    if version >= (5, 11) {
-        return None;
-    }
-    rustix::process::getrlimit(rustix::process::Resource::Memlock).current
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,9 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn only_old_kernels_count_maps_as_locked_memory() {
-        assert_eq!(locked_memory("6.18.5\n"), None);
-        assert_eq!(locked_memory("5.11.0-cloud\n"), None);
+    fn what_a_host_has_left_is_read() {
         assert_eq!(
             available("MemFree: 1 kB\nMemAvailable:   20 kB\n"),
             Some(20_480)

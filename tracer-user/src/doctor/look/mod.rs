@@ -5,7 +5,8 @@ mod memory;
 use std::fs;
 
 use super::found::{Capability, ErrorLog, Found, Kernel, Nginx, Process};
-use crate::capture::checks::{self, Policy};
+use crate::capture::checks;
+use crate::capture::refusals::Policy;
 use crate::capture::rehearsal::{Rehearsal, Request, rehearse};
 use crate::capture::{host_name, programs};
 

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::judge::tests::cases;
 
 fn pairs(closes: &[usize]) -> Vec<Pair> {
     let pair = |close: &usize| Pair {
@@ -112,11 +113,7 @@ fn some_lines() -> impl Strategy<Value = Vec<Vec<Pair>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 500,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn the_best_alignment_is_found_and_uniqueness_is_what_trying_every_one_says(

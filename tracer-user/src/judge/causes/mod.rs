@@ -39,7 +39,7 @@ use super::case::{Case, words};
 use super::end::{DIRECTLY_NS, peer_end_ns};
 use super::mid_life;
 use super::staleness::Stale;
-use super::without_calls::is_unmeasured;
+use super::without_calls::{is_remembered, is_unmeasured};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Means, Side};
 use crate::report::words::counted;
@@ -171,7 +171,14 @@ fn in_flight(case: &Case<'_>) -> Option<String> {
         ));
     }
     if is_unmeasured(connection) {
-        return Some(format!("the last byte had been sent {} before", words(ns)));
+        return Some(if connection.calls_unseen {
+            format!("the last byte had been sent {} before", words(ns))
+        } else {
+            format!(
+                "the request had been in flight for about {}; how large it was is not known",
+                words(ns)
+            )
+        });
     }
     Some(format!(
         "the request ({}) had been in flight for {}, {} come back",
@@ -198,13 +205,19 @@ fn reuse(case: &Case<'_>) -> Option<String> {
              been used before is not known"
                 .to_owned()
         }
-        None if case.connection()?.calls_unseen => {
+        None if is_remembered(case.connection()?) => {
             "whether the connection had been used before is not known".to_owned()
         }
         None => "whether the connection had been used before the capture is not known".to_owned(),
         Some(true) if !case.counts_requests() => "the connection had been used before".to_owned(),
         Some(true) if case.connection()?.calls_unseen => {
             "the connection was kept alive: data had come on it before".to_owned()
+        }
+        Some(true) if !case.connection()?.first_seen_mid_life && case.requests().is_none() => {
+            format!(
+                "the connection was kept alive: at least {sent} sent on it, for some of nginx's \
+                 sends or receives on it were missed"
+            )
         }
         Some(true) if case.requests().is_none() => format!(
             "the connection was kept alive: it was open before the capture began, and at least \

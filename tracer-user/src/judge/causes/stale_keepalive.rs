@@ -20,8 +20,11 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     let stale = case.was_stale()?;
     let timeout = case.constants.idle_timeout;
     // At a limit on requests, that may be why.
-    let limit = case.constants.request_limit;
-    let at_limit = limit.is_some_and(|limit| case.served_exactly(limit.requests) != Some(false));
+    let at_limit = match case.constants.request_limit {
+        Some(limit) => case.served_exactly(limit.requests) != Some(false),
+        // One that is not known, because exchanges were not counted.
+        None => case.may_have_hidden_limit(),
+    };
     let confidence = if at_limit {
         surety(case, stale).max(Confidence::Likely)
     } else {

@@ -1,6 +1,7 @@
 //! `unexplained`: no cause is established. Says what is known and what is missing.
 
 use super::{Case, Verdict, how_it_ended, in_flight, reuse, sentences};
+use crate::judge::fitting::ANOTHERS;
 use crate::judge::socket::Socket;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence};
@@ -10,6 +11,9 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
     let missing = match case.socket {
         Socket::Found(_) | Socket::Aligned(_) => None,
         Socket::NoneByNature(why) => Some(format!("there is no connection to look at: {why}")),
+        Socket::Assumed(_) => Some(format!(
+            "the connection of this line is not known: {ANOTHERS}"
+        )),
         Socket::Missing(why) => Some(format!("the connection of this line is not known: {why}")),
     };
     Verdict {

@@ -8,6 +8,7 @@ mod foreign;
 mod http2;
 mod matching;
 mod mid_life;
+mod missed_calls;
 mod namespaces;
 mod owners;
 mod path;
@@ -26,9 +27,11 @@ mod workers;
 
 use std::net::SocketAddr;
 
+use proptest::prelude::ProptestConfig;
+
 use self::records::*;
 use super::{Judge, Judged, judge};
-use crate::report::model::{Cause, Confidence, Incident, Match};
+use crate::report::model::{Cause, Confidence, Incident, Match, Means, Side};
 use crate::trace::record::{
     Anchor, Call, Capture, Configuration, Connection, Exit, IdleEnd, Next, Nginx, PeerClose,
     ProxyLocation, Record, UpstreamBlock, Worker,
@@ -49,6 +52,16 @@ pub(super) const SENDING: &str = "sending request to upstream";
 pub(super) const CONNECTING: &str = "connecting to upstream";
 pub(super) const BODY: &str = "reading upstream";
 pub(super) const PREMATURE: &str = "upstream prematurely closed connection";
+
+/// So many cases, unless `PROPTEST_CASES` asks for another number.
+pub(super) fn cases(ordinarily: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    ProptestConfig {
+        cases: asked.map_or(ordinarily, |number| number.parse().unwrap()),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
 
 pub(super) fn at(ms: u64) -> u64 {
     START + ms * MS

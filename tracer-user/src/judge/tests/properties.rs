@@ -160,17 +160,47 @@ fn lines_that_took_each_others_sightings_in_a_chain_are_all_doubted() {
         number,
     })
     .collect();
-    let captured = captured(&events);
-    let mut sighting = 0;
+    holds_without_sightings(&events, &[0, 1, 2, 4]);
+}
+
+/// Found by the property below: the seventh line takes the eleventh's sighting, and with it
+/// the close that the lines between them, put in order, would have left to the eleventh.
+#[test]
+fn an_exchanged_sighting_makes_the_lines_put_in_order_beside_it_unsure() {
+    let numbers = [1, 1, 1, 1, 1, 1, 3, 2, 2, 2, 3];
+    let events: Vec<Event> = numbers
+        .into_iter()
+        .map(|number| Event {
+            gap_ms: 1,
+            worker: 0,
+            what: 0,
+            number,
+        })
+        .collect();
+    let judged = holds_without_sightings(&events, &[6, 7, 8, 9]);
+    let incidents = judged.report.incidents.iter();
+    let beside = incidents.filter(|incident| incident.line.connection == Some(2));
+    let found: Vec<Match> = beside.map(|incident| incident.matched).collect();
+    assert_eq!(found, [Match::Window; 3]);
+}
+
+/// The property's demand with these sightings, by their order, lost.
+#[track_caller]
+fn holds_without_sightings(events: &[Event], lost: &[usize]) -> Judged {
+    let captured = captured(events);
+    let mut sightings = 0..;
     let records = interleaved(&captured, 100)
         .into_iter()
         .filter(|record| {
-            let logged = matches!(record, Record::Logged(_));
-            sighting += u32::from(logged);
-            !(logged && [1, 2, 3, 5].contains(&sighting))
+            !matches!(record, Record::Logged(_))
+                || sightings
+                    .next()
+                    .is_some_and(|number| !lost.contains(&number))
         })
         .collect();
-    holds(&judged(records), &captured.truth);
+    let judged = judged(records);
+    holds(&judged, &captured.truth);
+    judged
 }
 
 /// What is known of the backends' own side, made up: a close, an end or a process.
@@ -195,11 +225,7 @@ fn of_a_backend() -> impl Strategy<Value = Record> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 200,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn late_lines_change_nothing(events in events(), batch_ms in 1u64..1500) {

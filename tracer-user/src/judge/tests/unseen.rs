@@ -382,11 +382,7 @@ fn is_compatible(incident: &Incident, captured: &Captured) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 200,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn with_nothing_missing_each_line_finds_its_connection(

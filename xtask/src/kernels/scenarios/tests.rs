@@ -75,7 +75,7 @@ fn the_script_names_every_scenario_and_ends_each_with_its_status() {
         assert!(script.contains(&format!("echo 'scenario: {}'", scenario.column)));
     }
     assert_eq!(script.matches("status: $?").count(), scenarios.len());
-    assert!(script.contains("whoclosed-lab read_timeout --seed 7 --json"));
+    assert!(script.contains("whoclosed-lab read_timeout --seed 7 --json --runs-may-be-missed"));
     assert!(chosen(&["nonsense".to_owned()]).is_err());
 }
 

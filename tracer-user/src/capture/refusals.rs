@@ -1,0 +1,307 @@
+//! Why this kernel refuses what a capture does: what of the host's policy, or its age,
+//! explains it. Whether it refuses is found by trying, never from these.
+
+use std::ffi::CStr;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use super::checks::Obstacle;
+use super::open_connections::bpf;
+use super::programs::telling_line;
+
+/// Says instead of a refusal of the kernel's what explains it.
+pub(super) fn explained<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| {
+        let refusal = match error.downcast_ref::<Obstacle>() {
+            Some(obstacle) => obstacle.what.clone(),
+            None => format!("{error:#}"),
+        };
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        match explanation(&refusal, &Policy::of_this_host(), &release) {
+            Some(obstacle) => obstacle.into(),
+            None => error,
+        }
+    })
+}
+
+/// What may keep a privileged process from loading programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Mode of the kernel's lockdown, if it is locked down: `integrity`, `confidentiality`.
+    pub lockdown: Option<String>,
+    /// Security modules in force.
+    pub security_modules: Vec<String>,
+    /// System calls of this process are filtered.
+    pub seccomp: bool,
+}
+
+impl Policy {
+    /// As the kernel tells; what it does not tell is taken as not there.
+    #[must_use]
+    pub fn of_this_host() -> Self {
+        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        let modules = text("/sys/kernel/security/lsm");
+        let status = text("/proc/self/status");
+        Self {
+            lockdown: lockdown(&text("/sys/kernel/security/lockdown"))
+                .or_else(|| lockdown_asked(&text("/proc/cmdline"))),
+            security_modules: modules
+                .trim()
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            seccomp: status
+                .lines()
+                .find_map(|line| line.strip_prefix("Seccomp:"))
+                .is_some_and(|mode| mode.trim() == "2"),
+        }
+    }
+}
+
+/// `none [integrity] confidentiality` (security/lockdown/lockdown.c `lockdown_read`).
+fn lockdown(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    let (mode, _) = rest.split_once(']')?;
+    (mode != "none").then(|| mode.to_owned())
+}
+
+/// What the kernel was started with, for where its securityfs is not mounted.
+fn lockdown_asked(command_line: &str) -> Option<String> {
+    command_line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("lockdown="))
+        .filter(|mode| ["integrity", "confidentiality"].contains(mode))
+        .map(str::to_owned)
+}
+
+/// So the verifier refuses helpers that read the kernel's memory, under whichever name
+/// (`bpf_tracing_func_proto` in kernel/trace/bpf_trace.c; the first seen on Linux 6.12, the
+/// second on 6.1).
+const READS: [&str; 2] = [
+    "cannot use helper bpf_probe_read",
+    "unknown func bpf_probe_read",
+];
+
+/// The oldest kernel on which captures are tested.
+const OLDEST: (u32, u32) = (6, 1);
+
+/// What of the host explains why the kernel refuses the programs, or cannot describe its
+/// types. `release` is that of `uname -r`.
+fn explanation(refusal: &str, policy: &Policy, release: &str) -> Option<Obstacle> {
+    let is_confidential = policy.lockdown.as_deref() == Some("confidentiality");
+    let denied = refusal.contains("EPERM") || refusal.contains("(os error 1)");
+    let may_not_read = READS.iter().any(|words| refusal.contains(words));
+    if is_confidential && (may_not_read || denied) {
+        return Some(Obstacle {
+            what: "this kernel is locked down \
+                   (lockdown=confidentiality): no program may look into it"
+                .to_owned(),
+            remedy: "capture on a host that is not, or start this one with lockdown=integrity"
+                .to_owned(),
+        });
+    }
+    if is_too_old(release) {
+        return Some(Obstacle {
+            what: format!(
+                "this kernel is too old, Linux {release}: {}",
+                helper(refusal).map_or_else(
+                    || refusal.to_owned(),
+                    |helper| format!("it has no {helper} for programs on its tracepoints")
+                )
+            ),
+            remedy: format!(
+                "capture on a host with Linux {}.{} or later",
+                OLDEST.0, OLDEST.1
+            ),
+        });
+    }
+    if !denied {
+        return None;
+    }
+    if policy.seccomp {
+        return Some(Obstacle {
+            what: "a filter of system calls (seccomp) is in force for \
+                   this process and seems to refuse bpf()"
+                .to_owned(),
+            remedy: "run whoclosed on the host itself, or in a container without that filter"
+                .to_owned(),
+        });
+    }
+    let modules: Vec<&str> = policy
+        .security_modules
+        .iter()
+        .map(String::as_str)
+        .filter(|name| ["selinux", "apparmor", "smack", "tomoyo", "bpf"].contains(name))
+        .collect();
+    let by = match modules.as_slice() {
+        [] => "its security policy".to_owned(),
+        modules => format!("its security policy (in force: {})", modules.join(", ")),
+    };
+    Some(Obstacle {
+        what: format!("this kernel refuses programs, by {by}"),
+        remedy: "its log (dmesg, audit.log) may name the rule".to_owned(),
+    })
+}
+
+fn is_too_old(release: &str) -> bool {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    number()
+        .zip(number())
+        .is_some_and(|version| version < OLDEST)
+}
+
+/// The function of the kernel's that the verifier does not let a program call:
+/// `unknown func bpf_sk_storage_get#107`.
+fn helper(refusal: &str) -> Option<&str> {
+    let (_, after) = refusal.split_once("unknown func ")?;
+    let end = after.find(|letter: char| letter != '_' && !letter.is_ascii_alphanumeric());
+    after.get(..end?).filter(|name| name.starts_with("bpf_"))
+}
+
+// Command and program type of include/uapi/linux/bpf.h.
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
+
+/// `union bpf_attr` for BPF_PROG_LOAD, as far as it is used.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+}
+
+/// A program that reads eight bytes at address 0 by `bpf_probe_read_kernel`, and nothing
+/// else: each instruction as in `struct bpf_insn`.
+const READING: [u64; 7] = [
+    instruction(0xbf, 0xa1, 0),   // r1 = r10
+    instruction(0x07, 0x01, -8),  // r1 += -8
+    instruction(0xb7, 0x02, 8),   // r2 = 8
+    instruction(0xb7, 0x03, 0),   // r3 = 0
+    instruction(0x85, 0x00, 113), // call bpf_probe_read_kernel
+    instruction(0xb7, 0x00, 0),   // r0 = 0
+    instruction(0x95, 0x00, 0),   // exit
+];
+
+const fn instruction(code: u8, registers: u8, immediate: i32) -> u64 {
+    let [a, b, c, d] = immediate.to_ne_bytes();
+    u64::from_ne_bytes([code, registers, 0, 0, a, b, c, d])
+}
+
+/// Tries whether a program may read the kernel's memory, without attaching it to anything
+/// and without the kernel's description of its types.
+///
+/// # Errors
+/// If not: the kernel's own words.
+pub(super) fn may_read_kernel() -> Result<()> {
+    const LICENSE: &CStr = c"GPL";
+    let mut log = vec![0u8; 1 << 16];
+    let outcome = bpf(
+        BPF_PROG_LOAD,
+        &ProgLoad {
+            prog_type: BPF_PROG_TYPE_RAW_TRACEPOINT,
+            insn_cnt: u32::try_from(READING.len())?,
+            insns: READING.as_ptr().expose_provenance() as u64,
+            license: LICENSE.as_ptr().expose_provenance() as u64,
+            log_level: 1,
+            log_size: u32::try_from(log.len())?,
+            log_buf: log.as_mut_ptr().expose_provenance() as u64,
+        },
+    );
+    let said = String::from_utf8_lossy(&log);
+    outcome.map(drop).with_context(|| {
+        format!(
+            "the kernel refuses a program that reads its memory: {}",
+            telling_line(said.trim_end_matches('\0'))
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lockdown_is_read_and_explains_a_refusal() {
+        assert_eq!(lockdown("[none] integrity confidentiality\n"), None);
+        assert_eq!(
+            lockdown("none [integrity] confidentiality\n").as_deref(),
+            Some("integrity")
+        );
+        assert_eq!(
+            lockdown_asked("quiet lockdown=confidentiality\n").as_deref(),
+            Some("confidentiality")
+        );
+        let mut host = Policy {
+            lockdown: Some("confidentiality".to_owned()),
+            ..Policy::default()
+        };
+        let helper = "cannot attach: program of this type cannot use helper bpf_probe_read#4";
+        let text = |host: &Policy| explanation(helper, host, "6.12").map(|found| found.what);
+        assert!(text(&host).unwrap().contains("lockdown=confidentiality"));
+        host.lockdown = Some("integrity".to_owned());
+        assert_eq!(text(&host), None);
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_names_what_may_be_one() {
+        let mut host = Policy {
+            security_modules: ["capability", "yama", "selinux"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Policy::default()
+        };
+        let text = |host: &Policy| explanation("refused (EPERM)", host, "6.12").unwrap().what;
+        assert!(text(&host).contains("(in force: selinux)"));
+        host.seccomp = true;
+        assert!(text(&host).contains("seccomp"));
+        assert_eq!(explanation("no such tracepoint", &host, "6.12"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_said_to_be_once_it_refuses() {
+        let refusal = "cannot attach to the kernel's tracepoint inet_sock_set_state: Invalid \
+                       argument (os error 22): unknown func bpf_sk_storage_get#107; without it x";
+        let text = |release| {
+            explanation(refusal, &Policy::default(), release).map(|found| found.to_string())
+        };
+        assert_eq!(
+            text("5.10.0-46-amd64").unwrap(),
+            "this kernel is too old, Linux 5.10.0-46-amd64: it has no bpf_sk_storage_get for \
+             programs on its tracepoints; capture on a host with Linux 6.1 or later"
+        );
+        assert_eq!(text("6.1.0"), None);
+        let other = explanation("cannot read x", &Policy::default(), "4.19.0-27").unwrap();
+        assert!(other.what.ends_with("4.19.0-27: cannot read x"), "{other}");
+        for release in ["6.10", "7.0-rc1", "10.0.1", "odd", ""] {
+            assert!(!is_too_old(release), "{release}");
+        }
+    }
+
+    #[test]
+    fn the_lockdown_of_an_old_kernel_comes_before_its_age() {
+        let host = Policy {
+            lockdown: Some("confidentiality".to_owned()),
+            ..Policy::default()
+        };
+        let found = explanation("unknown func bpf_probe_read#4", &host, "5.10.0").unwrap();
+        assert!(found.what.contains("lockdown=confidentiality"), "{found}");
+    }
+
+    #[test]
+    fn a_program_may_read_the_kernel_or_the_kernel_says_why_not() {
+        if let Err(refused) = may_read_kernel() {
+            let said = format!("{refused:#}");
+            assert!(said.contains("(os error"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Second programs at one place, which see what the kernel lets the first miss: it skips a
+//! program on a processor where it is running already, interrupted by what now comes to it.
+//! Where only tasks interrupt programs, the second is loaded at the start and attached when
+//! the first has missed a run: most hosts never need it, and it costs each of nginx's calls.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::programs::Program;
+use aya::{Btf, Ebpf};
+
+use super::hooks::{LATER_TWINS, TWINS};
+use super::programs::why;
+
+/// Those that are attached later, and what became of them.
+#[derive(Debug, Default)]
+pub(super) struct Twins {
+    /// Attach them at the start, for tests.
+    at_once: bool,
+    /// By the first program: the runs that it had missed when its twin was attached.
+    attached: BTreeMap<&'static str, u64>,
+    /// By the first program: why its twin was not.
+    refused: BTreeMap<&'static str, String>,
+}
+
+impl Twins {
+    pub(super) fn new(at_once: bool) -> Self {
+        Self {
+            at_once,
+            ..Self::default()
+        }
+    }
+
+    /// Loads a program's twin, if it has one; `target` is the tracepoint or function.
+    pub(super) fn load(&mut self, ebpf: &mut Ebpf, btf: &Btf, program: &str, target: &str) {
+        let Some((first, twin)) = twin_of(program) else {
+            return;
+        };
+        let loaded = match ebpf.program_mut(twin) {
+            Some(Program::BtfTracePoint(twin)) => twin.load(target, btf),
+            Some(Program::FExit(twin)) => twin.load(target, btf),
+            _ => return,
+        };
+        match loaded {
+            Ok(()) if self.at_once => self.attach(ebpf, first, twin, 0),
+            Ok(()) => {}
+            Err(error) => {
+                self.refused.insert(first, why(&error));
+            }
+        }
+    }
+
+    /// Forgets a twin whose program is not used after all.
+    pub(super) fn unload(&mut self, ebpf: &mut Ebpf, program: &str) -> Result<()> {
+        let Some((first, twin)) = twin_of(program) else {
+            return Ok(());
+        };
+        self.refused.remove(first);
+        match ebpf.program_mut(twin) {
+            Some(Program::BtfTracePoint(twin)) if twin.fd().is_ok() => Ok(twin.unload()?),
+            Some(Program::FExit(twin)) if twin.fd().is_ok() => Ok(twin.unload()?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Attaches the twins of programs that have missed runs, by these counts of all.
+    pub(super) fn attach_where_missed(&mut self, ebpf: &mut Ebpf, missed: &BTreeMap<String, u64>) {
+        for (first, twin) in LATER_TWINS {
+            let missed = missed.get(first).copied().unwrap_or(0);
+            let tried = self.attached.contains_key(first) || self.refused.contains_key(first);
+            if missed == 0 || tried {
+                continue;
+            }
+            self.attach(ebpf, first, twin, missed);
+        }
+    }
+
+    fn attach(&mut self, ebpf: &mut Ebpf, first: &'static str, twin: &str, missed: u64) {
+        match attach(ebpf, twin) {
+            Ok(()) => {
+                log::debug!("{first} has missed {missed} runs: {twin} is attached too");
+                self.attached.insert(first, missed);
+            }
+            Err(error) => {
+                log::warn!("cannot attach {twin}, so more runs are missed: {error:#}");
+                self.refused.insert(first, format!("{error:#}"));
+            }
+        }
+    }
+
+    /// Of the runs that each program missed, those that cost something: what a program and
+    /// its twin both missed is at most as much as the one that missed fewer did.
+    pub(super) fn that_count(&self, mut missed: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+        for (program, twin) in TWINS.into_iter().chain(LATER_TWINS) {
+            let Some(by_twin) = missed.remove(twin) else {
+                continue;
+            };
+            let before = if is_later(program) {
+                self.attached.get(program).copied().unwrap_or(u64::MAX)
+            } else {
+                0
+            };
+            if let Some(by_program) = missed.get_mut(program) {
+                let since = by_program.saturating_sub(before);
+                *by_program = *by_program - since + since.min(by_twin);
+            }
+        }
+        missed
+    }
+}
+
+fn is_later(program: &str) -> bool {
+    twin_of(program).is_some()
+}
+
+fn twin_of(program: &str) -> Option<(&'static str, &'static str)> {
+    LATER_TWINS.into_iter().find(|(first, _)| *first == program)
+}
+
+fn attach(ebpf: &mut Ebpf, twin: &str) -> Result<()> {
+    let attached = match ebpf.program_mut(twin) {
+        Some(Program::BtfTracePoint(twin)) => twin.attach().map(drop),
+        Some(Program::FExit(twin)) => twin.attach().map(drop),
+        _ => return Err(anyhow!("no such program")),
+    };
+    attached
+        .map_err(|error| anyhow!(why(&error)))
+        .context("refused")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hooks::{STATE, STATE_TWIN};
+    use super::*;
+
+    fn counted(twins: &Twins, missed: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        twins.that_count(
+            missed
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_change_of_state_is_lost_where_both_programs_missed_it() {
+        let none = Twins::default();
+        assert_eq!(counted(&none, &[(STATE, 7), (STATE_TWIN, 0)])[STATE], 0);
+        assert_eq!(counted(&none, &[(STATE, 2), (STATE_TWIN, 5)])[STATE], 2);
+        let others = counted(
+            &none,
+            &[(STATE, 7), (STATE_TWIN, 3), ("whoclosed_again", 4)],
+        );
+        assert_eq!(others[STATE], 3);
+        assert_eq!(others["whoclosed_again"], 4);
+        assert_eq!(others.len(), 2);
+    }
+
+    #[test]
+    fn without_the_second_program_what_the_first_missed_is_lost() {
+        assert_eq!(counted(&Twins::default(), &[(STATE, 7)])[STATE], 7);
+    }
+
+    #[test]
+    fn what_was_missed_before_the_twin_came_is_lost() {
+        let mut twins = Twins::default();
+        let missed = [("whoclosed_send", 9), ("whoclosed_sendt", 0)];
+        assert_eq!(counted(&twins, &missed)["whoclosed_send"], 9);
+        twins.attached.insert("whoclosed_send", 4);
+        assert_eq!(counted(&twins, &missed)["whoclosed_send"], 4);
+        let missed = [("whoclosed_send", 30), ("whoclosed_sendt", 2)];
+        assert_eq!(counted(&twins, &missed)["whoclosed_send"], 6);
+    }
+}

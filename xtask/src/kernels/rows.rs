@@ -1,0 +1,107 @@
+//! The matrix's rows: which kernel each is, and with what command line it is started.
+
+use anyhow::Result;
+
+use super::another;
+use super::fetch::{self, Kernel};
+use crate::machine::Machine;
+
+/// The name of the kernel that is running already: its row is no guest's.
+pub(super) const HOST: &str = "host";
+/// What a kernel's name may end in, and what that adds to its command line. With
+/// `preempt=full` a task is preempted wherever it is, within a program too.
+const ENDINGS: [(&str, &str); 3] = [
+    ("-integrity", "lockdown=integrity"),
+    ("-confidentiality", "lockdown=confidentiality"),
+    ("-preempt", "preempt=full"),
+];
+/// The rows with such an ending where no kernel is named.
+const ENDED: [&str; 4] = [
+    "6.12-integrity",
+    "6.12-confidentiality",
+    "6.1-preempt",
+    "7.1-preempt",
+];
+
+/// A kernel to run on.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) name: String,
+    /// None: the host's own, or one that cannot be had.
+    pub(super) kernel: Option<Kernel>,
+    pub(super) append: &'static str,
+}
+
+impl Run {
+    /// The guest's machine, if there is to be a guest; none within for one as this.
+    pub(super) fn machine(&self) -> Option<Option<Machine>> {
+        self.kernel.as_ref().map(|kernel| kernel.machine)
+    }
+}
+
+/// The rows of these names, or all.
+pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
+    let mut names = names.to_vec();
+    let mut lines: Vec<String> = names
+        .iter()
+        .filter(|name| *name != HOST)
+        .map(|name| line(name).0.to_owned())
+        .collect();
+    lines.sort();
+    lines.dedup();
+    let kernels = if !lines.is_empty() || names.is_empty() {
+        another::kernels(&lines)
+    } else {
+        Ok(Vec::new())
+    };
+    let kernels = kernels.unwrap_or_else(|error| {
+        eprintln!("kernels: {error:#}");
+        Vec::new()
+    });
+    if names.is_empty() {
+        names = fetch::LINES.map(str::to_owned).to_vec();
+        let more = kernels.iter().map(|kernel| kernel.name.clone());
+        let more: Vec<String> = more.filter(|name| !names.contains(name)).collect();
+        names.extend(more);
+        names.extend(ENDED.map(str::to_owned));
+        names.push(HOST.to_owned());
+    }
+    Ok(runs(names, &kernels))
+}
+
+/// The rows of these names, with those of the kernels that could be had.
+pub(super) fn runs(names: Vec<String>, kernels: &[Kernel]) -> Vec<Run> {
+    let run = |name: String| {
+        let (line, append) = line(&name);
+        let kernel = kernels.iter().find(|kernel| kernel.name == line).cloned();
+        Run {
+            name,
+            kernel,
+            append,
+        }
+    };
+    names.into_iter().map(run).collect()
+}
+
+/// The line in a row's name, and what the rest adds to the command line.
+fn line(name: &str) -> (&str, &'static str) {
+    ENDINGS
+        .iter()
+        .find_map(|(ending, append)| Some((name.strip_suffix(ending)?, *append)))
+        .unwrap_or((name, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ending_of_a_rows_name_goes_to_the_kernels_command_line() {
+        assert_eq!(line("6.12"), ("6.12", ""));
+        assert_eq!(line("6.12-cloud"), ("6.12-cloud", ""));
+        assert_eq!(line("6.12-integrity"), ("6.12", "lockdown=integrity"));
+        assert_eq!(line("6.1-cloud-preempt"), ("6.1-cloud", "preempt=full"));
+        let locked_down = line("6.12-cloud-arm64-integrity");
+        assert_eq!(locked_down, ("6.12-cloud-arm64", "lockdown=integrity"));
+    }
+}
