@@ -184,7 +184,6 @@ impl Watched {
             fentry: self.no_fentry,
             uprobe_links: self.no_uprobe_links,
             calls: 0,
-            uprobe_links: self.no_uprobe_links,
         }
     }
 
