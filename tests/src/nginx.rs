@@ -343,7 +343,10 @@ fn prepared_prefix() -> Result<TempDir> {
 }
 
 /// A terminal: the end of whoever looks at it, and the program's.
-fn terminal() -> Result<(OwnedFd, File)> {
+///
+/// # Errors
+/// If the host gives none.
+pub fn terminal() -> Result<(OwnedFd, File)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let ours = openpt(flags).context("no terminal")?;
     grantpt(&ours)?;

@@ -182,8 +182,8 @@ impl Watched {
         Withheld {
             io_tracepoints: self.no_io_tracepoints,
             fentry: self.no_fentry,
-            calls: 0,
             uprobe_links: self.no_uprobe_links,
+            calls: 0,
         }
     }
 

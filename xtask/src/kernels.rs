@@ -15,6 +15,7 @@ mod rows;
 mod scenarios;
 pub(crate) mod suite;
 mod table;
+mod unseen;
 
 use std::path::{Path, PathBuf};
 
@@ -70,6 +71,8 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     }
     let agent = match &options.agent {
         Some(agent) => std::path::absolute(agent)?,
+        // Guests of another machine have an agent of their own.
+        None if another::are_all(&options.versions) => PathBuf::new(),
         None => build::build(&found.build, &build::Options::default())?,
     };
     if options.short {

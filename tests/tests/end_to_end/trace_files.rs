@@ -1,14 +1,17 @@
 //! Traces that are not whole, not traces, or from a later version.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::load::{self, Request};
-use lab::nginx::{Configuration, Upstream};
+use lab::nginx::{Configuration, Upstream, terminal};
 use lab::tool::{self, Finished};
 use lab::verdicts::Report;
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::bench::{Bench, alone};
 
@@ -39,6 +42,49 @@ fn frame(text: &str) -> Vec<u8> {
     frame.extend_from_slice(&(1 | length << 3).to_le_bytes()[..3]);
     frame.extend_from_slice(text.as_bytes());
     frame
+}
+
+/// What a command prints on a terminal so many columns wide.
+#[track_caller]
+fn on_a_terminal(columns: u16, arguments: &[&str]) -> String {
+    let (ours, its) = terminal().unwrap();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&its, size).unwrap();
+    let mut child = Command::new(tool::binary().unwrap())
+        .args(arguments)
+        .env("TERM", "xterm")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(its)
+        .spawn()
+        .unwrap();
+    let mut shown = Vec::new();
+    // Once nobody has the other end open the kernel answers with EIO.
+    let ended = File::from(ours).read_to_end(&mut shown);
+    assert!(ended.is_err_and(|error| error.raw_os_error() == Some(5)));
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(shown).unwrap()
+}
+
+#[test]
+fn a_report_is_as_wide_as_its_terminal_and_without_colours_where_none_are_wanted() {
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/demo.trace");
+    let widest = |columns| {
+        let shown = on_a_terminal(columns, &["report", trace]);
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+        shown
+            .lines()
+            .map(|line| line.trim_end().chars().count())
+            .max()
+    };
+    assert!((60..=90).contains(&widest(90).unwrap()));
+    // Longer lines are hard to read.
+    assert!((91..=100).contains(&widest(200).unwrap()));
 }
 
 #[test]

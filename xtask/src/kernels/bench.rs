@@ -16,7 +16,7 @@ use super::files::Removed;
 use super::rows::{self, HOST, Run};
 use super::scenarios::{self, Scenario};
 use super::table::{self, Row, Told};
-use super::{Options, boot, files, image};
+use super::{Options, boot, files, image, unseen};
 use crate::machine::Machine;
 use crate::{step, workspace};
 
@@ -246,7 +246,12 @@ impl Bench {
         });
         match booted {
             Ok(booted) => {
-                let outcomes = scenarios::read(chosen, &booted.output, run.refuses);
+                let outcomes = scenarios::read_seeing(
+                    chosen,
+                    &booted.output,
+                    run.refuses,
+                    unseen::sees_calls(kernel),
+                );
                 row.told = Told::Ran(outcomes);
                 row.preemption = scenarios::preemption(&booted.output).map(str::to_owned);
                 row.failure = booted.failure();

@@ -100,7 +100,7 @@ pub(super) fn runs(names: Vec<String>, kernels: &[Kernel]) -> Vec<Run> {
 }
 
 /// The line in a row's name, and what the rest adds to the command line.
-fn line(name: &str) -> (&str, &'static str) {
+pub(super) fn line(name: &str) -> (&str, &'static str) {
     ENDINGS
         .iter()
         .find_map(|(ending, append)| Some((name.strip_suffix(ending)?, *append)))

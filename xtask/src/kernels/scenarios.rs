@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::doctor;
+use super::{doctor, unseen};
 use crate::step;
 
 /// A scenario of the table.
@@ -199,6 +199,16 @@ pub(super) fn here(
 /// What became of each, in their order; fewer if the script came to no end. `refuses` is
 /// what a capture has to say if it has to refuse on this kernel.
 pub(super) fn read(scenarios: &[&Scenario], output: &str, refuses: Option<&str>) -> Vec<Outcome> {
+    read_seeing(scenarios, output, refuses, true)
+}
+
+/// As [`read`], of a kernel that may let no program see nginx's sends and receives.
+pub(super) fn read_seeing(
+    scenarios: &[&Scenario],
+    output: &str,
+    refuses: Option<&str>,
+    sees_calls: bool,
+) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let mut rest = output;
     for scenario in scenarios {
@@ -216,9 +226,10 @@ pub(super) fn read(scenarios: &[&Scenario], output: &str, refuses: Option<&str>)
             None => outcome,
         };
         outcomes.push(match scenario.what {
-            What::Lab(_) => capture(scored(said, succeeded)),
-            What::Demo => capture(checked(said, succeeded)),
-            What::Doctor => answered(said, succeeded, refuses),
+            What::Lab(_) => capture(scored(said, succeeded, sees_calls)),
+            What::Demo if sees_calls => capture(checked(said, succeeded)),
+            What::Demo => capture(unseen::checked(said)),
+            What::Doctor => answered(said, succeeded, refuses, sees_calls),
         });
         rest = after;
     }
@@ -245,7 +256,7 @@ pub(super) fn preemption(output: &str) -> Option<&str> {
 
 /// The lab's own score. Here every verdict has to be right, whatever its confidence, and
 /// every constant that could be inferred.
-fn scored(said: &str, succeeded: bool) -> Outcome {
+fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
     let json = said.find("\n{").map(|at| &said[at..]);
     let Some(score) = json.and_then(|json| serde_json::from_str::<Value>(json).ok()) else {
         return Outcome::broken(said);
@@ -259,7 +270,10 @@ fn scored(said: &str, succeeded: bool) -> Outcome {
     let about_a_line = |wrong: &&String| wrong.contains(" is called ");
     let mistakes = wrong.iter().filter(about_a_line).count() as u64;
     let constants = score["constants"].as_array().into_iter().flatten();
-    for constant in constants.filter(|constant| constant["right"] != true) {
+    let is_wrong = |constant: &&Value| {
+        constant["right"] != true && (sees_calls || !unseen::is_unknown(constant))
+    };
+    for constant in constants.filter(is_wrong) {
         wrong.push(format!(
             "{} was inferred as {}",
             constant["constant"]["value"], constant["found"]
@@ -275,6 +289,10 @@ fn scored(said: &str, succeeded: bool) -> Outcome {
     }
     let hooks = score["hooks"].as_object().into_iter().flatten();
     let hooks = hooks.map(|(hook, became)| (hook.clone(), became.as_str().unwrap_or("").into()));
+    let hooks: BTreeMap<String, String> = hooks.collect();
+    if !sees_calls {
+        wrong.extend(unseen::attached(&hooks));
+    }
     // What else was lost is among the failures.
     let lost = score["lost"].as_object().into_iter().flatten();
     let missed = lost.filter_map(|(kind, count)| {
@@ -285,7 +303,7 @@ fn scored(said: &str, succeeded: bool) -> Outcome {
         right: verdicts.saturating_sub(mistakes),
         wrong,
         verdicts,
-        hooks: hooks.collect(),
+        hooks,
         missed: missed.collect(),
         crowd: score["crowd"].as_u64().unwrap_or(0),
         refused: false,
@@ -316,8 +334,8 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
 }
 
 /// The answers of doctor.
-fn answered(said: &str, succeeded: bool, refuses: Option<&str>) -> Outcome {
-    let (verdicts, mut wrong) = doctor::judge(said, refuses);
+fn answered(said: &str, succeeded: bool, refuses: Option<&str>, sees_calls: bool) -> Outcome {
+    let (verdicts, mut wrong) = doctor::judge(said, refuses, sees_calls);
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }

@@ -3,12 +3,14 @@
 //! Joining `/proc/PID/root` and a path is not enough: an absolute symbolic link
 //! (`sites-enabled/app -> /etc/nginx/sites-available/app`) met on the way would
 //! continue at the reader's own root. `openat2(2)` with `RESOLVE_IN_ROOT` (Linux
-//! 5.6) resolves it inside.
+//! 5.6) resolves it inside; `walk.rs` does the same where that call is filtered.
+
+mod walk;
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -137,13 +139,8 @@ impl Root {
             Mode::empty(),
             ResolveFlags::IN_ROOT,
         ) {
-            // A seccomp filter from before 2020 does not know the call.
-            Err(Errno::NOSYS) => Ok(openat(
-                &self.directory,
-                &inside,
-                flags | OFlags::NOFOLLOW,
-                Mode::empty(),
-            )?),
+            // A seccomp filter: it does not know the call, or cannot look into its flags.
+            Err(Errno::NOSYS) => Ok(walk::open(self.directory.as_fd(), &inside, flags)?),
             other => Ok(other?),
         }
     }
