@@ -9,6 +9,7 @@ mod doctor;
 pub(crate) mod fetch;
 mod files;
 mod image;
+mod nobody;
 mod payload;
 mod rows;
 mod scenarios;
