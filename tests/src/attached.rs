@@ -112,12 +112,21 @@ pub struct Held {
 /// A program attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// `raw_tracepoint` or `tracing`, `perf`.
+    /// `raw_tracepoint` or `tracing`; of a uprobe `uprobe_multi` or `uretprobe_multi` (the
+    /// latter only lately), or `perf`.
     pub kind: String,
     /// The program.
     pub program: u64,
     /// The tracepoint, if it is one's.
     pub tracepoint: Option<String>,
+}
+
+impl Link {
+    /// Is it at a function of a binary's? Of which, the kernel tells only lately.
+    #[must_use]
+    pub fn is_uprobe(&self) -> bool {
+        ["uprobe_multi", "uretprobe_multi", "perf"].contains(&self.kind.as_str())
+    }
 }
 
 /// What a process holds, as its descriptors tell (`/proc/PID/fdinfo`,

@@ -134,6 +134,19 @@ impl Capture {
         Self::start_with(command, &["--nginx", &master.to_string()], output, &[])
     }
 
+    /// As [`Capture::start_named`], with the command as the caller calls it.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn start_named_as(
+        command: Command,
+        name: &str,
+        output: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
+        Self::start_with(command, &["--process-name", name], output, more)
+    }
+
     fn start_of(which: &[&str], output: &Path, more: &[&str]) -> Result<Self> {
         let command = processes::bound_to_us(&binary()?);
         Self::start_with(command, which, output, more)

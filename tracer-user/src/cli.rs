@@ -120,6 +120,7 @@ impl Capture {
         self.watched.check(&[
             ("--no-uprobe", self.no_uprobe),
             ("--no-local-backends", self.no_local_backends),
+            ("--miss-calls", self.miss_calls > 0),
         ])
     }
 }
@@ -150,6 +151,9 @@ pub struct Watched {
     /// For tests: do without the ends of the kernel's functions
     #[arg(long, hide = true)]
     pub no_fentry: bool,
+    /// For tests: do without links of uprobes
+    #[arg(long, hide = true)]
+    pub no_uprobe_links: bool,
 }
 
 impl Watched {
@@ -179,6 +183,7 @@ impl Watched {
             io_tracepoints: self.no_io_tracepoints,
             fentry: self.no_fentry,
             calls: 0,
+            uprobe_links: self.no_uprobe_links,
         }
     }
 
@@ -190,6 +195,7 @@ impl Watched {
             ("--error-log", !self.error_log.is_empty()),
             ("--no-io-tracepoints", self.no_io_tracepoints),
             ("--no-fentry", self.no_fentry),
+            ("--no-uprobe-links", self.no_uprobe_links),
         ];
         let (of_the_other, other) = match self.role {
             Role::Nginx => (vec![("--port", !self.port.is_empty())], "--role backend"),
@@ -280,7 +286,7 @@ pub struct Show {
     #[arg(long, value_name = "TRACE")]
     pub backend: Vec<PathBuf>,
     /// Number of the incident in the report
-    #[arg(value_name = "INCIDENT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_name = "INCIDENT", value_parser = incident)]
     pub incident: u64,
 }
 
@@ -299,6 +305,15 @@ fn duration(text: &str) -> Result<Duration, String> {
             Err("the longest capture is 24h; start another one afterwards".to_owned())
         }
         Ok(found) => Ok(found),
+    }
+}
+
+fn incident(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(
+            "give the number of an incident of the report, from 1 on, after the trace".to_owned(),
+        ),
+        Ok(number) => Ok(number),
     }
 }
 

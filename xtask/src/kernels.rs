@@ -8,6 +8,7 @@ mod boot;
 mod doctor;
 pub(crate) mod fetch;
 mod files;
+mod guest;
 mod image;
 mod payload;
 mod rows;

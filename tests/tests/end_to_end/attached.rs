@@ -50,8 +50,7 @@ fn a_capture_attaches_what_it_says_pins_nothing_and_leaves_nothing() {
             .map(Hook::name)
             .collect();
         assert_eq!(tracepoints, wanted, "{program:?}: {links:?}");
-        // Which function of which file, the kernel tells only lately.
-        let uprobes = links.iter().filter(|link| link.kind == "perf").count();
+        let uprobes = links.iter().filter(|link| link.is_uprobe()).count();
         let wanted = program.hooks.iter();
         let wanted = wanted.filter(|hook| matches!(hook, Hook::Uprobe(_)));
         assert_eq!(uprobes, wanted.count(), "{program:?}: {links:?}");

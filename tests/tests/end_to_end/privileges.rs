@@ -2,18 +2,22 @@
 //! verbs, what is needed suffices, and what is needed no longer is given up.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use lab::attached::held_by;
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
 use lab::load::{self, Request};
-use lab::nginx::{Configuration, Nginx, Upstream};
+use lab::nginx::{self, Configuration, Nginx, Upstream};
+use lab::tool::Capture;
 use lab::{processes, tool};
+use tempfile::TempDir;
 
-use crate::bench::{Bench, alone};
+use crate::bench::{Bench, alone, report};
 use crate::causes::{is_on, only};
 use crate::doctor::{doctor, remedy_and_text};
 use crate::unprivileged::copied_command;
@@ -26,13 +30,20 @@ const NEEDED: [(&str, u32); 4] = [
     ("dac_read_search", 2),
 ];
 /// What a capture keeps to look at processes: CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH.
-const READS: u64 = 1 << 19 | 1 << 2;
-/// What it keeps for later uprobes at most: CAP_PERFMON, CAP_SYS_ADMIN.
+pub(crate) const READS: u64 = 1 << 19 | 1 << 2;
+/// What it keeps for later uprobes where there are no links of them: CAP_PERFMON,
+/// CAP_SYS_ADMIN.
 const UPROBES: u64 = 1 << 38 | 1 << 21;
+
+/// Failures of an instance.
+const EACH: usize = 12;
 
 /// The program as a user who owns nothing and has these capabilities alone: as systemd
 /// runs a unit with User=, AmbientCapabilities= and CapabilityBoundingSet=.
-fn with_alone<'a>(program: &Path, capabilities: impl IntoIterator<Item = &'a str>) -> Command {
+pub(crate) fn with_alone<'a>(
+    program: &Path,
+    capabilities: impl IntoIterator<Item = &'a str>,
+) -> Command {
     let list: String = capabilities
         .into_iter()
         .map(|name| format!(",+{name}"))
@@ -53,7 +64,7 @@ fn with_alone<'a>(program: &Path, capabilities: impl IntoIterator<Item = &'a str
     command
 }
 
-fn needed() -> impl Iterator<Item = &'static str> {
+pub(crate) fn needed() -> impl Iterator<Item = &'static str> {
     NEEDED.iter().map(|(name, _)| *name)
 }
 
@@ -71,7 +82,7 @@ fn sets(pid: u32, which: &str) -> BTreeSet<u64> {
 
 /// Waits until no thread of it has more than these: it says that it captures before.
 #[track_caller]
-fn gives_up(pid: u32, most: u64) {
+pub(crate) fn gives_up(pid: u32, most: u64) {
     wait_for("the capture to give up capabilities", PATIENCE, || {
         let within = |set| sets(pid, set).iter().all(|set| set & !most == 0);
         Ok((within("CapPrm") && within("CapEff")).then_some(()))
@@ -142,10 +153,9 @@ fn without_root_but_with_its_capabilities_a_failure_is_matched_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let program = copied_command(&folder);
     let pid = nginx.master_pid().to_string();
-    let all = || needed().chain(["sys_admin"]);
-    let (status, found) = doctor(with_alone(&program, all()), &["--nginx", &pid]);
+    let (status, found) = doctor(with_alone(&program, needed()), &["--nginx", &pid]);
     assert_eq!((status, &found["full"]), (0, &true.into()), "{found:#}");
-    let bench = Bench::by(nginx, |_| with_alone(&program, all()));
+    let bench = Bench::by(nginx, |_| with_alone(&program, needed()));
     let uid = fs::read_to_string(format!("/proc/{}/status", bench.capture().pid())).unwrap();
     assert!(
         uid.contains("\nUid:\t65534\t65534\t65534\t65534\n"),
@@ -170,10 +180,93 @@ fn a_capture_gives_up_what_it_needs_no_longer_and_goes_on() {
 }
 
 #[test]
-fn with_uprobes_a_capture_keeps_what_later_binaries_need() {
+fn with_uprobes_too_a_capture_keeps_only_what_it_looks_at_processes_with() {
     let _alone = alone();
     let (backend, nginx) = failing();
     let bench = Bench::before(nginx, &[]);
-    gives_up(bench.capture().pid(), READS | UPROBES);
+    gives_up(bench.capture().pid(), READS);
     tells_a_failure(bench, &backend, "exact");
+}
+
+#[test]
+fn without_links_of_uprobes_a_capture_keeps_what_later_binaries_need() {
+    let _alone = alone();
+    a_later_instance_has_its_uprobes(READS | UPROBES, |name, folder| {
+        let trace = folder.path().join("trace");
+        Capture::start_named(name, &trace, &["--no-uprobe-links"]).unwrap()
+    });
+}
+
+/// An instance with a binary of its own starts when the capture has no more than `most`
+/// of all capabilities; each failure of both has its connection, exactly.
+#[track_caller]
+fn a_later_instance_has_its_uprobes(most: u64, capture: impl FnOnce(&str, &TempDir) -> Capture) {
+    let folder = tempfile::tempdir().unwrap();
+    let name = format!("wc-{}", std::process::id());
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let start = |which: &str| {
+        let own = folder.path().join(which);
+        fs::create_dir(&own).unwrap();
+        let binary = own.join(&name);
+        fs::copy(nginx::binary().unwrap(), &binary).unwrap();
+        let upstream = Upstream::new("app", backend.address());
+        Nginx::start_binary(&binary, &Configuration::new(vec![upstream])).unwrap()
+    };
+    let fail = |nginx: &Nginx, which: &str| {
+        let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
+        let requests: Vec<_> = (0..EACH)
+            .map(|n| Request::get(format!("/app/{which}-{n}")).asking(close))
+            .collect();
+        let _ = load::run(nginx.address(), &requests, 2, false);
+    };
+    let first = start("first");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let capture = capture(&name, &folder);
+    gives_up(capture.pid(), most);
+    let uprobes = || {
+        let held = held_by(capture.pid()).unwrap();
+        held.links.values().filter(|link| link.is_uprobe()).count()
+    };
+    let attached = uprobes();
+    assert!(attached > 0);
+    fail(&first, "first");
+    let second = start("second");
+    wait_for("the uprobes in its binary", PATIENCE, || {
+        Ok((uprobes() == 2 * attached).then_some(()))
+    })
+    .unwrap();
+    fail(&second, "second");
+    capture.finish().unwrap().succeeded().unwrap();
+
+    let report = report(&folder.path().join("trace"));
+    assert_eq!(report.incidents.len(), 2 * EACH);
+    let records = backend.connections();
+    for incident in &report.incidents {
+        assert_eq!(incident.matched, "exact", "{incident:#?}");
+        let found = incident.connection.as_ref().unwrap();
+        let record = records.iter().find(|record| record.remote == found.local);
+        is_on(incident, record.unwrap());
+        let carried = record.unwrap().requests.last().unwrap();
+        assert_eq!(incident.target(), Some(carried.target.as_str()));
+    }
+}
+
+#[test]
+fn an_instance_that_starts_later_has_its_uprobes_without_any_capability_for_them() {
+    let _alone = alone();
+    a_later_instance_has_its_uprobes(READS, |name, folder| {
+        let trace = folder.path().join("trace");
+        Capture::start_named(name, &trace, &[]).unwrap()
+    });
+}
+
+#[test]
+fn without_root_an_instance_that_starts_later_has_its_uprobes_too() {
+    let _alone = alone();
+    a_later_instance_has_its_uprobes(READS, |name, folder| {
+        let command = with_alone(&copied_command(folder), needed());
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let trace = folder.path().join("trace");
+        Capture::start_named_as(command, name, &trace, &[]).unwrap()
+    });
 }

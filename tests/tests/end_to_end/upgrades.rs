@@ -2,8 +2,9 @@
 //! started again. Each failure has its line, connection and master all the same.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::bench::{alone, report};
+use crate::privileges::{READS, gives_up, needed, with_alone};
+use crate::unprivileged::copied_command;
 
 const EACH: usize = 12;
 const CLOSE: Behaviour = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
@@ -39,6 +42,15 @@ struct Host {
 impl Host {
     #[track_caller]
     fn start() -> Self {
+        Self::captured(|name, folder| {
+            Capture::start_named(name, &folder.path().join("trace"), &[]).unwrap()
+        })
+    }
+
+    /// The same with a capture of every nginx of that name, as the caller starts it: its
+    /// trace goes to `trace` in the folder.
+    #[track_caller]
+    fn captured(capture: impl FnOnce(&str, &TempDir) -> Capture) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("wc-{}", std::process::id());
         let binary = folder.path().join(&name);
@@ -46,8 +58,7 @@ impl Host {
         let backend = Backend::start(IPV4, Habits::default()).unwrap();
         let upstream = Upstream::new("app", backend.address());
         let nginx = Daemon::start(&binary, &Configuration::new(vec![upstream])).unwrap();
-        let output = folder.path().join("trace");
-        let capture = Capture::start_named(&name, &output, &[]).unwrap();
+        let capture = capture(&name, &folder);
         Self {
             capture: Some(capture),
             nginx,
@@ -226,16 +237,15 @@ fn an_upgrade_of_the_binary_loses_no_line_and_names_each_ones_master() {
     upgraded(&mut Host::start(), |_| {});
 }
 
-#[test]
-fn a_binary_that_was_replaced_on_disk_is_seen_too() {
-    let _alone = alone();
-    let mut host = Host::start();
+/// Upgrades to another binary when the capture has given up all that it may.
+fn upgraded_to_another(mut host: Host) {
     let uprobes = |host: &Host| {
         let held = held_by(host.capture.as_ref().unwrap().pid()).unwrap();
-        let links = held.links.values();
-        links.filter(|link| link.kind == "perf").count()
+        held.links.values().filter(|link| link.is_uprobe()).count()
     };
+    gives_up(host.capture.as_ref().unwrap().pid(), READS);
     let attached = uprobes(&host);
+    assert!(attached > 0);
     // As a package manager does: another file by the same name.
     let new = host.binary.with_extension("new");
     fs::copy(&host.binary, &new).unwrap();
@@ -246,6 +256,23 @@ fn a_binary_that_was_replaced_on_disk_is_seen_too() {
         })
         .unwrap();
     });
+}
+
+#[test]
+fn a_binary_that_was_replaced_on_disk_is_seen_too() {
+    let _alone = alone();
+    upgraded_to_another(Host::start());
+}
+
+#[test]
+fn without_root_a_binary_that_was_replaced_on_disk_is_seen_too() {
+    let _alone = alone();
+    upgraded_to_another(Host::captured(|name, folder| {
+        let program = copied_command(folder);
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let command = with_alone(&program, needed());
+        Capture::start_named_as(command, name, &folder.path().join("trace"), &[]).unwrap()
+    }));
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct Withheld {
     pub fentry: bool,
     /// Of a hundred sends and receives so many, as if the kernel had skipped the programs.
     pub calls: u32,
+    /// Links of uprobes.
+    pub uprobe_links: bool,
 }
 
 impl Withheld {

@@ -3,11 +3,12 @@
 //!
 //! What is needed later was found by taking it away: new and rotated logs and reloaded
 //! configurations are read through `/proc/PID/root` (CAP_SYS_PTRACE,
-//! CAP_DAC_READ_SEARCH), and a binary that nginx is upgraded to gets its uprobes
-//! (CAP_PERFMON, or CAP_SYS_ADMIN where the kernel asks for that; links of
-//! [`super::uprobe_links`] need none). The maps are open and
-//! need nothing, but kernels before 5.19 let nobody without CAP_BPF call bpf() at all
-//! where `kernel.unprivileged_bpf_disabled` is set.
+//! CAP_DAC_READ_SEARCH), and, where the kernel has no links of uprobes
+//! ([`super::uprobe_links`], which need nothing), a binary that nginx is upgraded to gets
+//! its uprobes (CAP_PERFMON, or CAP_SYS_ADMIN where the kernel asks for that). All
+//! programs are loaded and the maps open: they need nothing, but kernels before 5.19 let
+//! nobody without CAP_BPF call bpf() at all where `kernel.unprivileged_bpf_disabled` is
+//! set.
 
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability, CapsHashSet};
@@ -31,7 +32,7 @@ fn kept(held: &CapsHashSet, uprobes: bool) -> CapsHashSet {
         .collect()
 }
 
-/// Gives up what is not needed any more. `uprobes`: binaries that come later get theirs.
+/// Gives up what is not needed any more. `uprobes`: those of later binaries need theirs.
 /// `works` tells whether the maps can still be read; it is asked without CAP_BPF.
 ///
 /// # Errors

@@ -18,11 +18,11 @@ use tracer_ebpf::upstream::SLOTS;
 
 use self::refusal::explain_load;
 pub(super) use self::refusal::{telling_line, why};
+use self::uprobes::Uprobes;
 pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
 use super::twins::Twins;
-use super::uprobe_links::UprobeLinks;
 use super::{clock, mid_life};
 use crate::trace::record::{Hook, Role};
 
@@ -68,8 +68,7 @@ pub struct Programs {
     pub refused: Vec<String>,
     losses_told: BTreeMap<String, u64>,
     twins: Twins,
-    /// In the place of uprobes by perf_event_open(), where that is refused.
-    links: Option<UprobeLinks>,
+    uprobes: Uprobes,
     /// Programs that this kernel's tracepoints do not suit, and why.
     unsuited: BTreeMap<&'static str, String>,
 }
@@ -184,7 +183,7 @@ impl Programs {
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
             twins: Twins::new(options.twins_at_once),
-            links: None,
+            uprobes: Uprobes::Unloaded(options.withheld),
             unsuited: facts.unsuited,
         };
         let (tracepoints, open) = match options.role {

@@ -149,8 +149,7 @@ impl Session {
     /// All that needs them is attached and open.
     pub(super) fn give_up_privileges(&mut self) {
         let programs = &mut self.programs;
-        // Later uprobes by links need none.
-        let uprobes = self.uprobes && !programs.attaches_by_links();
+        let uprobes = self.uprobes && programs.uprobes_need_capabilities();
         let works = || programs.upstreams().is_ok() && programs.open_connections().is_ok();
         if let Err(error) = privileges::give_up(uprobes, works) {
             self.progress.say(&format!("warning: {error:#}"));

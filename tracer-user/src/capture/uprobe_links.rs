@@ -1,9 +1,9 @@
-//! Uprobes as links of their own kind (BPF_TRACE_UPROBE_MULTI, Linux 6.6 and later), for
-//! where perf_event_open() lets nobody but CAP_SYS_ADMIN make one (Linux 6.16 and later,
-//! and stable kernels since mid-2025: `perf_uprobe_event_init`): such a link asks for
-//! CAP_BPF and CAP_PERFMON, with which its program is loaded. aya has no such attach
-//! type yet, so the programs are taken out of the object and loaded here, on the maps
-//! that aya made.
+//! Uprobes as links of their own kind (BPF_TRACE_UPROBE_MULTI, Linux 6.6 and later).
+//! perf_event_open() wants a capability for each of them: CAP_PERFMON, or CAP_SYS_ADMIN
+//! from Linux 6.16 on and in stable kernels since mid-2025 (`perf_uprobe_event_init`). A
+//! link wants none beyond those with which its program is loaded, CAP_BPF and CAP_PERFMON,
+//! so a capture needs neither once its programs are. aya has no such attach type yet, so
+//! the programs are taken out of the object and loaded here, on the maps that aya made.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use object::read::elf::ElfFile64;
@@ -72,7 +72,7 @@ impl UprobeLinks {
     /// Loads these programs of an object whose maps `ebpf` has.
     ///
     /// # Errors
-    /// If a map of theirs was taken away, or the kernel refuses one.
+    /// If a map of theirs was taken away, or the kernel refuses one, or has no such links.
     pub(super) fn load(bytes: &[u8], ebpf: &Ebpf, names: &[&str]) -> Result<Self> {
         let mut object = aya_obj::Object::parse(bytes).context("cannot read the programs")?;
         let sections = object.functions.keys().map(|(section, _)| *section);
@@ -108,6 +108,9 @@ impl UprobeLinks {
                 .with_context(|| format!("cannot load {name}"))?;
             this.programs.insert(name.clone(), loaded);
         }
+        if let Some((_, program)) = this.programs().next() {
+            supported(program)?;
+        }
         Ok(this)
     }
 
@@ -123,27 +126,8 @@ impl UprobeLinks {
         binary: &Path,
     ) -> Result<()> {
         let loaded = self.programs.get(program).context("no such program")?;
-        let path = CString::new(binary.as_os_str().as_bytes())?;
         let offset = offset_of(function, binary)?;
-        let attributes = LinkCreate {
-            prog_fd: u32::try_from(loaded.as_raw_fd())?,
-            target_fd: 0,
-            attach_type: BPF_TRACE_UPROBE_MULTI,
-            flags: 0,
-            path: address(path.as_ptr()),
-            offsets: address(&raw const offset),
-            ref_ctr_offsets: 0,
-            cookies: 0,
-            count: 1,
-            uprobe_flags: if at_return {
-                BPF_F_UPROBE_MULTI_RETURN
-            } else {
-                0
-            },
-            pid: 0,
-            reserved: 0,
-        };
-        let link = bpf(BPF_LINK_CREATE, &attributes)
+        let link = link(loaded.as_fd(), at_return, offset, binary)
             .with_context(|| format!("cannot link {program} to {function}"))?;
         self.links.push(link);
         Ok(())
@@ -187,6 +171,44 @@ fn load(
             expected_attach_type: BPF_TRACE_UPROBE_MULTI,
         },
     )
+}
+
+/// In all processes that run the binary.
+fn link(program: BorrowedFd<'_>, at_return: bool, offset: u64, binary: &Path) -> Result<OwnedFd> {
+    let path = CString::new(binary.as_os_str().as_bytes())?;
+    let attributes = LinkCreate {
+        prog_fd: u32::try_from(program.as_raw_fd())?,
+        target_fd: 0,
+        attach_type: BPF_TRACE_UPROBE_MULTI,
+        flags: 0,
+        path: address(path.as_ptr()),
+        offsets: address(&raw const offset),
+        ref_ctr_offsets: 0,
+        cookies: 0,
+        count: 1,
+        uprobe_flags: if at_return {
+            BPF_F_UPROBE_MULTI_RETURN
+        } else {
+            0
+        },
+        pid: 0,
+        reserved: 0,
+    };
+    bpf(BPF_LINK_CREATE, &attributes)
+}
+
+/// Asks for a link to what is no file: a kernel that has such links says so
+/// (`bpf_uprobe_multi_link_attach`), another does not get as far.
+fn supported(program: BorrowedFd<'_>) -> Result<()> {
+    let Err(error) = link(program, false, 0, Path::new("/")) else {
+        return Ok(());
+    };
+    let number = |error: &std::io::Error| error.raw_os_error();
+    match error.downcast_ref::<std::io::Error>().and_then(number) {
+        Some(libc::EBADF) => Ok(()),
+        Some(libc::EINVAL | libc::E2BIG) => bail!("this kernel has no links of uprobes"),
+        _ => Err(error.context("links of uprobes are refused")),
+    }
 }
 
 /// The descriptor of a map, of the kinds that uprobes use.

@@ -18,6 +18,9 @@ const WITHOUT_HANDSHAKES: &str =
 /// # Errors
 /// If the binary of an instance cannot be told from others.
 pub(super) fn attach(host: &Host, programs: &mut Programs, left_out: bool) -> Result<Vec<bool>> {
+    if !left_out {
+        programs.load_uprobes();
+    }
     let mut attached = HashMap::new();
     let mut seen = Vec::new();
     for watched in &host.watched {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::rows::TOO_OLD;
 use super::unseen;
 
 /// Runs the cases and writes the facts.
@@ -41,7 +42,11 @@ pub(super) fn judge(said: &str, forbids: Option<&str>, sees_calls: bool) -> (u64
         is_full: sees_calls,
     };
     let without_nginx = [&[NO_NGINX], locked.as_slice()].concat();
-    let without_types = [&[NO_TYPES], locked.as_slice()].concat();
+    let without_types = match forbids {
+        // One statement has both words: what else is refused follows from the age.
+        Some(TOO_OLD) => vec![NO_TYPES],
+        _ => [&[NO_TYPES], locked.as_slice()].concat(),
+    };
     let cases = [
         case("whole", locked, true, true),
         case("without-nginx", without_nginx, false, true),

@@ -66,9 +66,6 @@ pub(super) const DOCTOR: &str = "doctor";
 /// Those of the short matrix: both sides, a connection that never was, a backend's death,
 /// and bytes that nginx sends in two ways, by both means of counting them.
 pub(super) const SHORT: [&str; 6] = ["stale", "closed", "refused", "killed", "upload", DOCTOR];
-/// Under this the kernel lets no program read its memory (LOCKDOWN_BPF_READ_KERNEL): a
-/// capture has to refuse, with the word.
-pub(super) const FORBIDS: (&str, &str) = ("lockdown=confidentiality", "lockdown");
 
 /// Failures of several kinds at once on one nginx, good requests and busy senders beside:
 /// where programs can be preempted, the kernel skips runs for nginx then. Each sender that
@@ -105,7 +102,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// The same on a kernel that forbids what the programs do: a capture has to refuse and
+    /// The same on a kernel that cannot have the programs: a capture has to refuse and
     /// to say this word; nothing else is right.
     fn refusing(self, word: &str) -> Self {
         let refused = self.wrong.iter().any(|wrong| wrong.contains(word));
@@ -199,21 +196,19 @@ pub(super) fn here(
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What became of each, in their order; fewer if the script came to no end. `append` is
-/// what the kernel was started with.
-pub(super) fn read(scenarios: &[&Scenario], output: &str, append: &str) -> Vec<Outcome> {
-    read_seeing(scenarios, output, append, true)
+/// What became of each, in their order; fewer if the script came to no end. `refuses` is
+/// what a capture has to say if it has to refuse on this kernel.
+pub(super) fn read(scenarios: &[&Scenario], output: &str, refuses: Option<&str>) -> Vec<Outcome> {
+    read_seeing(scenarios, output, refuses, true)
 }
 
 /// As [`read`], of a kernel that may let no program see nginx's sends and receives.
 pub(super) fn read_seeing(
     scenarios: &[&Scenario],
     output: &str,
-    append: &str,
+    refuses: Option<&str>,
     sees_calls: bool,
 ) -> Vec<Outcome> {
-    let (forbids, word) = FORBIDS;
-    let forbids = (append == forbids).then_some(forbids);
     let mut outcomes = Vec::new();
     let mut rest = output;
     for scenario in scenarios {
@@ -226,19 +221,30 @@ pub(super) fn read_seeing(
         };
         let status = after.lines().next().unwrap_or_default();
         let succeeded = status.trim() == "0";
-        let capture = |outcome: Outcome| match forbids {
-            Some(_) => outcome.refusing(word),
+        let capture = |outcome: Outcome| match refuses {
+            Some(word) => outcome.refusing(word),
             None => outcome,
         };
         outcomes.push(match scenario.what {
             What::Lab(_) => capture(scored(said, succeeded, sees_calls)),
             What::Demo if sees_calls => capture(checked(said, succeeded)),
             What::Demo => capture(unseen::checked(said)),
-            What::Doctor => answered(said, succeeded, forbids, sees_calls),
+            What::Doctor => answered(said, succeeded, refuses, sees_calls),
         });
         rest = after;
     }
     outcomes
+}
+
+/// Where in the output each scenario begins, of those that did.
+pub(super) fn beginnings<'a>(
+    scenarios: &'a [&Scenario],
+    output: &'a str,
+) -> impl Iterator<Item = (&'static str, usize)> + 'a {
+    scenarios.iter().filter_map(|scenario| {
+        let begin = format!("{BEGINS}{}\n", scenario.column);
+        Some((scenario.column, output.find(&begin)?))
+    })
 }
 
 /// When this kernel preempts a task, if it can be asked: the word in brackets of
@@ -328,8 +334,8 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
 }
 
 /// The answers of doctor.
-fn answered(said: &str, succeeded: bool, forbids: Option<&str>, sees_calls: bool) -> Outcome {
-    let (verdicts, mut wrong) = doctor::judge(said, forbids, sees_calls);
+fn answered(said: &str, succeeded: bool, refuses: Option<&str>, sees_calls: bool) -> Outcome {
+    let (verdicts, mut wrong) = doctor::judge(said, refuses, sees_calls);
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }

@@ -79,8 +79,9 @@ impl Programs {
             let total: u64 = counters.get(&index, 0)?.iter().sum();
             totals.push((name.to_owned(), total));
         }
-        let missed = missed_runs::by_program(&self.ebpf, self.links.as_ref());
-        self.twins.attach_where_missed(&mut self.ebpf, &missed);
+        let missed = missed_runs::by_program(&self.ebpf, self.uprobes.links());
+        self.twins
+            .attach_where_missed(&mut self.ebpf, &missed, &totals);
         totals.extend(
             self.twins
                 .that_count(missed)

@@ -2,21 +2,43 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::programs::UProbe;
 use aya::programs::uprobe::UProbeScope;
-use aya::programs::{ProgramError, UProbe};
 
-use super::{Programs, UprobeLinks, object, why};
+use super::{Programs, object, why};
+use crate::capture::Withheld;
+use crate::capture::uprobe_links::UprobeLinks;
 
 const LOG_CALL: &str = "whoclosed_line";
 const HANDSHAKE: &str = "whoclosed_tls";
 const HANDSHAKE_RETURN: &str = "whoclosed_tls_r";
+const PROGRAMS: [&str; 3] = [LOG_CALL, HANDSHAKE, HANDSHAKE_RETURN];
 /// nginx's function behind every line of its logs.
 pub const LOG_FUNCTION: &str = "ngx_log_error_core";
 /// nginx's function that does each step of a TLS handshake.
 pub const HANDSHAKE_FUNCTION: &str = "ngx_ssl_handshake";
 /// nginx's function that sends a close_notify.
 const SHUTDOWN_FUNCTION: &str = "ngx_ssl_shutdown";
+/// How they are attached; found once, when they are loaded.
+pub(super) enum Uprobes {
+    /// Nobody wanted one so far.
+    Unloaded(Withheld),
+    /// By links.
+    ByLinks(UprobeLinks),
+    /// By perf_event_open(), because this kernel gives no links.
+    ByPerfEvents(String),
+}
+
+impl Uprobes {
+    /// Their programs and links, if it has any.
+    pub(super) const fn links(&self) -> Option<&UprobeLinks> {
+        match self {
+            Self::ByLinks(links) => Some(links),
+            _ => None,
+        }
+    }
+}
 
 impl Programs {
     /// Attaches the uprobe to nginx's log function in a binary; all processes that
@@ -42,45 +64,57 @@ impl Programs {
         Ok(())
     }
 
-    fn attach_uprobe(&mut self, name: &str, function: &str, binary: &Path) -> Result<()> {
-        if let Some(links) = &mut self.links {
-            return links.attach(name, name == HANDSHAKE_RETURN, function, binary);
-        }
+    /// Loads them, for binaries that come later too: then it may not be allowed any more.
+    pub fn load_uprobes(&mut self) {
+        let Uprobes::Unloaded(withheld) = self.uprobes else {
+            return;
+        };
+        self.uprobes = match self.load_links(withheld) {
+            Ok(links) => Uprobes::ByLinks(links),
+            Err(error) => {
+                for name in PROGRAMS {
+                    // A refusal is told of each binary.
+                    drop(self.load_uprobe(name));
+                }
+                Uprobes::ByPerfEvents(format!("{error:#}"))
+            }
+        };
+    }
+
+    fn load_links(&self, withheld: Withheld) -> Result<UprobeLinks> {
+        ensure!(!withheld.uprobe_links, "withheld on request");
+        UprobeLinks::load(object().context("no programs")?, &self.ebpf, &PROGRAMS)
+    }
+
+    fn load_uprobe(&mut self, name: &str) -> Result<&mut UProbe> {
         let program = self.ebpf.program_mut(name).context("no such program")?;
         let program: &mut UProbe = program.try_into()?;
         if program.fd().is_err() {
             program.load().map_err(|error| anyhow!(why(&error)))?;
         }
-        match program.attach(function, binary, UProbeScope::AllProcesses) {
-            Ok(_) => Ok(()),
-            Err(error) => self
-                .link(&error, name, function, binary)
-                .map_err(|instead| anyhow!("{}; nor by a link: {instead:#}", why(&error))),
+        Ok(program)
+    }
+
+    fn attach_uprobe(&mut self, name: &str, function: &str, binary: &Path) -> Result<()> {
+        self.load_uprobes();
+        if let Uprobes::ByLinks(links) = &mut self.uprobes {
+            return links.attach(name, name == HANDSHAKE_RETURN, function, binary);
+        }
+        let attached = self
+            .load_uprobe(name)?
+            .attach(function, binary, UProbeScope::AllProcesses);
+        match (attached, &self.uprobes) {
+            (Ok(_), _) => Ok(()),
+            (Err(error), Uprobes::ByPerfEvents(no_links)) => {
+                bail!("{}; nor by a link: {no_links}", why(&error))
+            }
+            (Err(error), _) => bail!(why(&error)),
         }
     }
 
-    /// Attaches by a link what the kernel lets nobody but CAP_SYS_ADMIN attach otherwise.
-    fn link(
-        &mut self,
-        refusal: &ProgramError,
-        name: &str,
-        function: &str,
-        binary: &Path,
-    ) -> Result<()> {
-        let denied = matches!(refusal, ProgramError::SyscallError(call)
-            if call.io_error.kind() == std::io::ErrorKind::PermissionDenied);
-        ensure!(denied, "not tried");
-        let object = object().context("no programs")?;
-        let programs = [LOG_CALL, HANDSHAKE, HANDSHAKE_RETURN];
-        let mut links = UprobeLinks::load(object, &self.ebpf, &programs)?;
-        links.attach(name, name == HANDSHAKE_RETURN, function, binary)?;
-        self.links = Some(links);
-        Ok(())
-    }
-
-    /// Are uprobes attached by links, which later ones need no capability for?
+    /// Do binaries that come later need a capability for their uprobes?
     #[must_use]
-    pub fn attaches_by_links(&self) -> bool {
-        self.links.is_some()
+    pub const fn uprobes_need_capabilities(&self) -> bool {
+        matches!(self.uprobes, Uprobes::ByPerfEvents(_))
     }
 }
