@@ -5,7 +5,7 @@
 //! One script runs them in the guest and on the host, and writes the scores one after the
 //! other; this reads them again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -357,7 +357,10 @@ fn answered(said: &str, succeeded: bool, refuses: Option<&str>, sees_calls: bool
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }
+    let about = |wrong: &String| wrong.split(": ").next().map(str::to_owned);
+    let wrong_answers: BTreeSet<String> = wrong.iter().filter_map(about).collect();
     Outcome {
+        right: verdicts.saturating_sub(wrong_answers.len() as u64),
         wrong,
         verdicts,
         ..Outcome::default()
