@@ -27,7 +27,7 @@ pub(crate) const NO_ANSWER_BELOW: u64 = 64;
 /// `sock_send_length`: a send of nginx returned `result`.
 #[inline(always)]
 pub(crate) fn sent(socket: Socket, result: i32) {
-    if is_missed() {
+    if is_missed(loss::SENDS_ON_REQUEST) {
         return;
     }
     let Some(connection) = maps::connection(socket) else {
@@ -78,13 +78,13 @@ pub(crate) fn sent(socket: Socket, result: i32) {
 /// Is this call to be missed, as the kernel would? The verifier takes this out where no
 /// test asks for it.
 #[inline(always)]
-fn is_missed() -> bool {
+fn is_missed(counter: u32) -> bool {
     let percent = crate::setting(&SETTINGS, settings::MISSED_CALLS);
     // SAFETY: no arguments.
     if percent == 0 || unsafe { bpf_get_prandom_u32() } % 100 >= percent {
         return false;
     }
-    maps::lost(loss::MISSED_ON_REQUEST);
+    maps::lost(counter);
     true
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn begin_exchange(connection: &mut Connection, now: u64) {
 /// `sock_recv_length`: a receive of nginx returned `result`.
 #[inline(always)]
 pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
-    if is_missed() {
+    if is_missed(loss::RECEIVES_ON_REQUEST) {
         return;
     }
     let Some(connection) = maps::connection(socket) else {

@@ -23,10 +23,12 @@ pub const BACKEND_EXIT_RECORDS: u32 = 8;
 pub const WRITTEN_RECORDS: u32 = 9;
 /// A record that found no room in the ring buffer: an accepted connection.
 pub const ACCEPTED_RECORDS: u32 = 10;
-/// A send or receive that was missed on request ([`crate::settings::MISSED_CALLS`]).
-pub const MISSED_ON_REQUEST: u32 = 11;
+/// A send that was missed on request ([`crate::settings::MISSED_CALLS`]).
+pub const SENDS_ON_REQUEST: u32 = 11;
+/// A receive that was.
+pub const RECEIVES_ON_REQUEST: u32 = 12;
 /// Counters in the map `LOSS`.
-pub const COUNT: u32 = 12;
+pub const COUNT: u32 = 13;
 
 /// Names of the counters, as the trace and the report give them.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -41,5 +43,6 @@ pub const NAMES: [&str; COUNT as usize] = [
     "backend_exit_records",
     "written_records",
     "accepted_records",
-    "missed_runs:on_request",
+    "missed_runs:sends_on_request",
+    "missed_runs:receives_on_request",
 ];

@@ -120,6 +120,7 @@ impl Capture {
         self.watched.check(&[
             ("--no-uprobe", self.no_uprobe),
             ("--no-local-backends", self.no_local_backends),
+            ("--miss-calls", self.miss_calls > 0),
         ])
     }
 }
@@ -285,7 +286,7 @@ pub struct Show {
     #[arg(long, value_name = "TRACE")]
     pub backend: Vec<PathBuf>,
     /// Number of the incident in the report
-    #[arg(value_name = "INCIDENT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_name = "INCIDENT", value_parser = incident)]
     pub incident: u64,
 }
 
@@ -304,6 +305,15 @@ fn duration(text: &str) -> Result<Duration, String> {
             Err("the longest capture is 24h; start another one afterwards".to_owned())
         }
         Ok(found) => Ok(found),
+    }
+}
+
+fn incident(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(
+            "give the number of an incident of the report, from 1 on, after the trace".to_owned(),
+        ),
+        Ok(number) => Ok(number),
     }
 }
 

@@ -8,6 +8,7 @@ mod boot;
 mod doctor;
 pub(crate) mod fetch;
 mod files;
+mod guest;
 mod image;
 mod nobody;
 mod payload;
@@ -15,6 +16,7 @@ mod rows;
 mod scenarios;
 pub(crate) mod suite;
 mod table;
+mod unseen;
 
 use std::path::{Path, PathBuf};
 
@@ -70,6 +72,8 @@ pub(crate) fn verb(options: &Options) -> Result<()> {
     }
     let agent = match &options.agent {
         Some(agent) => std::path::absolute(agent)?,
+        // Guests of another machine have an agent of their own.
+        None if another::are_all(&options.versions) => PathBuf::new(),
         None => build::build(&found.build, &build::Options::default())?,
     };
     if options.short {

@@ -77,6 +77,7 @@ fn what_does_not_go_together_or_is_nothing_is_a_usage_error() {
         ("doctor --format html", "html"),
         ("doctor --duration 1s", "--duration"),
         (&format!("show {copied} 0"), "incident"),
+        (&format!("show 1 {copied}"), "after the trace"),
         (&format!("report {copied} --output {copied}"), copied),
         (
             &format!("report {copied} --fail-on nothing"),

@@ -2,10 +2,13 @@
 //! found by the bytes that they moved, and never a wrong claim. And second programs at the
 //! same places, which must count nothing twice.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use lab::attached::{Link, held_by, listed};
 use lab::backend::{Backend, Habits, IPV4, IPV6};
 use lab::behaviour::{Behaviour, Kind, Means};
+use lab::clock::{PATIENCE, wait_for};
 use lab::load::{Client, Request};
 use lab::nginx::{Configuration, Upstream};
 use lab::verdicts::Report;
@@ -108,6 +111,41 @@ fn second_programs_count_nothing_twice() {
     }
 }
 
+/// By now the capture has given up what it needed to load programs.
+#[test]
+fn a_second_program_is_attached_when_the_first_has_missed_a_run() {
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address()).keepalive(8);
+    let configuration = Configuration::new(vec![upstream]);
+    let mut bench = Bench::start(&configuration, &["--miss-calls", "50"]);
+    let pid = bench.capture().pid();
+    let attached = || -> BTreeSet<String> {
+        let programs = listed("prog").unwrap();
+        let links = held_by(pid).unwrap().links;
+        let name = |link: &Link| {
+            programs.get(&link.program)?["name"]
+                .as_str()
+                .map(str::to_owned)
+        };
+        links.values().filter_map(name).collect()
+    };
+    let twins = ["whoclosed_sendt", "whoclosed_recvt"];
+    assert!(!twins.iter().any(|twin| attached().contains(*twin)));
+    let mut client = Client::connect(bench.nginx.address()).unwrap();
+    wait_for("the second programs", PATIENCE, || {
+        let answer = client.ask(&Request::get("/app/kept")).unwrap();
+        assert_eq!(answer.status, 200);
+        let attached = attached();
+        Ok(twins
+            .iter()
+            .all(|twin| attached.contains(*twin))
+            .then_some(()))
+    })
+    .unwrap();
+    bench.report();
+}
+
 #[test]
 fn calls_that_no_program_saw_are_found_by_their_bytes() {
     let _alone = alone();
@@ -134,5 +172,8 @@ fn calls_that_no_program_saw_are_found_by_their_bytes() {
     }
     assert!(gaps > 0, "nothing was missed");
     let lost = &report.capture.lost;
-    assert!(lost.contains_key("missed_runs:on_request"), "{lost:?}");
+    assert!(
+        lost.contains_key("missed_runs:sends_on_request"),
+        "{lost:?}"
+    );
 }

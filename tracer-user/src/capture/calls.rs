@@ -21,10 +21,10 @@ pub struct Withheld {
     pub io_tracepoints: bool,
     /// The ends of the kernel's functions.
     pub fentry: bool,
-    /// Links of uprobes.
-    pub uprobe_links: bool,
     /// Of a hundred sends and receives so many, as if the kernel had skipped the programs.
     pub calls: u32,
+    /// Links of uprobes.
+    pub uprobe_links: bool,
 }
 
 impl Withheld {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, anyhow};
 use aya::programs::Program;
 use aya::{Btf, Ebpf};
+use tracer_ebpf::loss;
 
 use super::hooks::{LATER_TWINS, TWINS};
 use super::programs::why;
@@ -63,15 +64,20 @@ impl Twins {
         }
     }
 
-    /// Attaches the twins of programs that have missed runs, by these counts of all.
-    pub(super) fn attach_where_missed(&mut self, ebpf: &mut Ebpf, missed: &BTreeMap<String, u64>) {
+    /// Attaches the twins of programs that have missed runs, by these counts of all, or on
+    /// request, by these losses.
+    pub(super) fn attach_where_missed(
+        &mut self,
+        ebpf: &mut Ebpf,
+        missed: &BTreeMap<String, u64>,
+        losses: &[(String, u64)],
+    ) {
         for (first, twin) in LATER_TWINS {
             let missed = missed.get(first).copied().unwrap_or(0);
             let tried = self.attached.contains_key(first) || self.refused.contains_key(first);
-            if missed == 0 || tried {
-                continue;
+            if !tried && (missed > 0 || is_missed_on_request(first, losses)) {
+                self.attach(ebpf, first, twin, missed);
             }
-            self.attach(ebpf, first, twin, missed);
         }
     }
 
@@ -107,6 +113,19 @@ impl Twins {
         }
         missed
     }
+}
+
+/// Were runs of this program missed on request?
+fn is_missed_on_request(program: &str, losses: &[(String, u64)]) -> bool {
+    let counter = match program {
+        "whoclosed_send" => loss::SENDS_ON_REQUEST,
+        "whoclosed_recv" => loss::RECEIVES_ON_REQUEST,
+        _ => return false,
+    };
+    let name = loss::NAMES[counter as usize];
+    losses
+        .iter()
+        .any(|(lost, count)| lost == name && *count > 0)
 }
 
 fn is_later(program: &str) -> bool {

@@ -15,7 +15,8 @@ use crate::report::{json, text};
 use crate::trace::reader::Trace;
 use crate::trace::record::{Record, Role};
 
-/// Columns of a report that goes to no terminal.
+/// Columns of a report that goes to no terminal, and the most on one: longer lines are
+/// hard to read.
 const WIDTH: u16 = 100;
 
 /// Whose side a trace has, by its first records.
@@ -124,9 +125,15 @@ fn said_of<R: io::Read>(trace: &Trace<R>) -> (bool, Vec<String>) {
 pub(super) fn text_options(to_terminal: bool) -> TextOptions {
     let colour =
         to_terminal && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    let columns = to_terminal
+        .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
+        .flatten()
+        .map(|size| size.ws_col)
+        // A serial line does not know.
+        .filter(|columns| *columns > 0);
     TextOptions {
         colour,
-        width: WIDTH,
+        width: columns.map_or(WIDTH, |columns| columns.min(WIDTH)),
     }
 }
 
@@ -150,13 +157,10 @@ pub(super) fn write(
     out: &mut impl Write,
 ) -> Result<()> {
     match format {
-        Format::Json => {
-            match page {
-                Page::Nginx(report) => json::render(&**report, true, out)?,
-                Page::Accepting(report) => json::render(&**report, true, out)?,
-            }
-            writeln!(out)?;
-        }
+        Format::Json => match page {
+            Page::Nginx(report) => json::render(&**report, true, out)?,
+            Page::Accepting(report) => json::render(&**report, true, out)?,
+        },
         Format::Text => {
             let mut lines = String::new();
             let options = text_options(to_terminal);
@@ -167,7 +171,7 @@ pub(super) fn write(
             out.write_all(lines.as_bytes())?;
         }
     }
-    out.flush().context("cannot write the report")
+    Ok(out.flush()?)
 }
 
 /// Prints a report on stdout.
@@ -183,4 +187,5 @@ pub(super) fn print(page: &Page, format: Format) -> Result<()> {
         to_terminal,
         &mut io::BufWriter::new(stdout.lock()),
     )
+    .context("cannot write the report")
 }

@@ -58,7 +58,8 @@ pub(super) fn run(arguments: &Show) -> Result<ExitCode> {
         &mut page,
     )?;
     let mut out = stdout.lock();
-    out.write_all(page.as_bytes())?;
-    out.flush()?;
+    out.write_all(page.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write the timeline")?;
     Ok(ExitCode::SUCCESS)
 }

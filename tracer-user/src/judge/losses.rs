@@ -39,11 +39,13 @@ fn bearing(what: &str) -> Bearing {
         "logged_records" | "missed_runs:whoclosed_line" => Bearing::Sightings,
         "missed_runs:whoclosed_send"
         | "missed_runs:whoclosed_f_s"
-        | "missed_runs:whoclosed_f_p" => Bearing::Sends,
+        | "missed_runs:whoclosed_f_p"
+        | "missed_runs:sends_on_request" => Bearing::Sends,
         "missed_runs:whoclosed_recv"
         | "missed_runs:whoclosed_f_r4"
         | "missed_runs:whoclosed_f_r5"
-        | "missed_runs:whoclosed_f_r6" => Bearing::Receives,
+        | "missed_runs:whoclosed_f_r6"
+        | "missed_runs:receives_on_request" => Bearing::Receives,
         _ => Bearing::Verdicts,
     }
 }

@@ -76,7 +76,7 @@ impl<F: Formatter> Formatter for Visible<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Report;
+    use crate::report::model::{Confidence, Match, Means, Phase, Report, Side};
     use crate::report::text::samples;
 
     fn rendered(report: &Report, pretty: bool) -> String {
@@ -113,6 +113,42 @@ mod tests {
         for key in expected {
             assert!(object.contains_key(*key), "{key} is missing in {value}");
         }
+    }
+
+    #[test]
+    fn every_field_and_every_word_of_it_is_documented() {
+        let read = |path: &str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+            std::fs::read_to_string(path).unwrap()
+        };
+        let page = read("../docs/report-json.md");
+        let [model, accepting] = ["model", "accepting"].map(|file| {
+            let source = read(&format!("src/report/{file}.rs"));
+            // After the types comes what gathers them.
+            let types = source.split("\n/// Gathers ").next().unwrap_or_default();
+            types.to_owned()
+        });
+        let fields = (model.lines().chain(accepting.lines()))
+            .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "))
+            .map(|(name, _)| if name == "matched" { "match" } else { name });
+        let words = [
+            Side::ALL.iter().map(|word| word.word()).collect::<Vec<_>>(),
+            Means::ALL.iter().map(|word| word.word()).collect(),
+            Phase::ALL.iter().map(|word| word.word()).collect(),
+            Confidence::ALL.iter().map(|word| word.word()).collect(),
+            Match::ALL.iter().map(|word| word.word()).collect(),
+        ]
+        .concat();
+        let mut count = 0;
+        for name in fields.chain(words) {
+            let named = [format!("`{name}`"), format!("`{name}[]`")];
+            assert!(
+                named.iter().any(|name| page.contains(name)),
+                "docs/report-json.md lacks {name}"
+            );
+            count += 1;
+        }
+        assert!(count > 130, "{count}");
     }
 
     /// Fields may be added, none may go: programs read this.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::boot;
 use super::fetch::{self, Kernel};
+use super::rows;
 use crate::foreign::{self, Packages};
 use crate::machine::{AARCH64, Machine};
 use crate::{build, cross, setup, step, workspace};
@@ -30,6 +31,12 @@ const PACKAGES: [&str; 5] = [
 const PROGRAMS: [&str; 4] = ["usr/sbin", "usr/bin", "sbin", "bin"];
 /// Where they have libraries: there, and below in a folder of the machine's.
 const LIBRARIES: [&str; 2] = ["lib", "usr/lib"];
+
+/// Whether some rows are named, and all of another machine.
+pub(super) fn are_all(names: &[String]) -> bool {
+    let is_one = |name: &String| rows::line(name).0.ends_with(ENDING.0);
+    !names.is_empty() && names.iter().all(is_one)
+}
 
 /// The kernels of these names, those of another machine by their ending; or the usual ones
 /// of both. One that cannot be had is told with its reason and left out.
@@ -169,6 +176,17 @@ fn is_library(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_another_machine_are_known_by_their_names() {
+        let are_all = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            are_all(&names)
+        };
+        assert!(are_all(&["6.12-cloud-arm64", "7.3-arm64-integrity"]));
+        assert!(!are_all(&["7.3-arm64", "6.12"]));
+        assert!(!are_all(&[]));
+    }
 
     #[test]
     fn libraries_and_the_loader_are_told_from_what_lies_beside_them() {

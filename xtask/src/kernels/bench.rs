@@ -6,16 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::another::Carried;
+use super::boot::Booted;
 use super::files::Removed;
 use super::rows::{self, HOST, Run};
 use super::scenarios::{self, Scenario};
 use super::table::{self, Row, Told};
-use super::{Options, boot, files, image};
+use super::{Options, boot, files, image, unseen};
 use crate::machine::Machine;
 use crate::{step, workspace};
 
@@ -245,10 +246,16 @@ impl Bench {
         });
         match booted {
             Ok(booted) => {
-                let outcomes = scenarios::read(chosen, &booted.output, run.append);
+                let outcomes = scenarios::read_seeing(
+                    chosen,
+                    &booted.output,
+                    run.refuses,
+                    unseen::sees_calls(kernel),
+                );
                 row.told = Told::Ran(outcomes);
                 row.preemption = scenarios::preemption(&booted.output).map(str::to_owned);
                 row.failure = booted.failure();
+                row.work = work(&booted, chosen);
             }
             Err(error) => row.failure = Some(format!("{error:#}")),
         }
@@ -265,10 +272,28 @@ impl Bench {
         Ok(Row {
             name: name.to_owned(),
             release: release.trim().to_owned(),
-            told: Told::Ran(scenarios::read(chosen, &output, "")),
+            told: Told::Ran(scenarios::read(chosen, &output, None)),
             preemption: scenarios::preemption(&output).map(str::to_owned),
             failure: None,
+            work: Vec::new(),
             seconds: began.elapsed().as_secs_f64(),
         })
     }
+}
+
+/// The emulator's work until the guest was up, and for each scenario.
+fn work(booted: &Booted, chosen: &[&Scenario]) -> Vec<(&'static str, Duration)> {
+    let progress = &booted.progress;
+    let mut begun = Duration::ZERO;
+    let mut work = Vec::new();
+    let mut what = "boot";
+    for (next, byte) in scenarios::beginnings(chosen, &booted.output) {
+        let Some(until) = progress.until(byte) else {
+            break;
+        };
+        work.push((what, until.saturating_sub(begun)));
+        (what, begun) = (next, until);
+    }
+    work.push((what, progress.all().saturating_sub(begun)));
+    work
 }

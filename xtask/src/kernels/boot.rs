@@ -8,13 +8,12 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use super::fetch::Kernel;
+use super::guest::{End, Guest, Progress};
 use crate::machine::{AARCH64, Machine};
 use crate::{step, workspace};
 
@@ -56,12 +55,6 @@ fn emulator_of(machine: Option<Machine>) -> &'static Emulator {
     }
 }
 
-/// Processor time of the emulator's in which a guest may say nothing before it counts as
-/// hung: ten times what the longest silence takes. Of the clock on the wall a busy host
-/// gives a guest as little as it likes.
-const SILENCE: Duration = Duration::from_secs(60);
-/// The same of time on the wall, for a guest that hangs without work.
-const STILLNESS: Duration = Duration::from_secs(900);
 /// What the guest says when its kernel and system are up, and before its command's status.
 const UP: &str = "guest: up";
 const ENDED: &str = "guest: ended ";
@@ -77,6 +70,12 @@ pub(super) struct Booted {
     pub(super) status: Option<u8>,
     /// What its kernel wrote.
     pub(super) console: String,
+    /// How far the output was after how much work.
+    pub(super) progress: Progress,
+    /// What went wrong with the emulator itself, if anything did.
+    fault: Option<String>,
+    /// The emulator ended by itself, and not well.
+    is_crash: bool,
 }
 
 impl Booted {
@@ -89,9 +88,11 @@ impl Booted {
         let telling = lines
             .iter()
             .find(|line| line.contains("panic") || line.contains("BUG:"))
-            .or(lines.last())
+            .copied()
+            .or(self.fault.as_deref())
+            .or(lines.last().copied())
             .filter(|line| !line.is_empty());
-        let telling = telling.copied().unwrap_or("the kernel said nothing");
+        let telling = telling.unwrap_or("the kernel said nothing");
         let when = match self.output.contains(UP) {
             true => "it stopped while its command ran",
             false => "it never came up",
@@ -119,13 +120,13 @@ pub(super) struct Boot<'a> {
     pub(super) folder: &'a Path,
 }
 
-/// Boots this kernel with this file system, and once more if the guest never came up: the
-/// emulator itself fails at that now and then.
+/// Boots this kernel with this file system, and once more if the guest never came up or the
+/// emulator failed: it does now and then, by itself.
 pub(super) fn boot(what: &Boot<'_>) -> Result<Booted> {
     let folder = what.folder;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let booted = once(what)?;
-    if booted.output.contains(UP) {
+    if booted.output.contains(UP) && !booted.is_crash {
         return Ok(booted);
     }
     eprintln!(
@@ -181,22 +182,24 @@ fn once(what: &Boot<'_>) -> Result<Booted> {
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let mut guest = Guest(command.spawn().context("cannot start the emulator")?);
-    let status = guest.wait(&[&console, &output])?;
+    let (end, progress) = guest.wait(&console, &output)?;
     let read = |file: &Path| {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         Ok::<_, anyhow::Error>(String::from_utf8_lossy(&bytes).replace('\r', ""))
     };
-    let mut console = read(&console)?;
-    match status {
-        None => console += "\nit hung: it worked on and said nothing",
-        Some(status) if !status.success() => console += &format!("\nthe emulator ended: {status}"),
-        Some(_) => {}
-    }
+    let fault = match end {
+        End::Deadline(which) => Some(format!("its deadline: {which}")),
+        End::Itself(status) if !status.success() => Some(format!("the emulator failed: {status}")),
+        End::Itself(_) => None,
+    };
     let output = read(&output)?;
     Ok(Booted {
         status: ended(&output),
         output,
-        console,
+        console: read(&console)?,
+        progress,
+        is_crash: fault.is_some() && matches!(end, End::Itself(_)),
+        fault,
     })
 }
 
@@ -204,59 +207,6 @@ fn once(what: &Boot<'_>) -> Result<Booted> {
 fn ended(output: &str) -> Option<u8> {
     let last = output.lines().rev().find(|line| !line.trim().is_empty())?;
     last.trim().strip_prefix(ENDED)?.parse().ok()
-}
-
-/// A running emulator; dropping it ends it.
-struct Guest(Child);
-
-impl Guest {
-    /// Waits for its end; none if it said nothing for too long and was ended.
-    fn wait(&mut self, files: &[&Path]) -> Result<Option<ExitStatus>> {
-        let size = || files.iter().map(|file| size(file)).sum::<u64>();
-        let mut said = (size(), self.worked(), Instant::now());
-        loop {
-            if let Some(status) = self.0.try_wait().context("cannot wait for the emulator")? {
-                return Ok(Some(status));
-            }
-            let now = size();
-            if now != said.0 {
-                said = (now, self.worked(), Instant::now());
-            } else if self.worked().saturating_sub(said.1) > SILENCE || said.2.elapsed() > STILLNESS
-            {
-                return Ok(None);
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Guest {
-    /// Processor time that it has used.
-    fn worked(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()));
-        stat.ok()
-            .and_then(|stat| parse_worked(&stat))
-            .unwrap_or_default()
-    }
-}
-
-/// User's and system's time in `/proc/PID/stat` (proc(5)): fields 14 and 15, in hundredths
-/// of a second on every Linux; the name in field 2 may hold anything.
-fn parse_worked(stat: &str) -> Option<Duration> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut hundredths = || fields.next()?.parse::<u64>().ok();
-    Some(Duration::from_millis(10 * (hundredths()? + hundredths()?)))
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn size(file: &Path) -> u64 {
-    fs::metadata(file).map_or(0, |file| file.len())
 }
 
 /// The emulator and its version, for the record.
@@ -274,6 +224,9 @@ mod tests {
             output: output.to_owned(),
             status: ended(output),
             console: console.to_owned(),
+            progress: Progress::default(),
+            fault: None,
+            is_crash: false,
         }
     }
 
@@ -286,15 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_time_of_a_process_is_read_whatever_its_name() {
-        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 39 19 3 0 77 1 1\n";
-        assert_eq!(parse_worked(stat), Some(Duration::from_secs(3)));
-        assert_eq!(parse_worked("7 (x"), None);
-        let own = Guest(Command::new("true").spawn().unwrap());
-        assert!(own.worked() < Duration::from_secs(1));
-    }
-
-    #[test]
     fn a_guest_that_died_is_told_with_its_kernels_words() {
         let console = "[0.1] fine\n[0.2] Kernel panic - not syncing: x\n[0.3] trace\n";
         let failure = booted("", console).failure().unwrap();
@@ -302,6 +246,11 @@ mod tests {
             failure.contains("never came up") && failure.contains("panic"),
             "{failure}"
         );
+        let late = Booted {
+            fault: Some("its deadline: x".to_owned()),
+            ..booted("guest: up\n", "some word\n")
+        };
+        assert!(late.failure().unwrap().ends_with("ran: its deadline: x"));
         let failure = booted("guest: up\n", "").failure().unwrap();
         assert!(failure.contains("while its command ran") && failure.contains("nothing"));
     }

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::rows::TOO_OLD;
+use super::unseen;
+
 /// Runs the cases and writes the facts.
 pub(super) const SCRIPT: &str = include_str!("doctor.sh");
 
@@ -23,20 +26,27 @@ struct Case<'a> {
     obstacles: Vec<&'a str>,
     has_nginx: bool,
     has_types: bool,
+    /// Whether nothing is missing that a kernel may have.
+    is_full: bool,
 }
 
 /// How many answers there were, and what is wrong with them. On a kernel that forbids what
 /// the programs do, the statement has to say so in these words.
-pub(super) fn judge(said: &str, forbids: Option<&str>) -> (u64, Vec<String>) {
+pub(super) fn judge(said: &str, forbids: Option<&str>, sees_calls: bool) -> (u64, Vec<String>) {
     let locked: Vec<&str> = forbids.into_iter().collect();
     let case = |name, obstacles, has_nginx, has_types| Case {
         name,
         obstacles,
         has_nginx,
         has_types,
+        is_full: sees_calls,
     };
     let without_nginx = [&[NO_NGINX], locked.as_slice()].concat();
-    let without_types = [&[NO_TYPES], locked.as_slice()].concat();
+    let without_types = match forbids {
+        // One statement has both words: what else is refused follows from the age.
+        Some(TOO_OLD) => vec![NO_TYPES],
+        _ => [&[NO_TYPES], locked.as_slice()].concat(),
+    };
     let cases = [
         case("whole", locked, true, true),
         case("without-nginx", without_nginx, false, true),
@@ -98,14 +108,15 @@ impl Case<'_> {
                 wrong.push(format!("{what} is {is}, not {expected}"));
             }
         };
-        let expected = if is_free { "0" } else { "1" };
+        let is_full = is_free && self.is_full;
+        let expected = if is_full { "0" } else { "1" };
         hold("the exit status", &status.into(), expected.into());
         if has_more {
             // What else is wrong follows from that.
             return wrong;
         }
         hold("possible", &answer["possible"], is_free.into());
-        hold("full", &answer["full"], is_free.into());
+        hold("full", &answer["full"], is_full.into());
         let kernel = &found["kernel"];
         hold("release", &kernel["release"], fact(said, "release").into());
         hold("lockdown", &kernel["lockdown"], lockdown.into());
@@ -136,7 +147,11 @@ impl Case<'_> {
         }
         if is_free {
             let hooks = found["hooks"].as_array().into_iter().flatten();
-            for hook in hooks.filter(|hook| hook["attached"] != true) {
+            let is_missing = |hook: &&Value| {
+                let name = hook["name"].as_str().unwrap_or_default();
+                hook["attached"] != true && (self.is_full || !unseen::HOOKS.contains(&name))
+            };
+            for hook in hooks.filter(is_missing) {
                 wrong.push(format!("{} is not attached", hook["name"]));
             }
         }
@@ -151,8 +166,17 @@ impl Case<'_> {
         let text = |statement: &Value| statement["text"].as_str().unwrap_or_default().to_owned();
         // True of a guest wherever its clock is a slow one.
         let slow = format!("takes its time from {clock}");
+        let is_expected = |other: &&Value| match other["weight"].as_str() {
+            Some("note") => text(other).ends_with(&slow),
+            Some("limits") => !self.is_full && text(other).starts_with(unseen::LIMIT),
+            _ => false,
+        };
+        let has_limit = others.iter().any(|other| other["weight"] == "limits");
+        if !self.is_full && self.obstacles.is_empty() && !has_limit {
+            return vec!["it does not say that requests cannot be counted".to_owned()];
+        }
         let mut wrong: Vec<String> = (others.into_iter())
-            .filter(|other| other["weight"] != "note" || !text(other).ends_with(&slow))
+            .filter(|other| !is_expected(other))
             .map(|other| format!("it says {}", other["text"]))
             .collect();
         let said: Vec<String> = obstacles.into_iter().map(text).collect();

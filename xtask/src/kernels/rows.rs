@@ -16,12 +16,22 @@ const ENDINGS: [(&str, &str); 3] = [
     ("-preempt", "preempt=full"),
 ];
 /// The rows with such an ending where no kernel is named.
-const ENDED: [&str; 4] = [
+const ENDED: [&str; 5] = [
     "6.12-integrity",
+    "6.1-confidentiality",
     "6.12-confidentiality",
     "6.1-preempt",
     "7.1-preempt",
 ];
+
+/// Where a capture has to refuse, by the line or by the command line, and a word that it
+/// has to say: a kernel that lets no program read its memory (LOCKDOWN_BPF_READ_KERNEL), and
+/// one without socket storage for programs on tracepoints (before 5.11).
+pub(super) const REFUSES: [(&str, &str); 2] =
+    [("lockdown=confidentiality", "lockdown"), (OLD, TOO_OLD)];
+/// The line that is too old, and the words.
+const OLD: &str = "5.10";
+pub(super) const TOO_OLD: &str = "too old";
 
 /// A kernel to run on.
 #[derive(Clone, Debug)]
@@ -30,6 +40,8 @@ pub(super) struct Run {
     /// None: the host's own, or one that cannot be had.
     pub(super) kernel: Option<Kernel>,
     pub(super) append: &'static str,
+    /// What a capture has to say that has to refuse here.
+    pub(super) refuses: Option<&'static str>,
 }
 
 impl Run {
@@ -74,7 +86,11 @@ pub(super) fn runs(names: Vec<String>, kernels: &[Kernel]) -> Vec<Run> {
     let run = |name: String| {
         let (line, append) = line(&name);
         let kernel = kernels.iter().find(|kernel| kernel.name == line).cloned();
+        let refuses = REFUSES
+            .iter()
+            .find(|(what, _)| [line, append].contains(what));
         Run {
+            refuses: refuses.map(|(_, word)| *word),
             name,
             kernel,
             append,
@@ -84,7 +100,7 @@ pub(super) fn runs(names: Vec<String>, kernels: &[Kernel]) -> Vec<Run> {
 }
 
 /// The line in a row's name, and what the rest adds to the command line.
-fn line(name: &str) -> (&str, &'static str) {
+pub(super) fn line(name: &str) -> (&str, &'static str) {
     ENDINGS
         .iter()
         .find_map(|(ending, append)| Some((name.strip_suffix(ending)?, *append)))
@@ -103,5 +119,15 @@ mod tests {
         assert_eq!(line("6.1-cloud-preempt"), ("6.1-cloud", "preempt=full"));
         let locked_down = line("6.12-cloud-arm64-integrity");
         assert_eq!(locked_down, ("6.12-cloud-arm64", "lockdown=integrity"));
+    }
+
+    #[test]
+    fn a_capture_has_to_refuse_where_the_kernel_is_locked_down_or_too_old_only() {
+        let names = ["6.12", "6.12-integrity", "6.1-confidentiality", "5.10"];
+        let refuses: Vec<_> = runs(names.map(str::to_owned).to_vec(), &[])
+            .into_iter()
+            .map(|run| run.refuses)
+            .collect();
+        assert_eq!(refuses, [None, None, Some("lockdown"), Some("too old")]);
     }
 }

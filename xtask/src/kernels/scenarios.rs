@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{doctor, nobody};
+use super::{doctor, nobody, unseen};
 use crate::step;
 
 /// A scenario of the table.
@@ -73,9 +73,6 @@ pub(super) const DOCTOR: &str = "doctor";
 /// Those of the short matrix: both sides, a connection that never was, a backend's death,
 /// and bytes that nginx sends in two ways, by both means of counting them.
 pub(super) const SHORT: [&str; 6] = ["stale", "closed", "refused", "killed", "upload", DOCTOR];
-/// Under this the kernel lets no program read its memory (LOCKDOWN_BPF_READ_KERNEL): a
-/// capture has to refuse, with the word.
-pub(super) const FORBIDS: (&str, &str) = ("lockdown=confidentiality", "lockdown");
 
 /// Failures of several kinds at once on one nginx, good requests and busy senders beside:
 /// where programs can be preempted, the kernel skips runs for nginx then. Each sender that
@@ -112,7 +109,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// The same on a kernel that forbids what the programs do: a capture has to refuse and
+    /// The same on a kernel that cannot have the programs: a capture has to refuse and
     /// to say this word; nothing else is right.
     fn refusing(self, word: &str) -> Self {
         let refused = self.wrong.iter().any(|wrong| wrong.contains(word));
@@ -207,11 +204,19 @@ pub(super) fn here(
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What became of each, in their order; fewer if the script came to no end. `append` is
-/// what the kernel was started with.
-pub(super) fn read(scenarios: &[&Scenario], output: &str, append: &str) -> Vec<Outcome> {
-    let (forbids, word) = FORBIDS;
-    let forbids = (append == forbids).then_some(forbids);
+/// What became of each, in their order; fewer if the script came to no end. `refuses` is
+/// what a capture has to say if it has to refuse on this kernel.
+pub(super) fn read(scenarios: &[&Scenario], output: &str, refuses: Option<&str>) -> Vec<Outcome> {
+    read_seeing(scenarios, output, refuses, true)
+}
+
+/// As [`read`], of a kernel that may let no program see nginx's sends and receives.
+pub(super) fn read_seeing(
+    scenarios: &[&Scenario],
+    output: &str,
+    refuses: Option<&str>,
+    sees_calls: bool,
+) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let mut rest = output;
     for scenario in scenarios {
@@ -224,19 +229,35 @@ pub(super) fn read(scenarios: &[&Scenario], output: &str, append: &str) -> Vec<O
         };
         let status = after.lines().next().unwrap_or_default();
         let succeeded = status.trim() == "0";
-        let capture = |outcome: Outcome| match forbids {
-            Some(_) => outcome.refusing(word),
+        let capture = |outcome: Outcome| match refuses {
+            Some(word) => outcome.refusing(word),
             None => outcome,
         };
         outcomes.push(match scenario.what {
-            What::Lab(_) => capture(scored(said, succeeded, |_| Vec::new())),
-            What::Nobody => capture(scored(said, succeeded, |score| nobody::wrong(said, score))),
-            What::Demo => capture(checked(said, succeeded)),
-            What::Doctor => answered(said, succeeded, forbids),
+            What::Lab(_) => capture(scored(said, succeeded, sees_calls)),
+            What::Nobody => {
+                let mut outcome = scored(said, succeeded, sees_calls);
+                outcome.wrong.extend(nobody::wrong(said));
+                capture(outcome)
+            }
+            What::Demo if sees_calls => capture(checked(said, succeeded)),
+            What::Demo => capture(unseen::checked(said)),
+            What::Doctor => answered(said, succeeded, refuses, sees_calls),
         });
         rest = after;
     }
     outcomes
+}
+
+/// Where in the output each scenario begins, of those that did.
+pub(super) fn beginnings<'a>(
+    scenarios: &'a [&Scenario],
+    output: &'a str,
+) -> impl Iterator<Item = (&'static str, usize)> + 'a {
+    scenarios.iter().filter_map(|scenario| {
+        let begin = format!("{BEGINS}{}\n", scenario.column);
+        Some((scenario.column, output.find(&begin)?))
+    })
 }
 
 /// When this kernel preempts a task, if it can be asked: the word in brackets of
@@ -247,8 +268,8 @@ pub(super) fn preemption(output: &str) -> Option<&str> {
 }
 
 /// The lab's own score. Here every verdict has to be right, whatever its confidence, and
-/// every constant that could be inferred; and nothing that the score shows may be wrong.
-fn scored(said: &str, succeeded: bool, wrong: impl FnOnce(&Value) -> Vec<String>) -> Outcome {
+/// every constant that could be inferred.
+fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
     let json = said.find("\n{").map(|at| &said[at..]);
     let Some(score) = json.and_then(|json| serde_json::from_str::<Value>(json).ok()) else {
         return Outcome::broken(said);
@@ -257,13 +278,15 @@ fn scored(said: &str, succeeded: bool, wrong: impl FnOnce(&Value) -> Vec<String>
         let all = score[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned)
     };
-    let more = wrong(&score);
     let mut wrong: Vec<String> = strings("failures").chain(strings("mistakes")).collect();
     // Each is about one line.
     let about_a_line = |wrong: &&String| wrong.contains(" is called ");
     let mistakes = wrong.iter().filter(about_a_line).count() as u64;
     let constants = score["constants"].as_array().into_iter().flatten();
-    for constant in constants.filter(|constant| constant["right"] != true) {
+    let is_wrong = |constant: &&Value| {
+        constant["right"] != true && (sees_calls || !unseen::is_unknown(constant))
+    };
+    for constant in constants.filter(is_wrong) {
         wrong.push(format!(
             "{} was inferred as {}",
             constant["constant"]["value"], constant["found"]
@@ -271,7 +294,6 @@ fn scored(said: &str, succeeded: bool, wrong: impl FnOnce(&Value) -> Vec<String>
     }
     let rows = score["causes"].as_object().into_iter().flatten();
     let verdicts: u64 = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
-    wrong.extend(more);
     if verdicts == 0 && wrong.is_empty() {
         wrong.push("there was nothing to judge".to_owned());
     }
@@ -280,6 +302,10 @@ fn scored(said: &str, succeeded: bool, wrong: impl FnOnce(&Value) -> Vec<String>
     }
     let hooks = score["hooks"].as_object().into_iter().flatten();
     let hooks = hooks.map(|(hook, became)| (hook.clone(), became.as_str().unwrap_or("").into()));
+    let hooks: BTreeMap<String, String> = hooks.collect();
+    if !sees_calls {
+        wrong.extend(unseen::attached(&hooks));
+    }
     // What else was lost is among the failures.
     let lost = score["lost"].as_object().into_iter().flatten();
     let missed = lost.filter_map(|(kind, count)| {
@@ -290,7 +316,7 @@ fn scored(said: &str, succeeded: bool, wrong: impl FnOnce(&Value) -> Vec<String>
         right: verdicts.saturating_sub(mistakes),
         wrong,
         verdicts,
-        hooks: hooks.collect(),
+        hooks,
         missed: missed.collect(),
         crowd: score["crowd"].as_u64().unwrap_or(0),
         refused: false,
@@ -321,8 +347,8 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
 }
 
 /// The answers of doctor.
-fn answered(said: &str, succeeded: bool, forbids: Option<&str>) -> Outcome {
-    let (verdicts, mut wrong) = doctor::judge(said, forbids);
+fn answered(said: &str, succeeded: bool, refuses: Option<&str>, sees_calls: bool) -> Outcome {
+    let (verdicts, mut wrong) = doctor::judge(said, refuses, sees_calls);
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }

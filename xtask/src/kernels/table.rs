@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::scenarios::{DOCTOR, Outcome, Scenario};
 
@@ -29,6 +30,8 @@ pub(super) struct Row {
     pub(super) failure: Option<String>,
     /// How long it took.
     pub(super) seconds: f64,
+    /// The emulator's work (its processor time) for the boot and for each scenario.
+    pub(super) work: Vec<(&'static str, Duration)>,
     /// When the kernel preempts a task, if it says.
     pub(super) preemption: Option<String>,
 }
@@ -59,8 +62,17 @@ impl Row {
             (_, true) => "WRONG",
             _ => "right",
         };
+        let each = |(what, worked): &(&str, Duration)| format!("{what} {}", worked.as_secs());
+        let work = match self.work.is_empty() {
+            true => String::new(),
+            false => {
+                let sum: Duration = self.work.iter().map(|(_, worked)| *worked).sum();
+                let parts: Vec<String> = self.work.iter().map(each).collect();
+                format!(" ({} of work: {})", sum.as_secs(), parts.join(", "))
+            }
+        };
         format!(
-            "{} ({}): {verdict}, {:.0} s",
+            "{} ({}): {verdict}, {:.0} s{work}",
             self.name, self.release, self.seconds
         )
     }
@@ -124,7 +136,8 @@ pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
         .flat_map(Row::outcomes)
         .any(|outcome| outcome.refused)
     {
-        text += "refuses: this kernel forbids the programs; capture says so and does not run\n";
+        text +=
+            "refuses: this kernel cannot have the programs; capture says why and does not run\n";
     }
     for row in rows {
         let name = &row.name;

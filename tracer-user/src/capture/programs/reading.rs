@@ -80,7 +80,8 @@ impl Programs {
             totals.push((name.to_owned(), total));
         }
         let missed = missed_runs::by_program(&self.ebpf, self.uprobes.links());
-        self.twins.attach_where_missed(&mut self.ebpf, &missed);
+        self.twins
+            .attach_where_missed(&mut self.ebpf, &missed, &totals);
         totals.extend(
             self.twins
                 .that_count(missed)

@@ -73,10 +73,10 @@ fn the_answers_of_an_ordinary_kernel_and_of_one_locked_down_are_right_there_only
     let (ordinary, locked) = (ordinary(), locked());
     let ordinary = said(OPEN, ordinary.each_ref());
     let locked = said(CLOSED, locked.each_ref());
-    assert_eq!(judge(&ordinary, None), (3, Vec::new()));
-    assert_eq!(judge(&locked, Some(LOCKED)), (3, Vec::new()));
-    assert_eq!(judge(&ordinary, Some(LOCKED)).1.len(), 4);
-    assert_eq!(judge(&locked, None).1.len(), 4);
+    assert_eq!(judge(&ordinary, None, true), (3, Vec::new()));
+    assert_eq!(judge(&locked, Some(LOCKED), true), (3, Vec::new()));
+    assert_eq!(judge(&ordinary, Some(LOCKED), true).1.len(), 4);
+    assert_eq!(judge(&locked, None, true).1.len(), 4);
 }
 
 #[test]
@@ -100,14 +100,14 @@ fn one_wrong_statement_status_or_fact_is_wrong() {
     ] {
         let mut answers = ordinary();
         *answers[0].pointer_mut(&field).unwrap() = value;
-        let (count, wrong) = judge(&said(OPEN, answers.each_ref()), None);
+        let (count, wrong) = judge(&said(OPEN, answers.each_ref()), None, true);
         assert!(count == 3 && !wrong.is_empty(), "{field}");
         assert!(wrong.iter().all(|wrong| wrong.starts_with("whole: ")));
     }
     let right = said(OPEN, ordinary().each_ref());
     for (from, to) in [("exit: 0", "exit: 1"), ("workers: 2\nf", "workers: 1\nf")] {
         assert_ne!(
-            judge(&right.replace(from, to), None).1,
+            judge(&right.replace(from, to), None, true).1,
             Vec::<String>::new()
         );
     }
@@ -118,23 +118,48 @@ fn a_note_is_right_only_of_the_clock_that_the_guest_has() {
     let mut answers = ordinary();
     let text = "A capture costs more: the kernel takes its time from hpet";
     answers[0]["statements"] = json!([{ "weight": "note", "text": text, "do": null }]);
-    assert_eq!(judge(&said(OPEN, answers.each_ref()), None).1.len(), 1);
+    assert_eq!(
+        judge(&said(OPEN, answers.each_ref()), None, true).1.len(),
+        1
+    );
     for answer in &mut answers {
         answer["found"]["kernel"]["clock_source"] = json!("hpet");
     }
     let said = said(OPEN, answers.each_ref()).replace("clock: tsc", "clock: hpet");
-    assert_eq!(judge(&said, None), (3, Vec::new()));
+    assert_eq!(judge(&said, None, true), (3, Vec::new()));
 }
 
 #[test]
 fn an_answer_that_never_came_is_wrong() {
     let whole = said(OPEN, ordinary().each_ref());
     let (cut, _) = whole.split_once("case: without-types").unwrap();
-    let (count, wrong) = judge(cut, None);
+    let (count, wrong) = judge(cut, None, true);
     assert_eq!((count, wrong.len()), (2, 1));
     assert!(
         wrong[0].starts_with("without-types: no answer: "),
         "{wrong:?}"
     );
-    assert_eq!(judge("", None).0, 0);
+    assert_eq!(judge("", None, true).0, 0);
+}
+
+#[test]
+fn where_nothing_sees_sends_and_receives_that_alone_has_to_be_said() {
+    let limit = |text: &str| json!({ "weight": "limits", "text": text, "do": null });
+    let mut answers = ordinary();
+    let whole = &mut answers[0];
+    whole["full"] = false.into();
+    whole["statements"] = json!([limit("Requests cannot be counted, nor")]);
+    whole["found"]["hooks"] = json!([
+        { "name": "one", "attached": true },
+        { "name": "sock_send_length", "attached": false }
+    ]);
+    let right = said(OPEN, answers.each_ref());
+    assert_eq!(judge(&right, None, false), (3, Vec::new()));
+    assert_eq!(judge(&right, None, true).1.len(), 2);
+    let silent = said(OPEN, ordinary().each_ref());
+    assert_eq!(judge(&silent, None, false).1.len(), 2);
+    let other = right.replace("Requests cannot be counted", "Nothing is seen");
+    assert_eq!(judge(&other, None, false).1.len(), 1);
+    let another = right.replace("sock_send_length", "tcp_receive_reset");
+    assert_eq!(judge(&another, None, false).1.len(), 1);
 }

@@ -23,7 +23,7 @@ fn both() -> Vec<&'static Scenario> {
 
 #[test]
 fn scores_are_read_in_their_order_and_verdicts_counted() {
-    let outcomes = read(&both(), &output(SCORE, 0), "");
+    let outcomes = read(&both(), &output(SCORE, 0), None);
     assert_eq!(outcomes.len(), 2);
     assert_eq!((outcomes[0].verdicts, outcomes[1].verdicts), (3, 9));
     assert!(
@@ -46,25 +46,25 @@ fn a_mistake_of_any_confidence_and_a_wrong_constant_are_wrong() {
     ] {
         let score = SCORE.replace(from, to);
         assert_ne!(score, SCORE);
-        let outcomes = read(&both(), &output(&score, 0), "");
+        let outcomes = read(&both(), &output(&score, 0), None);
         assert_eq!(outcomes[0].wrong.len(), 1, "{to}: {outcomes:?}");
         assert!(outcomes[1].wrong.is_empty());
     }
-    assert_eq!(read(&both(), &output(SCORE, 1), "")[0].wrong.len(), 1);
+    assert_eq!(read(&both(), &output(SCORE, 1), None)[0].wrong.len(), 1);
 }
 
 #[test]
 fn what_came_to_no_end_is_not_taken_for_right() {
     let whole = output(SCORE, 0);
     let cut = whole.split("status: 0").next().unwrap();
-    assert!(read(&both(), cut, "").is_empty());
-    let outcomes = read(&both(), &output("thread panicked", 101), "");
+    assert!(read(&both(), cut, None).is_empty());
+    let outcomes = read(&both(), &output("thread panicked", 101), None);
     assert!(
         outcomes[0].wrong[0].contains("thread panicked"),
         "{outcomes:?}"
     );
     let failed = whole.replace("all right\nstatus: 0", "NOT all right\nstatus: 1");
-    assert!(read(&both(), &failed, "")[1].wrong[0].contains("NOT all right"));
+    assert!(read(&both(), &failed, None)[1].wrong[0].contains("NOT all right"));
 }
 
 #[test]
@@ -82,11 +82,11 @@ fn the_script_names_every_scenario_and_ends_each_with_its_status() {
 #[test]
 fn where_a_capture_has_to_refuse_only_a_refusal_that_says_why_is_right() {
     let refused = output("capture: lockdown=confidentiality forbids it", 1);
-    let outcomes = read(&both(), &refused, FORBIDS.0);
+    let outcomes = read(&both(), &refused, Some("lockdown"));
     assert!(outcomes[0].refused && outcomes[0].wrong.is_empty());
     // The demo ran.
     assert!(!outcomes[1].refused && outcomes[1].wrong.len() == 1);
-    let outcomes = read(&both(), &output("Invalid argument", 1), FORBIDS.0);
+    let outcomes = read(&both(), &output("Invalid argument", 1), Some("lockdown"));
     assert!(
         outcomes[0].wrong[0].contains("without a word"),
         "{outcomes:?}"
