@@ -5,7 +5,7 @@
 //! One script runs them in the guest and on the host, and writes the scores one after the
 //! other; this reads them again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -234,12 +234,10 @@ pub(super) fn read_seeing(
             None => outcome,
         };
         outcomes.push(match scenario.what {
-            What::Lab(_) => capture(scored(said, succeeded, sees_calls)),
-            What::Nobody => {
-                let mut outcome = scored(said, succeeded, sees_calls);
-                outcome.wrong.extend(nobody::wrong(said));
-                capture(outcome)
-            }
+            What::Lab(_) => capture(scored(said, succeeded, sees_calls, |_| Vec::new())),
+            What::Nobody => capture(scored(said, succeeded, sees_calls, |score| {
+                nobody::wrong(said, score)
+            })),
             What::Demo if sees_calls => capture(checked(said, succeeded)),
             What::Demo => capture(unseen::checked(said)),
             What::Doctor => answered(said, succeeded, refuses, sees_calls),
@@ -268,8 +266,13 @@ pub(super) fn preemption(output: &str) -> Option<&str> {
 }
 
 /// The lab's own score. Here every verdict has to be right, whatever its confidence, and
-/// every constant that could be inferred.
-fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
+/// every constant that could be inferred; and nothing that the score shows may be wrong.
+fn scored(
+    said: &str,
+    succeeded: bool,
+    sees_calls: bool,
+    wrong: impl FnOnce(&Value) -> Vec<String>,
+) -> Outcome {
     let json = said.find("\n{").map(|at| &said[at..]);
     let Some(score) = json.and_then(|json| serde_json::from_str::<Value>(json).ok()) else {
         return Outcome::broken(said);
@@ -278,6 +281,7 @@ fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
         let all = score[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned)
     };
+    let more = wrong(&score);
     let mut wrong: Vec<String> = strings("failures").chain(strings("mistakes")).collect();
     // Each is about one line.
     let about_a_line = |wrong: &&String| wrong.contains(" is called ");
@@ -294,6 +298,7 @@ fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
     }
     let rows = score["causes"].as_object().into_iter().flatten();
     let verdicts: u64 = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
+    wrong.extend(more);
     if verdicts == 0 && wrong.is_empty() {
         wrong.push("there was nothing to judge".to_owned());
     }
@@ -352,7 +357,10 @@ fn answered(said: &str, succeeded: bool, refuses: Option<&str>, sees_calls: bool
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }
+    let about = |wrong: &String| wrong.split(": ").next().map(str::to_owned);
+    let wrong_answers: BTreeSet<String> = wrong.iter().filter_map(about).collect();
     Outcome {
+        right: verdicts.saturating_sub(wrong_answers.len() as u64),
         wrong,
         verdicts,
         ..Outcome::default()
