@@ -325,9 +325,15 @@ fn at_a_limit_that_missed_calls_hide_nothing_is_certain() {
         })
         .collect();
     let said = premature();
-    let at_once = connection(1, 0).request(1).answer(4998);
-    let at_once = at_once.fin(4998, 0).request(4999).eof(5000).closed(5000);
-    records.extend([said.logged(), ended(at_once), said.line()]);
-    let incident = only(noticed(records));
+    // A busy backend closes a little later.
+    let at_limit = connection(1, 0).request(1).answer(4900);
+    let at_limit = at_limit.fin(4960, 0).request(4999).eof(5000).closed(5000);
+    records.extend([said.logged(), ended(at_limit), said.line()]);
+    let incident = only(noticed(records.clone()));
     assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Likely);
+    // Another connection got further.
+    let further = connection(2, 0).request(1).answer(2).request(3).answer(4);
+    records.push(ended(further.closed(200)));
+    let incident = only(noticed(records));
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
 }
