@@ -10,6 +10,7 @@ pub(crate) mod fetch;
 mod files;
 mod guest;
 mod image;
+mod nobody;
 mod payload;
 mod rows;
 mod scenarios;

@@ -54,12 +54,15 @@ pub struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// Notes why something failed, once for all that fails for the same reason.
+    /// Notes why something failed, once for all that one remedy would mend.
     fn check<T>(&mut self, result: Result<T>) -> Option<T> {
         result
             .map_err(|error| {
                 let obstacle = obstacle(&error);
-                if !self.obstacles.contains(&obstacle) {
+                let is_told = self.obstacles.iter().any(|told| {
+                    *told == obstacle || (!told.remedy.is_empty() && told.remedy == obstacle.remedy)
+                });
+                if !is_told {
                     self.obstacles.push(obstacle);
                 }
             })
@@ -188,4 +191,30 @@ fn look_at_nginx(
         .collect();
     drop(Listeners::open(&masters, &mut host.warnings));
     this.warnings.append(&mut host.warnings);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_remedy_would_mend_is_told_once_and_all_else_each() {
+        let mut this = Rehearsal::default();
+        let of = |what: &str, remedy: &str| {
+            Err::<(), _>(anyhow::Error::from(Obstacle {
+                what: what.to_owned(),
+                remedy: remedy.to_owned(),
+            }))
+        };
+        this.check(of("too old: no helper", "capture elsewhere"));
+        this.check(of("too old: not permitted", "capture elsewhere"));
+        this.check(of("locked down", "start it otherwise"));
+        for what in ["one", "other", "other"] {
+            this.check::<()>(Err(anyhow!("{what}")));
+        }
+        let told: Vec<&str> = (this.obstacles.iter())
+            .map(|obstacle| obstacle.what.as_str())
+            .collect();
+        assert_eq!(told, ["too old: no helper", "locked down", "one", "other"]);
+    }
 }

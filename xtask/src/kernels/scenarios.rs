@@ -1,17 +1,18 @@
 //! What runs on each kernel: the lab's scenarios, each scored by the lab itself against
-//! what its backends recorded, the demo, which also holds counts of requests, and doctor.
+//! what its backends recorded, the demo, which also holds counts of requests, a capture
+//! without root, and doctor.
 //!
 //! One script runs them in the guest and on the host, and writes the scores one after the
 //! other; this reads them again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{doctor, unseen};
+use super::{doctor, nobody, unseen};
 use crate::step;
 
 /// A scenario of the table.
@@ -26,6 +27,8 @@ pub(super) struct Scenario {
 enum What {
     /// Scenarios of the lab's, by their names there and with more of its options.
     Lab(&'static str),
+    /// The lab's `stale`, captured without root.
+    Nobody,
     /// The demo.
     Demo,
     /// The answers of `whoclosed doctor`.
@@ -40,7 +43,7 @@ const fn of_lab(column: &'static str, lab: &'static str) -> Scenario {
 }
 
 /// In the order of the columns.
-const ALL: [Scenario; 12] = [
+const ALL: [Scenario; 13] = [
     of_lab("stale", "stale"),
     of_lab("closed", "closed"),
     of_lab("aborted", "aborted"),
@@ -51,6 +54,10 @@ const ALL: [Scenario; 12] = [
     of_lab("upload", "upload"),
     of_lab("tls", "tls_closed"),
     of_lab("crowded", CROWDED),
+    Scenario {
+        column: "nobody",
+        what: What::Nobody,
+    },
     Scenario {
         column: "demo",
         what: What::Demo,
@@ -153,6 +160,7 @@ pub(super) fn script(scenarios: &[&Scenario], seed: u64) -> String {
             What::Demo => {
                 "whoclosed-demo --check --runs-may-be-missed --output \"$(mktemp -u)\"".to_owned()
             }
+            What::Nobody => format!("( SEED={seed}; {} )", nobody::SCRIPT),
             What::Doctor => format!("( {} )", doctor::SCRIPT),
         };
         // Writing to a String does not fail.
@@ -226,7 +234,10 @@ pub(super) fn read_seeing(
             None => outcome,
         };
         outcomes.push(match scenario.what {
-            What::Lab(_) => capture(scored(said, succeeded, sees_calls)),
+            What::Lab(_) => capture(scored(said, succeeded, sees_calls, |_| Vec::new())),
+            What::Nobody => capture(scored(said, succeeded, sees_calls, |score| {
+                nobody::wrong(said, score)
+            })),
             What::Demo if sees_calls => capture(checked(said, succeeded)),
             What::Demo => capture(unseen::checked(said)),
             What::Doctor => answered(said, succeeded, refuses, sees_calls),
@@ -255,8 +266,13 @@ pub(super) fn preemption(output: &str) -> Option<&str> {
 }
 
 /// The lab's own score. Here every verdict has to be right, whatever its confidence, and
-/// every constant that could be inferred.
-fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
+/// every constant that could be inferred; and nothing that the score shows may be wrong.
+fn scored(
+    said: &str,
+    succeeded: bool,
+    sees_calls: bool,
+    wrong: impl FnOnce(&Value) -> Vec<String>,
+) -> Outcome {
     let json = said.find("\n{").map(|at| &said[at..]);
     let Some(score) = json.and_then(|json| serde_json::from_str::<Value>(json).ok()) else {
         return Outcome::broken(said);
@@ -265,6 +281,7 @@ fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
         let all = score[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned)
     };
+    let more = wrong(&score);
     let mut wrong: Vec<String> = strings("failures").chain(strings("mistakes")).collect();
     // Each is about one line.
     let about_a_line = |wrong: &&String| wrong.contains(" is called ");
@@ -281,6 +298,7 @@ fn scored(said: &str, succeeded: bool, sees_calls: bool) -> Outcome {
     }
     let rows = score["causes"].as_object().into_iter().flatten();
     let verdicts: u64 = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
+    wrong.extend(more);
     if verdicts == 0 && wrong.is_empty() {
         wrong.push("there was nothing to judge".to_owned());
     }
@@ -339,7 +357,10 @@ fn answered(said: &str, succeeded: bool, refuses: Option<&str>, sees_calls: bool
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }
+    let about = |wrong: &String| wrong.split(": ").next().map(str::to_owned);
+    let wrong_answers: BTreeSet<String> = wrong.iter().filter_map(about).collect();
     Outcome {
+        right: verdicts.saturating_sub(wrong_answers.len() as u64),
         wrong,
         verdicts,
         ..Outcome::default()

@@ -295,4 +295,43 @@ WRONG on 6.1: panic
         assert!(text.ends_with("  6.12: 1 of 1\n"), "{text}");
         assert!(rows[0].is_wrong() && !rows[1].is_wrong());
     }
+
+    #[test]
+    fn runs_that_the_kernel_skipped_are_told_and_make_no_row_wrong() {
+        let scenarios = chosen(&["stale".to_owned(), "crowded".to_owned()]).unwrap();
+        let crowded = Outcome {
+            missed: [("send".to_owned(), 7), ("recv".to_owned(), 2)].into(),
+            crowd: 50,
+            ..outcome(&[], &[])
+        };
+        let calm = Outcome {
+            crowd: 40,
+            ..outcome(&[], &[])
+        };
+        let mut lazy = row("7.1", vec![outcome(&[], &[]), crowded]);
+        lazy.preemption = Some("lazy".to_owned());
+        let rows = [lazy, row("6.12", vec![outcome(&[], &[]), calm])];
+        assert!(!rows[0].is_wrong() && !rows[1].is_wrong());
+        let text = text(&scenarios, &rows);
+        let expected = "
+runs of programs that the kernel skipped
+  7.1 (preempts: lazy), crowded: 2 of recv, 7 of send, beside 100 sends and receives
+  6.12, crowded: none, beside 80 sends and receives
+";
+        assert!(text.ends_with(expected), "{text}");
+        // Where nothing was missed and nobody crowded, there is nothing to say.
+        let rows = [row("6.1", vec![outcome(&[], &[])])];
+        assert!(!super::text(&scenarios, &rows).contains("skipped"));
+    }
+
+    #[test]
+    fn how_many_verdicts_are_right_is_told_where_not_all_are() {
+        let scenarios = chosen(&["stale".to_owned()]).unwrap();
+        let one_of_three = Outcome {
+            right: 1,
+            ..outcome(&["x", "y"], &[])
+        };
+        let text = text(&scenarios, &[row("6.1", vec![one_of_three])]);
+        assert!(text.contains("6.1     6.1.9    WRONG 1/3\n"), "{text}");
+    }
 }

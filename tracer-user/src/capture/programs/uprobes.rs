@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use aya::programs::UProbe;
 use aya::programs::uprobe::UProbeScope;
+use aya::programs::{ProgramError, UProbe};
 
 use super::{Programs, object, why};
 use crate::capture::Withheld;
@@ -27,7 +27,12 @@ pub(super) enum Uprobes {
     /// By links.
     ByLinks(UprobeLinks),
     /// By perf_event_open(), because this kernel gives no links.
-    ByPerfEvents(String),
+    ByPerfEvents {
+        /// Why not.
+        no_links: String,
+        /// This process may not.
+        refused: bool,
+    },
 }
 
 impl Uprobes {
@@ -76,7 +81,10 @@ impl Programs {
                     // A refusal is told of each binary.
                     drop(self.load_uprobe(name));
                 }
-                Uprobes::ByPerfEvents(format!("{error:#}"))
+                Uprobes::ByPerfEvents {
+                    no_links: format!("{error:#}"),
+                    refused: false,
+                }
             }
         };
     }
@@ -103,18 +111,21 @@ impl Programs {
         let attached = self
             .load_uprobe(name)?
             .attach(function, binary, UProbeScope::AllProcesses);
-        match (attached, &self.uprobes) {
-            (Ok(_), _) => Ok(()),
-            (Err(error), Uprobes::ByPerfEvents(no_links)) => {
-                bail!("{}; nor by a link: {no_links}", why(&error))
-            }
-            (Err(error), _) => bail!(why(&error)),
+        let Err(error) = attached else {
+            return Ok(());
+        };
+        if let Uprobes::ByPerfEvents { no_links, refused } = &mut self.uprobes {
+            *refused |= matches!(&error, ProgramError::SyscallError(call)
+                if call.io_error.kind() == std::io::ErrorKind::PermissionDenied);
+            bail!("{}; nor by a link: {no_links}", why(&error));
         }
+        bail!(why(&error))
     }
 
-    /// Do binaries that come later need a capability for their uprobes?
+    /// Do binaries that come later need a capability for their uprobes? One that did not
+    /// do for the first does not for them.
     #[must_use]
     pub const fn uprobes_need_capabilities(&self) -> bool {
-        matches!(self.uprobes, Uprobes::ByPerfEvents(_))
+        matches!(self.uprobes, Uprobes::ByPerfEvents { refused: false, .. })
     }
 }

@@ -92,3 +92,55 @@ fn where_a_capture_has_to_refuse_only_a_refusal_that_says_why_is_right() {
         "{outcomes:?}"
     );
 }
+
+#[test]
+fn what_the_kernel_skipped_is_read_from_a_score_and_from_the_demo() {
+    let lost =
+        r#""lost": { "missed_runs:send": 5, "connection_records": 1 }, "crowd": 9, "failures""#;
+    let score = SCORE.replace(r#""failures""#, lost);
+    let said = output(&score, 0).replace("9 faults", "lost: 3 missed_runs:recv\n9 faults");
+    let outcomes = read(&both(), &said, None);
+    // Whatever else was lost stands among the score's failures.
+    let missed: Vec<_> = outcomes.iter().map(|outcome| &outcome.missed).collect();
+    assert_eq!(
+        missed[0].clone().into_iter().collect::<Vec<_>>(),
+        [("send".to_owned(), 5)]
+    );
+    assert_eq!(
+        missed[1].clone().into_iter().collect::<Vec<_>>(),
+        [("recv".to_owned(), 3)]
+    );
+    assert_eq!((outcomes[0].crowd, outcomes[1].crowd), (9, 0));
+}
+
+#[test]
+fn a_mistake_about_a_line_is_no_right_verdict_and_one_about_a_constant_is_no_line() {
+    let mistake = r#""mistakes": ["1 (x) of stale is called nginx fin y (likely), but is z"]"#;
+    let score = SCORE.replace(r#""mistakes": []"#, mistake);
+    let outcomes = read(&both(), &output(&score, 0), None);
+    assert_eq!((outcomes[0].right, outcomes[0].verdicts), (2, 3));
+    let score = SCORE.replace(r#""right": true"#, r#""right": false"#);
+    let outcomes = read(&both(), &output(&score, 0), None);
+    assert_eq!((outcomes[0].right, outcomes[0].wrong.len()), (3, 1));
+}
+
+#[test]
+fn when_a_kernel_preempts_is_the_word_in_brackets() {
+    assert_eq!(
+        preemption("guest: up\npreemption: full (lazy) \nx\n"),
+        Some("lazy")
+    );
+    assert_eq!(
+        preemption("preemption: none (voluntary) full\n"),
+        Some("voluntary")
+    );
+    assert_eq!(preemption("preemption: \n"), None);
+}
+
+#[test]
+fn each_scenario_begins_where_its_line_is() {
+    let said = output(SCORE, 0);
+    let begun: Vec<_> = beginnings(&both(), &said).collect();
+    assert_eq!(begun[0], ("stale", said.find("scenario: stale").unwrap()));
+    assert_eq!(begun[1], ("demo", said.find("scenario: demo").unwrap()));
+}
