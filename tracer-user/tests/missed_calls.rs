@@ -145,11 +145,17 @@ fn earlier_missed(connection: &mut Connection, draws: &mut Draws) {
 /// What the end of a connection met: calls that move no bytes.
 fn end_missed(connection: &mut Connection, draws: &mut Draws) {
     let peer_ended = connection.fin_received_ns.is_some() || connection.rst_received_ns.is_some();
-    if !peer_ended {
+    if !peer_ended && connection.socket_error.is_none() {
         return;
     }
-    if draws.one_in(2) {
-        connection.eof_read_ns = None;
+    // That the end was read is noticed when nginx closes, but where the kernel encrypts.
+    if connection.eof_read_ns.is_some() && draws.one_in(2) {
+        connection.eof_read_ns = if draws.one_in(4) {
+            None
+        } else {
+            gap(connection);
+            connection.closed_ns.map(|ns| ns + 200)
+        };
     }
     if draws.one_in(2) {
         connection.failed_call_ns = None;

@@ -9,6 +9,7 @@ use super::clock::Clock;
 use super::end::{ended_before_request, is_tls_alert};
 use super::line::{READING_HEADER, UpstreamLine};
 use super::timers::ran_out;
+use super::without_calls::first_byte_ns;
 use crate::nginx::message::MessageKind;
 use crate::trace::record::{Call, Connection};
 
@@ -275,7 +276,7 @@ fn is_goaway(line: &UpstreamLine) -> bool {
 /// nginx read something that it refused, and closed.
 fn closed_after_reading(line: &UpstreamLine, connection: &Connection) -> Option<Shown> {
     let ns = connection.last_received_ns?;
-    connection.first_byte_ns?;
+    first_byte_ns(connection)?;
     let at_once = connection.ended_ns.saturating_sub(ns) < CLOSED_WITHIN_NS;
     // A GOAWAY that came while the connection was idle is read after the next request.
     let late = ended_before_request(connection) && !is_goaway(line);

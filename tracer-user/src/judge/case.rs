@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::backends::StillOpen;
 use super::end::{
-    SOON_NS, ended_before_request, idle_age_ns, last_activity_ns, no_answer_below, peer_end_ns,
+    ended_before_request, idle_age_ns, last_activity_ns, no_answer_below, peer_end_ns,
     silence_before_ns,
 };
 use super::history::History;
@@ -26,6 +26,9 @@ use crate::trace::record::{BackendExit, Connection, Logged, PeerClose};
 const NOT_KNOWN: &str = "not known";
 
 pub(super) const NS_PER_MS: f64 = 1e6;
+
+/// A backend that closes after its last answer has closed by then, however busy it is.
+const BUSY_CLOSE_NS: u64 = 500_000_000;
 
 /// Errnos that nginx's lines and sockets give.
 pub(super) mod errno {
@@ -366,10 +369,15 @@ impl<'a> Case<'a> {
 
     /// May the backend have closed by a limit on requests that could not be inferred, because
     /// calls of nginx's were missed on connections that would have shown it? Such a close
-    /// follows directly on an answer.
+    /// follows soon on an answer, and no connection got further.
     pub(super) fn may_have_hidden_limit(&self) -> bool {
-        self.figures.is_some_and(|figures| figures.calls_missed > 0)
-            && self.idle_age_ns().is_none_or(|age| age < SOON_NS)
+        let Some((figures, connection)) = self.figures.zip(self.connection()) else {
+            return false;
+        };
+        let reached = connection.exchanges_at_end >= figures.most_answered();
+        figures.calls_missed > 0
+            && (reached || is_uncounted(connection))
+            && self.idle_age_ns().is_none_or(|age| age < BUSY_CLOSE_NS)
     }
 
     /// A directive of the module that speaks to this upstream: `fastcgi_read_timeout`.

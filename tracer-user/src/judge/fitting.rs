@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::line::UpstreamLine;
 use super::socket::Socket;
-use super::without_calls::{off_by_ns, with_end_met};
+use super::without_calls::{first_byte_ns, off_by_ns, with_end_met};
 use crate::nginx::message::{MessageKind, SocketEvidence};
 use crate::trace::record::{Connection, Logged};
 
@@ -162,7 +162,7 @@ fn shows_failure(line: &UpstreamLine, ns: u64, connection: &Connection) -> bool 
                 && (line.has_own_bytes() || at_once || waits(action, connection))
         }
         MessageKind::ResponseRejected | MessageKind::TlsReceiveFailed => {
-            connection.first_byte_ns.is_some() && just_read()
+            first_byte_ns(connection).is_some() && just_read()
         }
         _ => true,
     }

@@ -197,14 +197,15 @@ impl Unseen {
         self.give_out(&found, ready_ns, clock)
     }
 
-    /// Of connections that ended while calls of nginx's were missed: it may have met their
-    /// ends all the same.
+    /// Of connections that were reset, or given up, while calls of nginx's were missed: one of
+    /// them may have failed. That it read a FIN, sequence numbers tell.
     fn assume(&mut self, lost: &Lost) {
-        for close in self
-            .closes
-            .iter_mut()
-            .filter(|close| close.assumed.is_none())
-        {
+        let is_new = |close: &&mut Close| {
+            let connection = &close.connection;
+            let failed = connection.rst_received_ns.is_some() || connection.socket_error.is_some();
+            close.assumed.is_none() && failed
+        };
+        for close in self.closes.iter_mut().filter(is_new) {
             let connection = &close.connection;
             let since = peer_end_ns(connection).unwrap_or(connection.ended_ns);
             if lost.calls_missed(since..=connection.ended_ns) {

@@ -268,6 +268,11 @@ impl Figures {
             .then_some(InferredLimit { requests, samples })
     }
 
+    /// The most requests answered on one connection, as far as they were counted.
+    pub(super) const fn most_answered(&self) -> u32 {
+        self.silences.most()
+    }
+
     /// Has the backend let others idle for longer than this?
     pub(super) fn lets_idle_longer(&self, ns: u64) -> bool {
         self.silences.longer_than(ns) > 0

@@ -34,17 +34,33 @@ pub(super) fn is_so(capture: &Capture) -> bool {
 
 /// The connection with what nginx's calls must have given.
 pub(super) fn completed(connection: &Connection) -> Cow<'_, Connection> {
-    if !connection.calls_unseen || connection.established_ns.is_none() {
-        return Cow::Borrowed(connection);
+    if connection.calls_unseen && connection.established_ns.is_some() {
+        return Cow::Owned(complete(connection));
     }
-    Cow::Owned(complete(connection))
+    // A read of the end that was missed is noticed when nginx closes, and came before that.
+    let noticed_late =
+        connection.closed_ns.is_some() && connection.eof_read_ns >= connection.closed_ns;
+    if connection.filled_in && noticed_late {
+        let mut earlier = connection.clone();
+        earlier.eof_read_ns = connection.fin_received_ns.or(connection.eof_read_ns);
+        return Cow::Owned(earlier);
+    }
+    Cow::Borrowed(connection)
 }
 
 fn complete(connection: &Connection) -> Connection {
     let mut completed = connection.clone();
     completed.eof_read_ns = connection.fin_received_ns;
-    completed.failed_call_ns = connection.failed_call_ns.or(connection.rst_received_ns);
-    if connection.rst_received_ns.is_some() {
+    // An error without an RST, as after the last retransmission, has no time of its own: a
+    // call met it before the line that was written before the close.
+    let error_ns = connection
+        .socket_error
+        .and(connection.line_ns.or(connection.closed_ns));
+    completed.failed_call_ns = connection
+        .failed_call_ns
+        .or(connection.rst_received_ns)
+        .or(error_ns);
+    if connection.rst_received_ns.is_some() || error_ns.is_some() {
         completed.failed_call_errno = connection.socket_error;
     }
     completed
@@ -57,13 +73,24 @@ pub(super) fn with_end_met(connection: &Connection) -> Option<Rc<Connection>> {
         || connection.eof_read_ns.is_some()
         || connection.failed_call_ns.is_some()
         || connection.idle_end.is_some();
-    let ended = connection.fin_received_ns.is_some() || connection.rst_received_ns.is_some();
+    let ended = connection.fin_received_ns.is_some()
+        || connection.rst_received_ns.is_some()
+        || connection.socket_error.is_some();
     (ended && !met && connection.established_ns.is_some()).then(|| Rc::new(complete(connection)))
 }
 
 /// Do its last exchanges' times and bytes come from the kernel's memory?
 pub(super) const fn is_remembered(connection: &Connection) -> bool {
     connection.calls_unseen || connection.filled_in
+}
+
+/// When the first byte of an answer came. Where the request was missed as well, it may stand
+/// before it, as bytes of the exchange before.
+pub(super) fn first_byte_ns(connection: &Connection) -> Option<u64> {
+    let received = connection.last_received_ns;
+    connection
+        .first_byte_ns
+        .or_else(|| received.filter(|_| connection.filled_in))
 }
 
 /// How far the times of nginx's sends and receives may be off.

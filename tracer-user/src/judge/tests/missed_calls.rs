@@ -158,6 +158,42 @@ fn a_read_of_the_end_that_was_missed_still_leads_the_line_to_its_connection() {
 }
 
 #[test]
+fn a_read_of_the_end_that_is_noticed_at_the_close_came_before_the_line() {
+    let mut late = stale();
+    late.eof_read_ns = late.closed_ns.map(|ns| ns + 200);
+    late.missed_calls = 1;
+    late.filled_in = true;
+    for judged in [
+        noticed(vec![
+            premature().logged(),
+            ended(late.clone()),
+            premature().line(),
+        ]),
+        blind(vec![ended(late.clone()), premature().line()]),
+    ] {
+        let incident = only(judged);
+        assert_ne!(incident.matched, Match::None);
+        assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Likely);
+    }
+    // A record of a seen call is what it is.
+    late.filled_in = false;
+    assert_eq!(one(late, &premature()).matched, Match::None);
+}
+
+#[test]
+fn what_nginx_read_and_refused_may_stand_before_its_request_where_both_were_missed() {
+    let line = said(5000, "upstream sent invalid header", 0, HEADER);
+    let mut turned = connection(1, 0).request(1).answer(4990).request(4996);
+    turned.missed_calls = 2;
+    turned.filled_in = true;
+    let turned = turned.closed(5000);
+    let incident = incident(turned, &line, RECEIVES);
+    assert_eq!(incident.matched, Match::Exact);
+    let seen = connection(1, 0).request(1).answer(4990).request(4996);
+    assert_eq!(one(seen.closed(5000), &line).matched, Match::None);
+}
+
+#[test]
 fn a_failing_call_that_was_missed_still_leads_the_line_to_its_connection() {
     let reset = connection(1, 0).request(1).rst(4999, 0).closed(5000);
     let said = said(5000, "recv() failed", 104, HEADER);
@@ -167,6 +203,20 @@ fn a_failing_call_that_was_missed_still_leads_the_line_to_its_connection() {
     let mut other = said;
     other.errno = 32;
     assert_eq!(incident(reset, &other, RECEIVES).matched, Match::None);
+}
+
+#[test]
+fn so_does_a_call_that_met_the_end_of_retransmissions() {
+    let mut silent = connection(1, 0).request(1).closed(5000);
+    silent.socket_error = Some(110);
+    let said = said(5000, "recv() failed", 110, HEADER);
+    let found = incident(silent.clone(), &said, RECEIVES);
+    assert_eq!(found.matched, Match::Exact);
+    assert!(found.confidence > Confidence::Certain);
+    assert_eq!(
+        only(noticed(vec![said.logged(), ended(silent), said.line()])).matched,
+        Match::None
+    );
 }
 
 #[test]
@@ -199,15 +249,17 @@ fn a_connection_that_nginx_found_ended_in_its_pool_is_no_lines_whatever_was_miss
 
 #[test]
 fn by_order_alone_the_line_finds_it_too() {
-    let said = premature();
+    let said = said(5000, "recv() failed", 104, HEADER);
+    let reset = connection(1, 0).request(1).answer(2).request(3000);
+    let reset = ended(reset.rst(4999, 0).closed(5000));
     let incident = only(blind(vec![
-        ended(cut()),
+        reset.clone(),
         said.line(),
         missed(RECEIVES, 5500),
     ]));
     assert_eq!(incident.matched, Match::Ordered);
-    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Likely);
-    let nothing_missed = only(blind(vec![ended(cut()), said.line()]));
+    assert!(incident.confidence > Confidence::Certain);
+    let nothing_missed = only(blind(vec![reset, said.line()]));
     assert_eq!(nothing_missed.matched, Match::None);
 }
 
@@ -273,9 +325,15 @@ fn at_a_limit_that_missed_calls_hide_nothing_is_certain() {
         })
         .collect();
     let said = premature();
-    let at_once = connection(1, 0).request(1).answer(4998);
-    let at_once = at_once.fin(4998, 0).request(4999).eof(5000).closed(5000);
-    records.extend([said.logged(), ended(at_once), said.line()]);
-    let incident = only(noticed(records));
+    // A busy backend closes a little later.
+    let at_limit = connection(1, 0).request(1).answer(4900);
+    let at_limit = at_limit.fin(4960, 0).request(4999).eof(5000).closed(5000);
+    records.extend([said.logged(), ended(at_limit), said.line()]);
+    let incident = only(noticed(records.clone()));
     assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Likely);
+    // Another connection got further.
+    let further = connection(2, 0).request(1).answer(2).request(3).answer(4);
+    records.push(ended(further.closed(200)));
+    let incident = only(noticed(records));
+    assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
 }
