@@ -36,7 +36,8 @@ const SEED: u64 = 1;
 #[derive(Args, Debug, Default)]
 pub(crate) struct Options {
     /// Lines such as 6.12 (the newest kernel of it), 6.12-cloud, 6.12-confidentiality
-    /// (locked down), 6.1-preempt, or host [default: all that the archive has, and host]
+    /// (locked down), 6.1-preempt, 6.12-cloud-arm64 (another machine's, slow), or host
+    /// [default: all that the archive has for this machine, and host]
     versions: Vec<String>,
     /// Only what `cargo xtask test` runs: two kernels, a few scenarios
     #[arg(long, conflicts_with_all = ["versions", "only", "run"])]

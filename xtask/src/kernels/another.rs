@@ -15,8 +15,6 @@ use crate::{build, cross, setup, step, workspace};
 
 /// What the names of its kernels end in.
 const ENDING: (&str, Machine) = ("-arm64", AARCH64);
-/// The lines that are booted where nothing is said, beside the newest.
-const LINES: [&str; 2] = ["6.1-cloud", "6.12-cloud"];
 
 /// The packages; libraries that they depend on come along. The last two are what the
 /// programs built here are linked to.
@@ -38,8 +36,9 @@ pub(super) fn are_all(names: &[String]) -> bool {
     !names.is_empty() && names.iter().all(is_one)
 }
 
-/// The kernels of these names, those of another machine by their ending; or the usual ones
-/// of both. One that cannot be had is told with its reason and left out.
+/// The kernels of these names, those of another machine by their ending; or all of this
+/// machine: another one's take a compiler for it and much longer. One that cannot be had is
+/// told with its reason and left out.
 ///
 /// # Errors
 /// If none can be had.
@@ -53,13 +52,8 @@ pub(super) fn kernels(names: &[String]) -> Result<Vec<Kernel>> {
             None => native.push(name.clone()),
         }
     }
-    let is_all = names.is_empty();
-    if is_all {
-        foreign = LINES.map(str::to_owned).to_vec();
-        foreign.extend(fetch::newest_line(machine.debian));
-    }
     let mut found = Ok(Vec::new());
-    if is_all || !native.is_empty() {
+    if names.is_empty() || !native.is_empty() {
         found = fetch::kernels(&native);
     }
     if foreign.is_empty() {

@@ -121,13 +121,6 @@ pub(crate) fn kernels_for(architecture: &str, wanted: &[String]) -> Result<Vec<K
     Ok(found)
 }
 
-/// The newest line that an architecture has a generic kernel of.
-pub(super) fn newest_line(architecture: &str) -> Option<String> {
-    let folder = workspace::kernels().ok()?;
-    let offer = Offer::look(&folder, architecture, FRESH);
-    offer.new_lines().pop()
-}
-
 /// What the suites have.
 struct Offer {
     /// The newest kernel of each name.
