@@ -2,13 +2,19 @@
 //! it cannot.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, pipe};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
 
 use lab::attached::{held_by, listed};
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
 use lab::load::{self, Request};
-use lab::nginx::{Configuration, Upstream};
+use lab::nginx::{Configuration, Nginx, Upstream};
+use lab::{processes, tool};
+use rustix::io::ioctl_fionread;
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::Signal;
 
 use crate::bench::{Bench, alone, report};
@@ -111,4 +117,41 @@ fn an_interrupted_capture_reports_ends_its_trace_and_unloads_its_programs() {
     assert_eq!(report.incidents.len(), 1);
     assert_eq!(report.incidents[0].matched, "exact");
     all_gone(&programs);
+}
+
+#[test]
+fn a_signal_during_the_report_ends_the_command() {
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address());
+    let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    // Nobody reads the report: it never ends.
+    let (unread, stdout) = pipe().unwrap();
+    fcntl_setpipe_size(&stdout, 4096).unwrap();
+    let mut command = processes::bound_to_us(&tool::binary().unwrap());
+    command
+        .args(["capture", "--duration", "60s", "--format", "json"])
+        .args(["--nginx", &nginx.master_pid().to_string(), "--output"])
+        .arg(&trace)
+        .stdout(stdout)
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(stderr.any(|line| line.unwrap().starts_with(tool::CAPTURING)));
+    // More to report than the pipe holds.
+    let fail = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
+    let requests = vec![Request::get("/app/failed").asking(fail); 20];
+    let _ = load::run(nginx.address(), &requests, 4, true);
+
+    processes::signal(child.id(), Signal::INT).unwrap();
+    wait_for("the report to begin", PATIENCE, || {
+        Ok((ioctl_fionread(&unread)? > 0).then_some(()))
+    })
+    .unwrap();
+    processes::signal(child.id(), Signal::INT).unwrap();
+    let ended = wait_for("the command to end", PATIENCE, || Ok(child.try_wait()?)).unwrap();
+    assert_eq!(ended.signal(), Some(Signal::INT.as_raw()));
+    assert!(report(&trace).capture.complete);
 }

@@ -21,7 +21,8 @@ pub(super) const TICKS_A_SECOND: u32 = 20;
 /// After the bell a line and its socket may still end.
 const DRAIN: Duration = Duration::from_millis(1000);
 
-/// The signals that end a capture early.
+/// The signals that end a capture early. Once this is dropped they end the process, as ever:
+/// whoever has no patience for the report has its trace.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: Signal,
@@ -43,6 +44,17 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+impl Drop for Signals {
+    /// tokio's handlers stay for good.
+    fn drop(&mut self) {
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: both are signals that may have this action, and no code of ours is
+            // run by it. It cannot fail.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
 }
