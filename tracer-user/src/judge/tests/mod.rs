@@ -7,6 +7,7 @@ mod findings;
 mod foreign;
 mod http2;
 mod killed;
+mod limits;
 mod matching;
 mod mid_life;
 mod missed_calls;
