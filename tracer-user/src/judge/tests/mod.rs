@@ -7,6 +7,7 @@ mod findings;
 mod foreign;
 mod http2;
 mod killed;
+mod lay_unread;
 mod limits;
 mod matching;
 mod mid_life;
