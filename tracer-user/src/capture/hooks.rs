@@ -129,7 +129,7 @@ const ACCEPTING_TWIN: &str = "whoclosed_b_two";
 pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
 /// Those whose second one is attached when the first has missed a run: only where tasks
 /// interrupt programs, and it costs each of nginx's calls.
-pub(super) const LATER_TWINS: [(&str, &str); 10] = [
+pub(super) const LATER_TWINS: [(&str, &str); 12] = [
     ("whoclosed_send", "whoclosed_sendt"),
     ("whoclosed_recv", "whoclosed_recvt"),
     ("whoclosed_f_s", "whoclosed_f_st"),
@@ -140,6 +140,8 @@ pub(super) const LATER_TWINS: [(&str, &str); 10] = [
     ("whoclosed_gone", "whoclosed_gonet"),
     ("whoclosed_rst_i", "whoclosed_rst_it"),
     ("whoclosed_exit", "whoclosed_exitt"),
+    ("whoclosed_b_end", "whoclosed_b_endt"),
+    ("whoclosed_b_ri", "whoclosed_b_rit"),
 ];
 
 /// `tcp_send_reset` before 6.10.
