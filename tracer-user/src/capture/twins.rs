@@ -11,6 +11,7 @@ use aya::{Btf, Ebpf};
 use tracer_ebpf::loss;
 
 use super::hooks::{LATER_TWINS, TWINS};
+use super::missed_runs;
 use super::programs::why;
 
 /// Those that are attached later, and what became of them.
@@ -43,7 +44,7 @@ impl Twins {
             _ => return,
         };
         match loaded {
-            Ok(()) if self.at_once => self.attach(ebpf, first, twin, 0),
+            Ok(()) if self.at_once => self.attach(ebpf, first, twin),
             Ok(()) => {}
             Err(error) => {
                 self.refused.insert(first, why(&error));
@@ -68,7 +69,7 @@ impl Twins {
     /// request, by these losses.
     pub(super) fn attach_where_missed(
         &mut self,
-        ebpf: &mut Ebpf,
+        kernel: &mut impl Kernel,
         missed: &BTreeMap<String, u64>,
         losses: &[(String, u64)],
     ) {
@@ -76,14 +77,17 @@ impl Twins {
             let missed = missed.get(first).copied().unwrap_or(0);
             let tried = self.attached.contains_key(first) || self.refused.contains_key(first);
             if !tried && (missed > 0 || is_missed_on_request(first, losses)) {
-                self.attach(ebpf, first, twin, missed);
+                self.attach(kernel, first, twin);
             }
         }
     }
 
-    fn attach(&mut self, ebpf: &mut Ebpf, first: &'static str, twin: &str, missed: u64) {
-        match attach(ebpf, twin) {
+    fn attach(&mut self, kernel: &mut impl Kernel, first: &'static str, twin: &str) {
+        match kernel.attach(twin) {
             Ok(()) => {
+                // Only from here on does the twin see what the first misses: read any
+                // earlier, what both missed meanwhile would be taken as seen.
+                let missed = kernel.missed(first);
                 log::debug!("{first} has missed {missed} runs: {twin} is attached too");
                 self.attached.insert(first, missed);
             }
@@ -136,15 +140,32 @@ fn twin_of(program: &str) -> Option<(&'static str, &'static str)> {
     LATER_TWINS.into_iter().find(|(first, _)| *first == program)
 }
 
-fn attach(ebpf: &mut Ebpf, twin: &str) -> Result<()> {
-    let attached = match ebpf.program_mut(twin) {
-        Some(Program::BtfTracePoint(twin)) => twin.attach().map(drop),
-        Some(Program::FExit(twin)) => twin.attach().map(drop),
-        _ => return Err(anyhow!("no such program")),
-    };
-    attached
-        .map_err(|error| anyhow!(why(&error)))
-        .context("refused")
+/// What is asked of the kernel.
+pub(super) trait Kernel {
+    /// Attaches a program that is loaded.
+    fn attach(&mut self, program: &str) -> Result<()>;
+
+    /// The runs that a program has missed by now.
+    fn missed(&self, program: &str) -> u64;
+}
+
+impl Kernel for Ebpf {
+    fn attach(&mut self, program: &str) -> Result<()> {
+        let attached = match self.program_mut(program) {
+            Some(Program::BtfTracePoint(twin)) => twin.attach().map(drop),
+            Some(Program::FExit(twin)) => twin.attach().map(drop),
+            _ => return Err(anyhow!("no such program")),
+        };
+        attached
+            .map_err(|error| anyhow!(why(&error)))
+            .context("refused")
+    }
+
+    fn missed(&self, program: &str) -> u64 {
+        // One that cannot be asked is taken to have missed all that it ever will: what it
+        // misses is counted whole.
+        missed_runs::of(self, program).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +199,44 @@ mod tests {
     #[test]
     fn without_the_second_program_what_the_first_missed_is_lost() {
         assert_eq!(counted(&Twins::default(), &[(STATE, 7)])[STATE], 7);
+    }
+
+    /// Goes on missing runs while a program is attached.
+    #[derive(Default)]
+    struct Busy {
+        missed: u64,
+        refuses: bool,
+    }
+
+    impl Kernel for Busy {
+        fn attach(&mut self, _: &str) -> Result<()> {
+            self.missed += 3;
+            if self.refuses {
+                return Err(anyhow!("no more memory"));
+            }
+            Ok(())
+        }
+
+        fn missed(&self, program: &str) -> u64 {
+            assert_eq!(program, "whoclosed_send");
+            self.missed
+        }
+    }
+
+    #[test]
+    fn what_was_missed_while_the_twin_was_attached_is_lost() {
+        let mut twins = Twins::default();
+        let mut kernel = Busy {
+            missed: 4,
+            refuses: false,
+        };
+        let read = BTreeMap::from([("whoclosed_send".to_owned(), 2)]);
+        twins.attach_where_missed(&mut kernel, &read, &[]);
+        let missed = [("whoclosed_send", 9), ("whoclosed_sendt", 0)];
+        assert_eq!(counted(&twins, &missed)["whoclosed_send"], 7);
+        // Counted by the old reading first, never less than before.
+        let missed = [("whoclosed_send", 2), ("whoclosed_sendt", 0)];
+        assert_eq!(counted(&twins, &missed)["whoclosed_send"], 2);
     }
 
     #[test]
