@@ -336,6 +336,7 @@ impl Session {
 
     fn losses(&mut self, ns: u64) -> Result<()> {
         let mut losses = course::new_losses(&mut self.programs, &mut self.undecodable)?;
+        self.host.warnings.append(&mut self.programs.warnings());
         for (what, total) in self.host.log_losses() {
             let told = self.log_losses.insert(what, total).unwrap_or(0);
             if total > told {

@@ -236,6 +236,7 @@ impl Session {
             }
         }
         let losses = course::new_losses(&mut self.programs, &mut self.undecodable)?;
+        self.warnings.append(&mut self.programs.warnings());
         for (what, count) in losses {
             self.counts.lost += count;
             self.writer.write(&Record::Loss(Loss {

@@ -99,6 +99,11 @@ impl Programs {
         Ok(new)
     }
 
+    /// What has become worse since the last call, in sentences.
+    pub(in crate::capture) fn warnings(&mut self) -> Vec<String> {
+        self.twins.warnings()
+    }
+
     /// Upstream connections that are open now.
     ///
     /// # Errors
