@@ -6,22 +6,31 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::programs::Program;
+use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
 use tracer_ebpf::loss;
 
 use super::hooks::{LATER_TWINS, TWINS};
+use super::missed_runs;
 use super::programs::why;
+use crate::trace::record::{Hook, SECOND_PROGRAM};
+
+/// What a capture loses without one of those that are attached later.
+const WITHOUT: &str = "what interrupts the first program there is missed, and counted as lost";
 
 /// Those that are attached later, and what became of them.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
     /// Attach them at the start, for tests.
     at_once: bool,
+    /// By the first program: the tracepoint or function of both.
+    targets: BTreeMap<&'static str, String>,
     /// By the first program: the runs that it had missed when its twin was attached.
     attached: BTreeMap<&'static str, u64>,
     /// By the first program: why its twin was not.
     refused: BTreeMap<&'static str, String>,
+    /// Refusals that came when the capture ran, in sentences.
+    warnings: Vec<String>,
 }
 
 impl Twins {
@@ -37,18 +46,42 @@ impl Twins {
         let Some((first, twin)) = twin_of(program) else {
             return;
         };
+        self.targets.insert(first, target.to_owned());
         let loaded = match ebpf.program_mut(twin) {
             Some(Program::BtfTracePoint(twin)) => twin.load(target, btf),
             Some(Program::FExit(twin)) => twin.load(target, btf),
-            _ => return,
+            _ => Err(ProgramError::NotLoaded),
         };
         match loaded {
-            Ok(()) if self.at_once => self.attach(ebpf, first, twin, 0),
+            Ok(()) if self.at_once => self.attach(ebpf, first, twin),
             Ok(()) => {}
-            Err(error) => {
-                self.refused.insert(first, why(&error));
-            }
+            Err(error) => self.refuse(first, why(&error)),
         }
+    }
+
+    /// Those that the kernel has refused, as hooks.
+    pub(super) fn refused(&self) -> impl Iterator<Item = Hook> {
+        self.refused.iter().map(|(first, reason)| Hook {
+            name: self.hook(first),
+            attached: false,
+            by: None,
+            reason: Some(format!("{reason}; without it {WITHOUT}")),
+        })
+    }
+
+    /// Refusals since the last call that came when they were to be attached.
+    pub(super) fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    fn hook(&self, first: &str) -> String {
+        let target = self.targets.get(first).map_or(first, String::as_str);
+        format!("{target} {SECOND_PROGRAM}")
+    }
+
+    fn refuse(&mut self, first: &'static str, reason: String) {
+        log::debug!("{first} has no second program: {reason}");
+        self.refused.insert(first, reason);
     }
 
     /// Forgets a twin whose program is not used after all.
@@ -68,7 +101,7 @@ impl Twins {
     /// request, by these losses.
     pub(super) fn attach_where_missed(
         &mut self,
-        ebpf: &mut Ebpf,
+        kernel: &mut impl Kernel,
         missed: &BTreeMap<String, u64>,
         losses: &[(String, u64)],
     ) {
@@ -76,21 +109,27 @@ impl Twins {
             let missed = missed.get(first).copied().unwrap_or(0);
             let tried = self.attached.contains_key(first) || self.refused.contains_key(first);
             if !tried && (missed > 0 || is_missed_on_request(first, losses)) {
-                self.attach(ebpf, first, twin, missed);
+                self.attach(kernel, first, twin);
+                if let Some(reason) = self.refused.get(first) {
+                    self.warnings.push(format!(
+                        "{} is not attached: {reason}; without it {WITHOUT}",
+                        self.hook(first)
+                    ));
+                }
             }
         }
     }
 
-    fn attach(&mut self, ebpf: &mut Ebpf, first: &'static str, twin: &str, missed: u64) {
-        match attach(ebpf, twin) {
+    fn attach(&mut self, kernel: &mut impl Kernel, first: &'static str, twin: &str) {
+        match kernel.attach(twin) {
             Ok(()) => {
+                // Only from here on does the twin see what the first misses: read any
+                // earlier, what both missed meanwhile would be taken as seen.
+                let missed = kernel.missed(first);
                 log::debug!("{first} has missed {missed} runs: {twin} is attached too");
                 self.attached.insert(first, missed);
             }
-            Err(error) => {
-                log::warn!("cannot attach {twin}, so more runs are missed: {error:#}");
-                self.refused.insert(first, format!("{error:#}"));
-            }
+            Err(error) => self.refuse(first, format!("{error:#}")),
         }
     }
 
@@ -136,15 +175,32 @@ fn twin_of(program: &str) -> Option<(&'static str, &'static str)> {
     LATER_TWINS.into_iter().find(|(first, _)| *first == program)
 }
 
-fn attach(ebpf: &mut Ebpf, twin: &str) -> Result<()> {
-    let attached = match ebpf.program_mut(twin) {
-        Some(Program::BtfTracePoint(twin)) => twin.attach().map(drop),
-        Some(Program::FExit(twin)) => twin.attach().map(drop),
-        _ => return Err(anyhow!("no such program")),
-    };
-    attached
-        .map_err(|error| anyhow!(why(&error)))
-        .context("refused")
+/// What is asked of the kernel.
+pub(super) trait Kernel {
+    /// Attaches a program that is loaded.
+    fn attach(&mut self, program: &str) -> Result<()>;
+
+    /// The runs that a program has missed by now.
+    fn missed(&self, program: &str) -> u64;
+}
+
+impl Kernel for Ebpf {
+    fn attach(&mut self, program: &str) -> Result<()> {
+        let attached = match self.program_mut(program) {
+            Some(Program::BtfTracePoint(twin)) => twin.attach().map(drop),
+            Some(Program::FExit(twin)) => twin.attach().map(drop),
+            _ => return Err(anyhow!("no such program")),
+        };
+        attached
+            .map_err(|error| anyhow!(why(&error)))
+            .context("refused")
+    }
+
+    fn missed(&self, program: &str) -> u64 {
+        // One that cannot be asked is taken to have missed all that it ever will: what it
+        // misses is counted whole.
+        missed_runs::of(self, program).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +234,74 @@ mod tests {
     #[test]
     fn without_the_second_program_what_the_first_missed_is_lost() {
         assert_eq!(counted(&Twins::default(), &[(STATE, 7)])[STATE], 7);
+    }
+
+    /// Goes on missing runs while a program is attached.
+    #[derive(Default)]
+    struct Busy {
+        missed: u64,
+        refuses: bool,
+    }
+
+    impl Kernel for Busy {
+        fn attach(&mut self, _: &str) -> Result<()> {
+            self.missed += 3;
+            if self.refuses {
+                return Err(anyhow!("no more memory"));
+            }
+            Ok(())
+        }
+
+        fn missed(&self, program: &str) -> u64 {
+            assert_eq!(program, "whoclosed_send");
+            self.missed
+        }
+    }
+
+    #[test]
+    fn what_was_missed_while_the_twin_was_attached_is_lost() {
+        let mut twins = Twins::default();
+        let mut kernel = Busy {
+            missed: 4,
+            refuses: false,
+        };
+        let read = BTreeMap::from([("whoclosed_send".to_owned(), 2)]);
+        twins.attach_where_missed(&mut kernel, &read, &[]);
+        let missed = [("whoclosed_send", 9), ("whoclosed_sendt", 0)];
+        assert_eq!(counted(&twins, &missed)["whoclosed_send"], 7);
+        // Counted by the old reading first, never less than before.
+        let missed = [("whoclosed_send", 2), ("whoclosed_sendt", 0)];
+        assert_eq!(counted(&twins, &missed)["whoclosed_send"], 2);
+    }
+
+    #[test]
+    fn a_twin_that_the_kernel_refuses_is_told_once() {
+        let mut twins = Twins::default();
+        twins.targets.insert("whoclosed_recv", "r".to_owned());
+        twins.refuse("whoclosed_recv", "too large".to_owned());
+        let hooks: Vec<Hook> = twins.refused().collect();
+        assert_eq!(hooks.len(), 1);
+        assert_eq!(hooks[0].name, "r (second program)");
+        assert!(!hooks[0].attached && hooks[0].is_second());
+        let reason = hooks[0].reason.as_deref().unwrap();
+        assert!(reason.starts_with("too large; without it "), "{reason}");
+
+        twins.targets.insert("whoclosed_send", "s".to_owned());
+        let mut kernel = Busy {
+            missed: 4,
+            refuses: true,
+        };
+        let read = ["whoclosed_send", "whoclosed_recv"].map(|name| (name.to_owned(), 2));
+        for _ in 0..2 {
+            twins.attach_where_missed(&mut kernel, &BTreeMap::from(read.clone()), &[]);
+        }
+        let warnings = twins.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].starts_with("s (second program) is not attached: no more memory"),
+            "{warnings:?}"
+        );
+        assert!(twins.warnings().is_empty());
     }
 
     #[test]

@@ -149,6 +149,17 @@ pub struct Hook {
     pub reason: Option<String>,
 }
 
+/// So ends the name of a hook's second program, which takes what the first one misses.
+pub const SECOND_PROGRAM: &str = "(second program)";
+
+impl Hook {
+    /// Of a second program: without it the first one still sees most.
+    #[must_use]
+    pub fn is_second(&self) -> bool {
+        self.name.ends_with(SECOND_PROGRAM)
+    }
+}
+
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
