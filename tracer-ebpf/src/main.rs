@@ -50,26 +50,27 @@ fn socket(context: &BtfTracePointContext) -> Socket {
     Socket(context.arg::<*mut c_void>(0))
 }
 
-/// A program and its twin, which is the same again but for `IS_TWIN`. The kernel skips a
+/// A program and its twins, which are the same again but for `IS_TWIN`. The kernel skips a
 /// program that runs already on the processor: one that a softirq has interrupted, or, from
 /// Linux 7.0 on (at the ends of functions earlier), another task, and then until it goes on.
 /// (To forbid that for the program's run (`bpf_preempt_disable`) is no use: the other task
-/// then comes when it is allowed again, which is in the program still.) Its twin is seldom
-/// interrupted as well. Whichever comes second finds all noted: the body must leave nothing
+/// then comes when it is allowed again, which is in the program still.) A twin is seldom
+/// interrupted as well. Whichever comes later finds all noted: the body must leave nothing
 /// to do for another run.
 macro_rules! twins {
-    ($(#[$attribute:meta])* fn $program:ident, $twin:ident($context:ident: $type:ty) { $($body:tt)* }) => {
+    ($(#[$attribute:meta])* fn $program:ident $(, $twin:ident)+($context:ident: $type:ty) $body:tt) => {
+        twins!(@one false, [$(#[$attribute])*] $program($context: $type) $body);
+        twins!(@each [$($twin)+] [$(#[$attribute])*] ($context: $type) $body);
+    };
+    (@each [$twin:ident $($more:ident)*] $attributes:tt ($context:ident: $type:ty) $body:tt) => {
+        twins!(@one true, $attributes $twin($context: $type) $body);
+        twins!(@each [$($more)*] $attributes ($context: $type) $body);
+    };
+    (@each [] $attributes:tt ($context:ident: $type:ty) $body:tt) => {};
+    (@one $is_twin:literal, [$(#[$attribute:meta])*] $program:ident($context:ident: $type:ty) { $($body:tt)* }) => {
         $(#[$attribute])*
         fn $program($context: $type) -> i32 {
-            const IS_TWIN: bool = false;
-            let _ = IS_TWIN;
-            $($body)*
-            0
-        }
-
-        $(#[$attribute])*
-        fn $twin($context: $type) -> i32 {
-            const IS_TWIN: bool = true;
+            const IS_TWIN: bool = $is_twin;
             let _ = IS_TWIN;
             $($body)*
             0
@@ -81,7 +82,7 @@ macro_rules! twins {
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    fn whoclosed_state, whoclosed_twin(context: BtfTracePointContext) {
+    fn whoclosed_state, whoclosed_twin, whoclosed_third(context: BtfTracePointContext) {
         let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
         if let Some(cookie) = life::state_changed(socket(&context), from, to) {
             debug!(&context, "connection {}: state {} to {}", cookie, from, to);
@@ -228,7 +229,7 @@ fn whoclosed_write(context: BtfTracePointContext) -> i32 {
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    fn whoclosed_b_set, whoclosed_b_two(context: BtfTracePointContext) {
+    fn whoclosed_b_set, whoclosed_b_two, whoclosed_b_3(context: BtfTracePointContext) {
         accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
     }
 }
