@@ -129,13 +129,14 @@ const ACCEPTING_TWIN: &str = "whoclosed_b_two";
 pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
 /// Of changes of state, what the first two miss: seldom, but a change that none sees may
 /// take a whole connection with it.
+pub(super) const OF_STATES: [(&str, &str); 2] =
+    [(STATE, STATE_THIRD), (ACCEPTING, "whoclosed_b_3")];
 pub(super) const STATE_THIRD: &str = "whoclosed_third";
-const ACCEPTING_THIRD: &str = "whoclosed_b_3";
 /// Those of which another one is attached when the first has missed a run: only where tasks
 /// interrupt programs, and it costs each of nginx's calls.
 pub(super) const LATER_TWINS: [(&str, &str); 14] = [
-    (STATE, STATE_THIRD),
-    (ACCEPTING, ACCEPTING_THIRD),
+    OF_STATES[0],
+    OF_STATES[1],
     ("whoclosed_send", "whoclosed_sendt"),
     ("whoclosed_recv", "whoclosed_recvt"),
     ("whoclosed_f_s", "whoclosed_f_st"),

@@ -11,7 +11,7 @@ use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
 use tracer_ebpf::loss;
 
-use super::hooks::{LATER_TWINS, TWINS};
+use super::hooks::{LATER_TWINS, OF_STATES, TWINS};
 use super::missed_runs;
 use super::programs::why;
 use crate::trace::record::{Hook, SECOND_PROGRAM};
@@ -109,16 +109,34 @@ impl Twins {
     ) {
         for (first, twin) in LATER_TWINS {
             let missed = missed.get(first).copied().unwrap_or(0);
-            let tried = self.attached.contains_key(first) || self.refused.contains_key(first);
-            if !tried && (missed > 0 || is_missed_on_request(first, losses)) {
-                self.attach(kernel, first, twin);
-                if let Some(reason) = self.refused.get(first) {
-                    self.warnings.push(format!(
-                        "{} is not attached: {reason}; without it {WITHOUT}",
-                        self.hook(first)
-                    ));
-                }
+            if !self.was_tried(first) && (missed > 0 || is_missed_on_request(first, losses)) {
+                self.attach_later(kernel, first, twin);
             }
+        }
+    }
+
+    /// The same of changes of state alone, for looks many times a second: what is missed
+    /// of other events can be made good, or matters little.
+    pub(super) fn attach_where_states_are_missed(&mut self, kernel: &mut impl Kernel) {
+        for (first, twin) in OF_STATES {
+            let is_used = self.targets.contains_key(first);
+            if is_used && !self.was_tried(first) && kernel.missed(first) > 0 {
+                self.attach_later(kernel, first, twin);
+            }
+        }
+    }
+
+    fn was_tried(&self, first: &str) -> bool {
+        self.attached.contains_key(first) || self.refused.contains_key(first)
+    }
+
+    fn attach_later(&mut self, kernel: &mut impl Kernel, first: &'static str, twin: &str) {
+        self.attach(kernel, first, twin);
+        if let Some(reason) = self.refused.get(first) {
+            self.warnings.push(format!(
+                "{} is not attached: {reason}; without it {WITHOUT}",
+                self.hook(first)
+            ));
         }
     }
 
@@ -276,7 +294,7 @@ mod tests {
         }
 
         fn missed(&self, program: &str) -> u64 {
-            assert_eq!(program, "whoclosed_send");
+            assert!(["whoclosed_send", STATE, STATE_TWIN].contains(&program));
             self.missed
         }
     }
@@ -295,6 +313,22 @@ mod tests {
         // Counted by the old reading first, never less than before.
         let missed = [("whoclosed_send", 2), ("whoclosed_sendt", 0)];
         assert_eq!(counted(&twins, &missed)["whoclosed_send"], 2);
+    }
+
+    #[test]
+    fn a_third_program_comes_as_soon_as_a_change_of_state_is_missed() {
+        let mut twins = Twins::default();
+        let mut kernel = Busy::default();
+        twins.attach_where_states_are_missed(&mut kernel);
+        twins.targets.insert(STATE, "s".to_owned());
+        twins.attach_where_states_are_missed(&mut kernel);
+        assert!(twins.attached.is_empty());
+        kernel.missed = 1;
+        for _ in 0..2 {
+            twins.attach_where_states_are_missed(&mut kernel);
+        }
+        assert_eq!(twins.attached[STATE], [4, 4]);
+        assert_eq!(twins.attached.len(), 1);
     }
 
     #[test]

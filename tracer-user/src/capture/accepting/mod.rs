@@ -259,6 +259,7 @@ impl Session {
 impl Capturing for Session {
     fn tick(&mut self) -> Result<()> {
         self.ticks = self.ticks.wrapping_add(1);
+        self.programs.look_at_changes_of_state();
         self.take_records()?;
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
             self.writer.write(&Record::Anchor(clock::anchor()))?;

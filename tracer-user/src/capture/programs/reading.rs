@@ -104,6 +104,11 @@ impl Programs {
         Ok(not_told(totals, &mut self.losses_told))
     }
 
+    /// Has the kernel begun to skip changes of state? See [`super::super::twins`].
+    pub(in crate::capture) fn look_at_changes_of_state(&mut self) {
+        self.twins.attach_where_states_are_missed(&mut self.ebpf);
+    }
+
     /// What has become worse since the last call, in sentences.
     pub(in crate::capture) fn warnings(&mut self) -> Vec<String> {
         self.twins.warnings()
