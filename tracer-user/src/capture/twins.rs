@@ -3,7 +3,8 @@
 //! Where only tasks interrupt programs, the second is loaded at the start and attached when
 //! the first has missed a run: most hosts never need it, and it costs each of nginx's calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::programs::{Program, ProgramError};
@@ -13,7 +14,7 @@ use tracer_ebpf::loss;
 use super::hooks::{LATER_TWINS, TWINS};
 use super::missed_runs;
 use super::programs::why;
-use crate::trace::record::{Hook, SECOND_PROGRAM};
+use crate::trace::record::{Hook, SECOND_PROGRAM, THIRD_PROGRAM};
 
 /// What a capture loses without one of those that are attached later.
 const WITHOUT: &str = "what interrupts the first program there is missed, and counted as lost";
@@ -25,8 +26,9 @@ pub(super) struct Twins {
     at_once: bool,
     /// By the first program: the tracepoint or function of both.
     targets: BTreeMap<&'static str, String>,
-    /// By the first program: the runs that it had missed when its twin was attached.
-    attached: BTreeMap<&'static str, u64>,
+    /// By the first program: the runs that it, and its twin from the start if it has one, had
+    /// missed when the one of here was attached.
+    attached: BTreeMap<&'static str, Vec<u64>>,
     /// By the first program: why its twin was not.
     refused: BTreeMap<&'static str, String>,
     /// Refusals that came when the capture ran, in sentences.
@@ -74,9 +76,12 @@ impl Twins {
         std::mem::take(&mut self.warnings)
     }
 
-    fn hook(&self, first: &str) -> String {
+    fn hook(&self, first: &'static str) -> String {
         let target = self.targets.get(first).map_or(first, String::as_str);
-        format!("{target} {SECOND_PROGRAM}")
+        match from_the_start(first).count() {
+            1 => format!("{target} {SECOND_PROGRAM}"),
+            _ => format!("{target} {THIRD_PROGRAM}"),
+        }
     }
 
     fn refuse(&mut self, first: &'static str, reason: String) {
@@ -123,35 +128,47 @@ impl Twins {
     fn attach(&mut self, kernel: &mut impl Kernel, first: &'static str, twin: &str) {
         match kernel.attach(twin) {
             Ok(()) => {
-                // Only from here on does the twin see what the first misses: read any
-                // earlier, what both missed meanwhile would be taken as seen.
-                let missed = kernel.missed(first);
-                log::debug!("{first} has missed {missed} runs: {twin} is attached too");
+                // Only from here on does the twin see what the others miss: read any
+                // earlier, what all missed meanwhile would be taken as seen.
+                let missed = from_the_start(first).map(|program| kernel.missed(program));
+                let missed: Vec<u64> = missed.collect();
+                log::debug!("{first} has missed {missed:?} runs: {twin} is attached too");
                 self.attached.insert(first, missed);
             }
             Err(error) => self.refuse(first, format!("{error:#}")),
         }
     }
 
-    /// Of the runs that each program missed, those that cost something: what a program and
-    /// its twin both missed is at most as much as the one that missed fewer did.
+    /// Of the runs that each program missed, those that cost something: what all programs at
+    /// one place missed is at most as much as the one that missed fewest did.
     pub(super) fn that_count(&self, mut missed: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-        for (program, twin) in TWINS.into_iter().chain(LATER_TWINS) {
-            let Some(by_twin) = missed.remove(twin) else {
+        let firsts = TWINS.into_iter().chain(LATER_TWINS).map(|(first, _)| first);
+        for first in firsts.collect::<BTreeSet<_>>() {
+            let now = from_the_start(first).map(|program| missed.get(program).copied());
+            let Some(now) = now.collect::<Option<Vec<u64>>>() else {
                 continue;
             };
-            let before = if is_later(program) {
-                self.attached.get(program).copied().unwrap_or(u64::MAX)
-            } else {
-                0
-            };
-            if let Some(by_program) = missed.get_mut(program) {
-                let since = by_program.saturating_sub(before);
-                *by_program = *by_program - since + since.min(by_twin);
+            let later = twin_of(first).and_then(|(_, twin)| missed.remove(twin));
+            let before = self.attached.get(first).filter(|_| later.is_some());
+            let before = before.unwrap_or(&now);
+            let pairs = now.iter().zip(before);
+            let since = pairs.map(|(now, before)| now.saturating_sub(*before));
+            let since = since.chain(later).min().unwrap_or(0);
+            let until = now.iter().zip(before).map(|(now, before)| now.min(before));
+            let count = until.min().copied().unwrap_or(0) + since;
+            for program in from_the_start(first) {
+                missed.remove(program);
             }
+            missed.insert(first.to_owned(), count);
         }
         missed
     }
+}
+
+/// The programs at the first one's place that are attached from the start.
+fn from_the_start(first: &'static str) -> impl Iterator<Item = &'static str> {
+    let twin = TWINS.into_iter().find(|(program, _)| *program == first);
+    iter::once(first).chain(twin.map(|(_, twin)| twin))
 }
 
 /// Were runs of this program missed on request?
@@ -165,10 +182,6 @@ fn is_missed_on_request(program: &str, losses: &[(String, u64)]) -> bool {
     losses
         .iter()
         .any(|(lost, count)| lost == name && *count > 0)
-}
-
-fn is_later(program: &str) -> bool {
-    twin_of(program).is_some()
 }
 
 fn twin_of(program: &str) -> Option<(&'static str, &'static str)> {
@@ -205,7 +218,7 @@ impl Kernel for Ebpf {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hooks::{STATE, STATE_TWIN};
+    use super::super::hooks::{STATE, STATE_THIRD, STATE_TWIN};
     use super::*;
 
     fn counted(twins: &Twins, missed: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -234,6 +247,19 @@ mod tests {
     #[test]
     fn without_the_second_program_what_the_first_missed_is_lost() {
         assert_eq!(counted(&Twins::default(), &[(STATE, 7)])[STATE], 7);
+    }
+
+    #[test]
+    fn a_change_of_state_is_lost_where_all_three_programs_missed_it() {
+        let mut twins = Twins::default();
+        let third = |count| [(STATE, 40), (STATE_TWIN, 30), (STATE_THIRD, count)];
+        assert_eq!(counted(&twins, &third(0)).len(), 1);
+        assert_eq!(counted(&twins, &third(0))[STATE], 30);
+        // Until it was attached both of the others had to miss one.
+        twins.attached.insert(STATE, vec![20, 3]);
+        assert_eq!(counted(&twins, &third(0))[STATE], 3);
+        assert_eq!(counted(&twins, &third(9))[STATE], 12);
+        assert_eq!(counted(&twins, &third(50))[STATE], 23);
     }
 
     /// Goes on missing runs while a program is attached.
@@ -282,9 +308,10 @@ mod tests {
         let hooks: Vec<Hook> = twins.refused().collect();
         assert_eq!(hooks.len(), 1);
         assert_eq!(hooks[0].name, "r (second program)");
-        assert!(!hooks[0].attached && hooks[0].is_second());
+        assert!(!hooks[0].attached && hooks[0].is_spare());
         let reason = hooks[0].reason.as_deref().unwrap();
         assert!(reason.starts_with("too large; without it "), "{reason}");
+        assert_eq!(twins.hook(STATE), "whoclosed_state (third program)");
 
         twins.targets.insert("whoclosed_send", "s".to_owned());
         let mut kernel = Busy {
@@ -309,7 +336,7 @@ mod tests {
         let mut twins = Twins::default();
         let missed = [("whoclosed_send", 9), ("whoclosed_sendt", 0)];
         assert_eq!(counted(&twins, &missed)["whoclosed_send"], 9);
-        twins.attached.insert("whoclosed_send", 4);
+        twins.attached.insert("whoclosed_send", vec![4]);
         assert_eq!(counted(&twins, &missed)["whoclosed_send"], 4);
         let missed = [("whoclosed_send", 30), ("whoclosed_sendt", 2)];
         assert_eq!(counted(&twins, &missed)["whoclosed_send"], 6);
