@@ -14,7 +14,7 @@ use tracer_ebpf::loss;
 use super::hooks::{LATER_TWINS, OF_STATES, TWINS};
 use super::missed_runs;
 use super::programs::why;
-use crate::trace::record::{Hook, SECOND_PROGRAM};
+use crate::trace::record::{Hook, SECOND_PROGRAM, THIRD_PROGRAM};
 
 /// What a capture loses without one of those that are attached later.
 const WITHOUT: &str = "what interrupts the first program there is missed, and counted as lost";
@@ -76,9 +76,12 @@ impl Twins {
         std::mem::take(&mut self.warnings)
     }
 
-    fn hook(&self, first: &str) -> String {
+    fn hook(&self, first: &'static str) -> String {
         let target = self.targets.get(first).map_or(first, String::as_str);
-        format!("{target} {SECOND_PROGRAM}")
+        match from_the_start(first).count() {
+            1 => format!("{target} {SECOND_PROGRAM}"),
+            _ => format!("{target} {THIRD_PROGRAM}"),
+        }
     }
 
     fn refuse(&mut self, first: &'static str, reason: String) {
@@ -339,9 +342,10 @@ mod tests {
         let hooks: Vec<Hook> = twins.refused().collect();
         assert_eq!(hooks.len(), 1);
         assert_eq!(hooks[0].name, "r (second program)");
-        assert!(!hooks[0].attached && hooks[0].is_second());
+        assert!(!hooks[0].attached && hooks[0].is_spare());
         let reason = hooks[0].reason.as_deref().unwrap();
         assert!(reason.starts_with("too large; without it "), "{reason}");
+        assert_eq!(twins.hook(STATE), "whoclosed_state (third program)");
 
         twins.targets.insert("whoclosed_send", "s".to_owned());
         let mut kernel = Busy {

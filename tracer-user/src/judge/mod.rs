@@ -159,6 +159,9 @@ pub struct Judge {
     peers: Peers,
     /// Connections whose backends' side nobody watched, though that of others was.
     unwatched: HashSet<u64>,
+    /// Connections whose backend's side may be missing for losses of the capture on its
+    /// host, and that host.
+    sides_lost: HashMap<u64, String>,
     queues: Queues,
     histories: BTreeMap<Remote, History>,
     /// Backends of connections whose other end's record may still come.
@@ -167,11 +170,13 @@ pub struct Judge {
 
 impl Judge {
     /// A judge of a trace that is joined with others: the backends' sides of these
-    /// connections were not watched, whatever is known of others'.
+    /// connections were not watched, whatever is known of others'; those that were lost are
+    /// given with their hosts.
     #[must_use]
-    pub fn joined(unwatched: HashSet<u64>) -> Self {
+    pub fn joined(unwatched: HashSet<u64>, sides_lost: HashMap<u64, String>) -> Self {
         Self {
             unwatched,
+            sides_lost,
             ..Self::default()
         }
     }
