@@ -27,6 +27,7 @@ mod generations;
 mod hidden;
 mod history;
 mod incident;
+mod limits;
 mod line;
 mod logs;
 mod losses;

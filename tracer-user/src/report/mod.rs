@@ -9,6 +9,7 @@ pub mod text;
 pub mod timeline;
 
 mod incidents;
+mod meanwhile;
 pub(crate) mod page;
 mod upstreams;
 pub(crate) mod words;
