@@ -320,6 +320,11 @@ impl Worker {
         std::mem::take(&mut self.settled)
     }
 
+    /// Lines among too many closes to tell which was theirs.
+    pub(super) const fn crowded(&self) -> u64 {
+        self.unseen.crowded
+    }
+
     /// This connection, which a line was assumed to be about, is.
     pub(super) fn taken(&mut self, cookie: u64) {
         self.unseen.taken(cookie);
