@@ -13,6 +13,7 @@ mod bursts;
 mod case;
 mod causes;
 pub(crate) mod clock;
+mod closes;
 mod doubtful;
 mod doubts;
 mod duplicates;
@@ -134,6 +135,8 @@ pub struct Judge {
     /// Times that nginx said that it drops lines.
     limitings: u64,
     duplicates: u64,
+    /// Lines that were not seen being written, among too many closes to tell which was theirs.
+    crowded: u64,
     sightings_dropped: u64,
     /// Some were too many to wait for their lines.
     sightings_forgotten: bool,

@@ -304,6 +304,13 @@ fn remarks(judge: &Judge) -> Vec<String> {
             "{duplicates} lines stood in two logs and were counted once"
         ));
     }
+    if judge.crowded > 0 {
+        notes.push(format!(
+            "{} not seen being written while too many connections of one worker ended to tell \
+             for certain which it was about",
+            counted(judge.crowded, "line was", "lines were")
+        ));
+    }
     if judge.unread_lines > 0 {
         notes.push(format!(
             "{} lines of the error log could not be read as nginx's",
