@@ -22,17 +22,21 @@ const WIDTH: u16 = 100;
 /// Whose side a trace has, by its first records.
 ///
 /// # Errors
-/// If it is no trace or cannot be read.
+/// If it is no trace, cannot be read or holds nothing.
 pub(super) fn role(path: &Path) -> Result<Role> {
     for record in Trace::open(path)? {
         match record? {
             Record::Trace(_) => {}
             Record::Capture(capture) => return Ok(capture.role),
-            _ => break,
+            // Its beginning is missing; the report says so.
+            _ => return Ok(Role::Nginx),
         }
     }
-    // Its beginning is missing; the report says so.
-    Ok(Role::Nginx)
+    bail!(
+        "{} holds nothing yet but the words that make it a trace: it was cut off before anything \
+         was recorded, or its capture has just begun",
+        path.display()
+    )
 }
 
 /// Reads the traces of backends' hosts.

@@ -98,6 +98,15 @@ pub struct Summary {
     /// Lines about upstreams that nginx did not write: forged, or another program's.
     #[serde(default)]
     pub foreign_lines: u64,
+    /// Error lines that nginx was seen writing, found in no log that was followed.
+    #[serde(default)]
+    pub elsewhere_lines: u64,
+    /// Lines of the logs that could not be read as nginx's.
+    #[serde(default)]
+    pub unread_lines: u64,
+    /// Logs of whose lines none could be read as nginx's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub illegible_logs: Vec<String>,
     /// Lines by strength of their match.
     pub matched: MatchCounts,
     /// Incidents by side.

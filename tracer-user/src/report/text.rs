@@ -10,9 +10,11 @@ use std::fmt::{self, Write};
 pub use super::page::TextOptions;
 pub use super::words::{one_line, verdict_sentence};
 
+use anstyle::Style;
+
 use super::escape::escape;
 use super::incidents;
-use super::model::{Advice, Cause, Confidence, Incident, Joined, Means, Report, Side};
+use super::model::{Advice, Cause, Confidence, Incident, Joined, Means, Report, Side, Summary};
 use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING};
 use super::upstreams;
 use super::words::{NAME, clock, count, counted, date_time, milliseconds, who_and_how};
@@ -76,7 +78,11 @@ fn capture<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
         })
         .collect();
     let kernel = escape(&capture.kernel, NAME);
-    let mut text = format!("{}, Linux {kernel}", escape(&capture.host, NAME));
+    let mut text = if capture.host.is_empty() && capture.kernel.is_empty() {
+        "the beginning of this trace is missing, and with it where it is from".to_owned()
+    } else {
+        format!("{}, Linux {kernel}", escape(&capture.host, NAME))
+    };
     if !nginx.is_empty() {
         text.push_str(&format!(", {}", nginx.join(", ")));
     }
@@ -95,14 +101,18 @@ fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
     page.gap()?;
     let summary = &report.summary;
     let seconds = format!("{:.1} s", report.capture.duration_s);
-    let host = escape(&report.capture.host, NAME);
+    let place = match report.capture.host.as_str() {
+        "" => String::new(),
+        host => format!(" on {}", escape(host, NAME)),
+    };
     if report.incidents.is_empty() {
-        let text = format!("No upstream error was logged in {seconds} on {host}.");
-        page.labelled(PLAIN, "", GOOD, &text)?;
+        let when = format!("{seconds}{place}");
+        let (style, text) = none(summary, &when);
+        page.labelled(PLAIN, "", style, &text)?;
         return watched(page, report);
     }
     let errors = counted(summary.lines, "upstream error", "upstream errors");
-    page.paragraph("", HEADING, &format!("{errors} in {seconds} on {host}."))?;
+    page.paragraph("", HEADING, &format!("{errors} in {seconds}{place}."))?;
     let failed = summary.requests_failed;
     let unknown = summary
         .requests
@@ -154,6 +164,33 @@ fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
     .map(|(number, how)| format!("{} {how}", count(*number)))
     .collect();
     page.paragraph("Matched     ", PLAIN, &ties.join(", "))
+}
+
+/// That there is no incident, and whether that means that there was no error.
+fn none(summary: &Summary, when: &str) -> (Style, String) {
+    let elsewhere = summary.elsewhere_lines;
+    if elsewhere > 0 {
+        let lines = counted(elsewhere, "error line", "error lines");
+        let text = format!(
+            "No upstream error was found in {when} in the logs that were followed, but nginx was \
+             seen writing {lines} elsewhere (see below)."
+        );
+        return (WARNING, text);
+    }
+    let text = match summary.illegible_logs.as_slice() {
+        [] => return (GOOD, format!("No upstream error was logged in {when}.")),
+        [file] => format!(
+            "No upstream error was found in {when}, but {} does not look like an error log of \
+             nginx's (see below).",
+            escape(file, NAME)
+        ),
+        files => format!(
+            "No upstream error was found in {when}, but {} of the logs that were followed do not \
+             look like nginx's (see below).",
+            count(files.len() as u64)
+        ),
+    };
+    (WARNING, text)
 }
 
 /// The traces of backends' hosts, and how sure their times are.

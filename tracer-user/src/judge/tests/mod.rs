@@ -6,6 +6,7 @@ mod causes;
 mod findings;
 mod foreign;
 mod http2;
+mod legible;
 mod matching;
 mod mid_life;
 mod missed_calls;
