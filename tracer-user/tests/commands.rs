@@ -67,3 +67,21 @@ fn a_trace_cut_off_before_its_capture_began_is_no_empty_report() {
         }
     }
 }
+
+#[test]
+fn a_report_to_no_terminal_is_as_wide_as_columns_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let widest = |columns: Option<&str>| {
+        let mut report = command(folder.path(), ["report", DEMO]);
+        report.envs(columns.map(|columns| ("COLUMNS", columns)));
+        let shown = text(&report.output().unwrap().stdout);
+        let widths = shown.lines().map(|line| line.chars().count());
+        widths.max().unwrap()
+    };
+    assert!((50..=60).contains(&widest(Some("60"))));
+    assert!((70..=80).contains(&widest(Some("80"))));
+    // Not said, nonsense, and more than can be read.
+    for columns in [None, Some("wide"), Some(""), Some("0"), Some("300")] {
+        assert!((90..=100).contains(&widest(columns)), "{columns:?}");
+    }
+}

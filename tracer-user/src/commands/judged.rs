@@ -129,12 +129,19 @@ fn said_of<R: io::Read>(trace: &Trace<R>) -> (bool, Vec<String>) {
 pub(super) fn text_options(to_terminal: bool) -> TextOptions {
     let colour =
         to_terminal && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-    let columns = to_terminal
-        .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
-        .flatten()
-        .map(|size| size.ws_col)
+    let columns = if to_terminal {
+        let size = rustix::termios::tcgetwinsize(io::stdout());
         // A serial line does not know.
-        .filter(|columns| *columns > 0);
+        size.ok()
+            .map(|size| size.ws_col)
+            .filter(|columns| *columns > 0)
+    } else {
+        // For whoever pages through it, or prints it.
+        let asked = std::env::var("COLUMNS").ok();
+        asked
+            .and_then(|columns| columns.parse().ok())
+            .filter(|columns| *columns > 0)
+    };
     TextOptions {
         colour,
         width: columns.map_or(WIDTH, |columns| columns.min(WIDTH)),

@@ -10,5 +10,6 @@ pub mod timeline;
 
 mod incidents;
 pub(crate) mod page;
+mod table;
 mod upstreams;
 pub(crate) mod words;

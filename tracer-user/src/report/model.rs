@@ -501,7 +501,7 @@ pub struct InferredSize {
     pub samples: u64,
 }
 
-/// Percentiles in milliseconds, each within 25 %.
+/// Percentiles in milliseconds, each the middle of its bucket: within 12.5 %.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Median.

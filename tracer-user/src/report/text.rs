@@ -19,6 +19,8 @@ use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING};
 use super::upstreams;
 use super::words::{NAME, clock, count, counted, date_time, milliseconds, who_and_how};
 
+/// Columns of the table of causes before an upstream.
+const WHY_WIDTH: usize = 7 + 2 + 21 + 2 + 19 + 2 + 8 + 2;
 /// Longest sentence of the judge that is shown whole.
 const SENTENCE: usize = 600;
 
@@ -283,6 +285,21 @@ struct Row<'a> {
     confidences: BTreeMap<Confidence, u64>,
 }
 
+impl Row<'_> {
+    /// The upstream with most of its incidents, and how many others have some.
+    fn most(&self) -> String {
+        let mut upstreams: Vec<_> = self.upstreams.iter().collect();
+        upstreams.sort_by_key(|(name, number)| (std::cmp::Reverse(**number), **name));
+        let first = upstreams
+            .first()
+            .map_or_else(String::new, |(name, _)| escape(name, NAME));
+        match upstreams.len() {
+            0 | 1 => first,
+            more => format!("{first} +{}", more - 1),
+        }
+    }
+}
+
 fn causes<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -> fmt::Result {
     let mut rows: BTreeMap<(Cause, Side, Means), Row<'_>> = BTreeMap::new();
     for incident in incidents {
@@ -296,35 +313,36 @@ fn causes<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -> fmt::Resu
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by_key(|(key, row)| (std::cmp::Reverse(row.incidents), *key));
     page.heading("Why")?;
-    let header = format!(
-        "{:>7}  {:<21}  {:<19}  {:<8}  upstream",
+    let named: Vec<_> = rows.iter().map(|(_, row)| row.most()).collect();
+    let widest = named.iter().map(|name| name.chars().count()).max();
+    // Without room for upstreams beside the rest each has a line of its own.
+    let beside = WHY_WIDTH + widest.unwrap_or(0) <= page.width();
+    let digits = if beside { 7 } else { 6 };
+    let mut header = format!(
+        "{:>digits$}  {:<21}  {:<19}  {:<8}",
         "errors", "cause", "closed by", "sure"
     );
-    page.line(&[(DIM, &header)])?;
-    for ((cause, side, means), row) in &rows {
+    header.push_str(if beside { "  upstream" } else { "" });
+    page.line(&[(DIM, header.trim_end())])?;
+    for (((cause, side, means), row), upstream) in rows.iter().zip(&named) {
         let sure = match row.confidences.keys().next_back() {
             // The weakest stands for all, so that none is oversold.
             Some(weakest) => weakest.word(),
             None => "",
         };
-        let mut upstreams: Vec<_> = row.upstreams.iter().collect();
-        upstreams.sort_by_key(|(name, number)| (std::cmp::Reverse(**number), **name));
-        let first = upstreams
-            .first()
-            .map_or_else(String::new, |(name, _)| escape(name, NAME));
-        let upstream = match upstreams.len() {
-            0 | 1 => first,
-            more => format!("{first} +{}", more - 1),
-        };
         let number = count(row.incidents as u64);
+        let mut rest = format!("{:<19}  {sure:<8}", who_and_how(*side, *means));
+        if beside {
+            rest += &format!("  {upstream}");
+        }
         page.line(&[
-            (HEADING, &format!("{number:>7}  ")),
+            (HEADING, &format!("{number:>digits$}  ")),
             (incidents::side_style(*side), &format!("{cause:<21}  ")),
-            (
-                PLAIN,
-                &format!("{:<19}  {sure:<8}  {upstream}", who_and_how(*side, *means)),
-            ),
+            (PLAIN, rest.trim_end()),
         ])?;
+        if !beside {
+            page.paragraph("        ", PLAIN, upstream)?;
+        }
     }
     Ok(())
 }

@@ -65,6 +65,38 @@ fn a_report_without_incidents_says_what_was_watched() {
 }
 
 #[test]
+fn every_report_fits_every_width_and_breaks_no_number() {
+    let mut many = samples::all_causes();
+    for (number, incident) in many.incidents.iter_mut().enumerate() {
+        incident.id = 12_300 + number as u64;
+    }
+    many.upstreams[0].connections = 1_234_567;
+    many.upstreams[0].closes.nginx_idle = 1_234_567;
+    for report in [samples::stale(23), samples::nothing(), many] {
+        for width in (0..=120).step_by(4) {
+            let mut shown = String::new();
+            let colour = false;
+            render(&report, &TextOptions { colour, width }, &mut shown).unwrap();
+            assert_fits(&shown, usize::from(width).max(60));
+            let upstreams = &shown[shown.find("Upstreams\n").unwrap()..];
+            for figure in upstreams.split_whitespace() {
+                let figure = figure.trim_matches([',', ';', '(', ')']);
+                assert!(
+                    !figure.starts_with('/') && !figure.ends_with("0."),
+                    "{figure} at {width}:\n{upstreams}"
+                );
+            }
+            for figures in ["0.21/", "0.84/", "3.4", "13/", "170/", "1300"] {
+                assert!(
+                    upstreams.contains(figures),
+                    "{figures} at {width}:\n{upstreams}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_report_without_incidents_denies_no_error_that_it_cannot_know() {
     let mut report = samples::nothing();
     report.summary.elsewhere_lines = 1;
