@@ -28,6 +28,7 @@ mod generations;
 mod hidden;
 mod history;
 mod incident;
+mod legible;
 mod limits;
 mod line;
 mod logs;
@@ -66,6 +67,7 @@ use self::clock::Clock;
 use self::entry::Entry;
 use self::generations::Generations;
 use self::history::History;
+use self::legible::Legible;
 use self::logs::Logs;
 use self::losses::Lost;
 use self::moments::Moments;
@@ -131,7 +133,7 @@ pub struct Judge {
     /// Network namespace of a worker.
     networks: HashMap<u32, u32>,
     other_lines: u64,
-    unread_lines: u64,
+    legible: Legible,
     /// Times that nginx said that it drops lines.
     limitings: u64,
     duplicates: u64,

@@ -225,7 +225,7 @@ pub struct Loss {
 pub enum EndReason {
     /// Its time was over.
     Duration,
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     Signal,
     /// The trace could not be written any more.
     Failure,

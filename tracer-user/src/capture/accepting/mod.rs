@@ -18,6 +18,7 @@ use super::looks::Looks;
 use super::programs::{Options, Programs};
 use super::progress::Progress;
 use super::{boot_id, checks, clock, convert, host_name, kernel, privileges, remove_unused};
+use crate::report::words::counted;
 use crate::trace::record::{AcceptedEnd, Capture, Loss, Record, Role};
 use crate::trace::writer::Writer;
 
@@ -281,8 +282,9 @@ impl Capturing for Session {
             lost,
         } = self.counts;
         self.progress.show(&format!(
-            "{connections} connections ended, {by_process} of them here, {exits} processes \
-             ended, {lost} lost"
+            "{} ended, {by_process} of them here, {} ended, {lost} lost",
+            counted(connections, "connection", "connections"),
+            counted(exits, "process", "processes")
         ));
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.print();
