@@ -206,6 +206,7 @@ impl Judge {
                 &self.losses,
             );
             self.duplicates += worker.duplicates;
+            self.crowded += worker.crowded();
             self.sightings_dropped += worker.sightings_dropped;
             self.sightings_forgotten |= worker.sightings_forgotten;
             self.keep(pid, settled);
@@ -228,8 +229,10 @@ impl Judge {
         };
         let log = self.logs.entry(record.master_pid).or_default();
         let since_ns = log.read_before(&record.file, record.read_ns);
-        match line::read(record) {
-            None => self.unread_lines += 1,
+        let line = line::read(record);
+        self.legible.line(&record.file, line.is_some());
+        match line {
+            None => {}
             Some(AnyLine::Other { pid, key, hash }) => {
                 let pid = pid_of(pid, &self.pids);
                 let worker = self.workers.entry(pid).or_default();

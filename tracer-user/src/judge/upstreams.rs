@@ -364,9 +364,9 @@ fn percentiles(histogram: &BTreeMap<u64, u64>) -> Option<Percentiles> {
         for (bound, count) in histogram {
             before += count;
             if before >= rank {
-                // Buckets are a quarter of an octave wide: the middle is 12.5 % up.
-                let middle = *bound as f64 * if *bound < 4 { 1.0 } else { 1.125 };
-                return (middle.round()) / 1000.0;
+                // Of one value, or of all from the bound to the next.
+                let middle = *bound as f64 + (bucket_width(*bound) / 2) as f64;
+                return middle / 1000.0;
             }
         }
         0.0

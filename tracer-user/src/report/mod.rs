@@ -11,5 +11,6 @@ pub mod timeline;
 mod incidents;
 mod meanwhile;
 pub(crate) mod page;
+mod table;
 mod upstreams;
 pub(crate) mod words;

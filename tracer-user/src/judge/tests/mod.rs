@@ -8,6 +8,7 @@ mod foreign;
 mod http2;
 mod killed;
 mod lay_unread;
+mod legible;
 mod limits;
 mod matching;
 mod mid_life;
