@@ -2,16 +2,18 @@
 //! it cannot.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, pipe};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, pipe};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use lab::attached::{held_by, listed};
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
 use lab::load::{self, Request};
-use lab::nginx::{Configuration, Nginx, Upstream};
+use lab::nginx::{Configuration, Nginx, Upstream, terminal};
 use lab::{processes, tool};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
@@ -84,15 +86,16 @@ fn a_killed_capture_leaves_a_readable_trace_no_program_and_an_nginx_that_never_n
 }
 
 #[test]
-fn either_signal_ends_a_capture_in_order_even_at_once() {
+fn each_signal_ends_a_capture_in_order_even_at_once() {
     let _alone = alone();
     let backend = Backend::start(IPV4, Habits::default()).unwrap();
     let upstream = Upstream::new("app", backend.address());
     let configuration = Configuration::new(vec![upstream]);
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         // Several times, for what is raced here is the capture's own start.
         for _ in 0..3 {
-            let mut bench = Bench::start(&configuration, &[]);
+            let nginx = Nginx::start(&configuration).unwrap();
+            let mut bench = Bench::by(nginx, |_| heeding_hangups());
             let programs = programs_of(&bench);
             let finished = bench.end_with(signal).succeeded().unwrap();
             assert!(!finished.stdout.is_empty(), "no report is printed");
@@ -100,6 +103,82 @@ fn either_signal_ends_a_capture_in_order_even_at_once() {
             all_gone(&programs);
         }
     }
+}
+
+/// The command, whether this test runs under nohup or not.
+fn heeding_hangups() -> Command {
+    let mut command = processes::bound_to_us(Path::new("env"));
+    command.arg("--default-signal=HUP");
+    command.arg(tool::binary().unwrap());
+    command
+}
+
+#[test]
+fn a_terminal_that_goes_ends_a_capture_in_order() {
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address());
+    let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let (ours, its) = terminal().unwrap();
+    let mut command = processes::bound_to_us(Path::new("setsid"));
+    command
+        .args(["--ctty", "env", "--default-signal=HUP"])
+        .arg(tool::binary().unwrap())
+        .args(["capture", "--duration", "600s"])
+        .args(["--nginx", &nginx.master_pid().to_string(), "--output"])
+        .arg(&trace)
+        .stdin(its.try_clone().unwrap())
+        .stdout(its.try_clone().unwrap())
+        .stderr(its);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut ours = File::from(ours);
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains(tool::CAPTURING) {
+        let mut some = [0; 256];
+        let read = ours.read(&mut some).unwrap();
+        assert!(read > 0 && shown.len() < 1 << 16, "it never captured");
+        shown.extend_from_slice(&some[..read]);
+    }
+    let fail = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
+    let requests = [Request::get("/app/failed").asking(fail)];
+    let _ = load::run(nginx.address(), &requests, 1, true);
+    drop(ours);
+
+    let ended = wait_for("the command to end", PATIENCE, || Ok(child.try_wait()?)).unwrap();
+    // It had nobody to tell, which is a failure, but died of nothing.
+    assert_eq!(ended.code(), Some(1), "{ended}");
+    let report = report(&trace);
+    assert!(report.capture.complete);
+    assert_eq!(report.incidents.len(), 1);
+}
+
+#[test]
+fn under_nohup_a_hangup_ends_no_capture() {
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address());
+    let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
+    let mut bench = Bench::by(nginx, |_| {
+        let mut command = processes::bound_to_us(Path::new("nohup"));
+        command.arg(tool::binary().unwrap());
+        command
+    });
+    let pid = bench.capture().pid();
+    processes::signal(pid, Signal::HUP).unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert_eq!(ignored & 1, 1, "SIGHUP is no longer ignored");
+    let fail = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
+    let requests = [Request::get("/app/failed").asking(fail)];
+    let _ = load::run(bench.nginx.address(), &requests, 1, true);
+    assert_eq!(bench.report().incidents.len(), 1);
 }
 
 #[test]

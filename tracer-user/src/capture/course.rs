@@ -27,23 +27,42 @@ const DRAIN: Duration = Duration::from_millis(1000);
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// None where hangups were ignored when we started, as under nohup: they stay so.
+    hangup: Option<Signal>,
+    hung_up: bool,
 }
 
 impl Signals {
-    /// From here on neither ends this process; what comes before [`run`]
+    /// From here on none of them ends this process; what comes before [`run`]
     /// waits for it.
     pub(super) fn install() -> Result<Self> {
         let install = |kind| signal(kind).context("cannot handle signals");
+        let hangup = match ignored(libc::SIGHUP) {
+            true => None,
+            false => Some(install(SignalKind::hangup())?),
+        };
         Ok(Self {
             interrupt: install(SignalKind::interrupt())?,
             terminate: install(SignalKind::terminate())?,
+            hangup,
+            hung_up: false,
         })
     }
 
     pub(super) async fn next(&mut self) {
+        // A terminal that goes can be told by several: the kernel, a shell, sudo. Only the
+        // first tells anything.
+        let hangup = self.hangup.as_mut().filter(|_| !self.hung_up);
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = hung_up => self.hung_up = true,
         }
     }
 }
@@ -51,12 +70,26 @@ impl Signals {
 impl Drop for Signals {
     /// tokio's handlers stay for good.
     fn drop(&mut self) {
-        for signal in [libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: both are signals that may have this action, and no code of ours is
+        let mut to_give_back = vec![libc::SIGINT, libc::SIGTERM];
+        // The report may go to a file: no later hangup of the same terminal ends it.
+        if self.hangup.is_some() && !self.hung_up {
+            to_give_back.push(libc::SIGHUP);
+        }
+        for signal in to_give_back {
+            // SAFETY: these are signals that may have this action, and no code of ours is
             // run by it. It cannot fail.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
+}
+
+/// Whoever started this process had it ignore the signal.
+fn ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action this only writes the present one to `action`.
+    let known = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } == 0;
+    // SAFETY: it was written if the call succeeded.
+    known && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
 /// A capture under way.

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::report::model::Incident;
 use crate::report::text;
+use crate::report::words::counted;
 
 /// Verdicts shown in one second; the rest is counted.
 const VERDICTS_A_SECOND: u32 = 10;
@@ -23,6 +24,18 @@ pub(super) struct Counts {
     pub(super) incidents: u64,
     /// Records lost.
     pub(super) lost: u64,
+}
+
+impl Counts {
+    fn words(self) -> String {
+        format!(
+            "{}, {}, {}, {} lost",
+            counted(self.connections, "connection", "connections"),
+            counted(self.lines, "line", "lines"),
+            counted(self.incidents, "error", "errors"),
+            self.lost
+        )
+    }
 }
 
 /// The display.
@@ -101,10 +114,7 @@ impl Progress {
 
     /// Shows the counts.
     pub(super) fn update(&self, counts: Counts) {
-        self.show(&format!(
-            "{} connections, {} lines, {} errors, {} lost",
-            counts.connections, counts.lines, counts.incidents, counts.lost
-        ));
+        self.show(&counts.words());
     }
 
     /// Shows the time left and this.
@@ -123,5 +133,23 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_a_thing_is_not_told_as_many() {
+        let counts = Counts {
+            connections: 1,
+            lines: 1,
+            incidents: 1,
+            lost: 1,
+        };
+        assert_eq!(counts.words(), "1 connection, 1 line, 1 error, 1 lost");
+        let none = Counts::default();
+        assert_eq!(none.words(), "0 connections, 0 lines, 0 errors, 0 lost");
     }
 }

@@ -22,17 +22,21 @@ const WIDTH: u16 = 100;
 /// Whose side a trace has, by its first records.
 ///
 /// # Errors
-/// If it is no trace or cannot be read.
+/// If it is no trace, cannot be read or holds nothing.
 pub(super) fn role(path: &Path) -> Result<Role> {
     for record in Trace::open(path)? {
         match record? {
             Record::Trace(_) => {}
             Record::Capture(capture) => return Ok(capture.role),
-            _ => break,
+            // Its beginning is missing; the report says so.
+            _ => return Ok(Role::Nginx),
         }
     }
-    // Its beginning is missing; the report says so.
-    Ok(Role::Nginx)
+    bail!(
+        "{} holds nothing yet but the words that make it a trace: it was cut off before anything \
+         was recorded, or its capture has just begun",
+        path.display()
+    )
 }
 
 /// Reads the traces of backends' hosts.
@@ -72,7 +76,10 @@ pub(super) fn judge(path: &Path, backends: &[join::Backend]) -> Result<Judged> {
         join = join::join(&nginx, backends);
     }
     let mut trace = Trace::open(path)?;
-    let mut judge = Judge::joined(std::mem::take(&mut join.unwatched));
+    let mut judge = Judge::joined(
+        std::mem::take(&mut join.unwatched),
+        std::mem::take(&mut join.sides_lost),
+    );
     for record in &mut trace {
         join.around(record?, |record| judge.push(record));
     }
@@ -125,12 +132,19 @@ fn said_of<R: io::Read>(trace: &Trace<R>) -> (bool, Vec<String>) {
 pub(super) fn text_options(to_terminal: bool) -> TextOptions {
     let colour =
         to_terminal && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-    let columns = to_terminal
-        .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
-        .flatten()
-        .map(|size| size.ws_col)
+    let columns = if to_terminal {
+        let size = rustix::termios::tcgetwinsize(io::stdout());
         // A serial line does not know.
-        .filter(|columns| *columns > 0);
+        size.ok()
+            .map(|size| size.ws_col)
+            .filter(|columns| *columns > 0)
+    } else {
+        // For whoever pages through it, or prints it.
+        let asked = std::env::var("COLUMNS").ok();
+        asked
+            .and_then(|columns| columns.parse().ok())
+            .filter(|columns| *columns > 0)
+    };
     TextOptions {
         colour,
         width: columns.map_or(WIDTH, |columns| columns.min(WIDTH)),

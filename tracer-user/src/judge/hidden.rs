@@ -42,8 +42,8 @@ pub(super) fn below_level(judge: &Judge) -> Option<String> {
     (silent > 0).then(|| {
         format!(
             "nginx closed {} with a request in flight and logged nothing: that a client left is \
-             logged at info, and their error log is at {narrowest}; `error_log FILE info;` for the \
-             time of a capture tells which they were",
+             logged at info, and nginx's error log is at {narrowest}; `error_log FILE info;` for \
+             the time of a capture tells which they were",
             counted(silent, "connection", "connections"),
         )
     })

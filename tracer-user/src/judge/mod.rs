@@ -28,6 +28,8 @@ mod generations;
 mod hidden;
 mod history;
 mod incident;
+mod legible;
+mod limits;
 mod line;
 mod logs;
 mod losses;
@@ -65,6 +67,7 @@ use self::clock::Clock;
 use self::entry::Entry;
 use self::generations::Generations;
 use self::history::History;
+use self::legible::Legible;
 use self::logs::Logs;
 use self::losses::Lost;
 use self::moments::Moments;
@@ -130,7 +133,7 @@ pub struct Judge {
     /// Network namespace of a worker.
     networks: HashMap<u32, u32>,
     other_lines: u64,
-    unread_lines: u64,
+    legible: Legible,
     /// Times that nginx said that it drops lines.
     limitings: u64,
     duplicates: u64,
@@ -162,6 +165,9 @@ pub struct Judge {
     peers: Peers,
     /// Connections whose backends' side nobody watched, though that of others was.
     unwatched: HashSet<u64>,
+    /// Connections whose backend's side may be missing for losses of the capture on its
+    /// host, and that host.
+    sides_lost: HashMap<u64, String>,
     queues: Queues,
     histories: BTreeMap<Remote, History>,
     /// Backends of connections whose other end's record may still come.
@@ -170,11 +176,13 @@ pub struct Judge {
 
 impl Judge {
     /// A judge of a trace that is joined with others: the backends' sides of these
-    /// connections were not watched, whatever is known of others'.
+    /// connections were not watched, whatever is known of others'; those that were lost are
+    /// given with their hosts.
     #[must_use]
-    pub fn joined(unwatched: HashSet<u64>) -> Self {
+    pub fn joined(unwatched: HashSet<u64>, sides_lost: HashMap<u64, String>) -> Self {
         Self {
             unwatched,
+            sides_lost,
             ..Self::default()
         }
     }

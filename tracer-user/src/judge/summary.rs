@@ -159,6 +159,9 @@ fn summary(judge: &Judge, incidents: &[Incident]) -> Summary {
         lines: incidents.len() as u64,
         other_lines: judge.other_lines,
         foreign_lines: judge.foreign,
+        elsewhere_lines: judge.sightings_dropped,
+        unread_lines: judge.legible.unread(),
+        illegible_logs: judge.legible.alien().map(str::to_owned).collect(),
         matched,
         by_side,
         by_cause,
@@ -301,7 +304,8 @@ fn remarks(judge: &Judge) -> Vec<String> {
     let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(
-            "{duplicates} lines stood in two logs and were counted once"
+            "{} in two logs and counted once",
+            counted(duplicates, "line stood", "lines stood")
         ));
     }
     if judge.crowded > 0 {
@@ -311,12 +315,7 @@ fn remarks(judge: &Judge) -> Vec<String> {
             counted(judge.crowded, "line was", "lines were")
         ));
     }
-    if judge.unread_lines > 0 {
-        notes.push(format!(
-            "{} lines of the error log could not be read as nginx's",
-            judge.unread_lines
-        ));
-    }
+    notes.extend(judge.legible.notes());
     let dropped = judge.sightings_dropped;
     if dropped > 0 {
         notes.push(format!(

@@ -247,8 +247,10 @@ impl Judge {
         };
         let log = self.logs.entry(record.master_pid).or_default();
         let since_ns = log.read_before(&record.file, record.read_ns);
-        match line::read(record) {
-            None => self.unread_lines += 1,
+        let line = line::read(record);
+        self.legible.line(&record.file, line.is_some());
+        match line {
+            None => {}
             Some(AnyLine::Other { pid, key, hash }) => {
                 let pid = pid_of(pid, &self.pids);
                 let worker = self.workers.get_mut(&pid);

@@ -88,21 +88,26 @@ pub(super) fn in_full<W: Write>(
     } else {
         WARNING
     };
-    page.line(&[
-        (HEADING, &format!("  #{}  ", incident.id)),
-        (PLAIN, &clock(&incident.time)),
-        (PLAIN, "  "),
+    let number = format!("  #{}  ", incident.id);
+    let time = format!("{}  ", clock(&incident.time));
+    let how = who_and_how(incident.side, incident.means);
+    let how = format!("{how}, {}  ", incident.phase);
+    let mut pieces = vec![
+        (HEADING, number.as_str()),
+        (PLAIN, time.as_str()),
         (side_style(incident.side), incident.cause.word()),
-        (
-            PLAIN,
-            &format!(
-                "  {}, {}  ",
-                who_and_how(incident.side, incident.means),
-                incident.phase
-            ),
-        ),
+        (PLAIN, "  "),
+        (PLAIN, how.as_str()),
         (sure, incident.confidence.word()),
-    ])?;
+    ];
+    if page.fits(&pieces) {
+        page.line(&pieces)?;
+    } else {
+        let rest = pieces.split_off(4);
+        pieces.pop();
+        page.line(&pieces)?;
+        page.line(&[&[(PLAIN, "      ")], rest.as_slice()].concat())?;
+    }
     let mut verdict = verdict_sentence(incident);
     if !verdict.starts_with("nginx") && verdict.is_char_boundary(1) {
         verdict[..1].make_ascii_uppercase();

@@ -9,6 +9,8 @@ pub mod text;
 pub mod timeline;
 
 mod incidents;
+mod meanwhile;
 pub(crate) mod page;
+mod table;
 mod upstreams;
 pub(crate) mod words;

@@ -98,6 +98,15 @@ pub struct Summary {
     /// Lines about upstreams that nginx did not write: forged, or another program's.
     #[serde(default)]
     pub foreign_lines: u64,
+    /// Error lines that nginx was seen writing, found in no log that was followed.
+    #[serde(default)]
+    pub elsewhere_lines: u64,
+    /// Lines of the logs that could not be read as nginx's.
+    #[serde(default)]
+    pub unread_lines: u64,
+    /// Logs of whose lines none could be read as nginx's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub illegible_logs: Vec<String>,
     /// Lines by strength of their match.
     pub matched: MatchCounts,
     /// Incidents by side.
@@ -492,7 +501,7 @@ pub struct InferredSize {
     pub samples: u64,
 }
 
-/// Percentiles in milliseconds, each within 25 %.
+/// Percentiles in milliseconds, each the middle of its bucket: within 12.5 %.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Median.

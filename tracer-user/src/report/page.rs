@@ -108,6 +108,32 @@ impl<'a, W: fmt::Write> Page<'a, W> {
         Ok(())
     }
 
+    /// Pieces after each other, lines broken between them only; all indented alike.
+    pub(crate) fn pieces(&mut self, indent: &str, pieces: &[String]) -> fmt::Result {
+        let mut line = String::new();
+        for (number, piece) in pieces.iter().enumerate() {
+            let comma = if number + 1 < pieces.len() { "," } else { "" };
+            let length = |text: &str| text.chars().count();
+            let longer = length(&line) + 1 + length(piece) + comma.len();
+            if !line.is_empty() && length(indent) + longer > self.width {
+                self.paragraph(indent, PLAIN, &line)?;
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(piece);
+            line.push_str(comma);
+        }
+        self.paragraph(indent, PLAIN, &line)
+    }
+
+    /// One line of pieces, not wrapped, if it fits.
+    pub(crate) fn fits(&self, pieces: &[(Style, &str)]) -> bool {
+        let length = pieces.iter().map(|(_, text)| text.chars().count());
+        length.sum::<usize>() <= self.width
+    }
+
     fn styled(&mut self, style: Style, text: &str) -> fmt::Result {
         if self.colour && style != PLAIN && !text.trim().is_empty() {
             write!(self.out, "{style}{text}{style:#}")

@@ -10,13 +10,17 @@ use std::fmt::{self, Write};
 pub use super::page::TextOptions;
 pub use super::words::{one_line, verdict_sentence};
 
+use anstyle::Style;
+
 use super::escape::escape;
 use super::incidents;
-use super::model::{Advice, Cause, Confidence, Incident, Joined, Means, Report, Side};
+use super::model::{Advice, Cause, Confidence, Incident, Joined, Means, Report, Side, Summary};
 use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING};
 use super::upstreams;
 use super::words::{NAME, clock, count, counted, date_time, milliseconds, who_and_how};
 
+/// Columns of the table of causes before an upstream.
+const WHY_WIDTH: usize = 7 + 2 + 21 + 2 + 19 + 2 + 8 + 2;
 /// Longest sentence of the judge that is shown whole.
 const SENTENCE: usize = 600;
 
@@ -76,7 +80,11 @@ fn capture<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
         })
         .collect();
     let kernel = escape(&capture.kernel, NAME);
-    let mut text = format!("{}, Linux {kernel}", escape(&capture.host, NAME));
+    let mut text = if capture.host.is_empty() && capture.kernel.is_empty() {
+        "the beginning of this trace is missing, and with it where it is from".to_owned()
+    } else {
+        format!("{}, Linux {kernel}", escape(&capture.host, NAME))
+    };
     if !nginx.is_empty() {
         text.push_str(&format!(", {}", nginx.join(", ")));
     }
@@ -95,14 +103,18 @@ fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
     page.gap()?;
     let summary = &report.summary;
     let seconds = format!("{:.1} s", report.capture.duration_s);
-    let host = escape(&report.capture.host, NAME);
+    let place = match report.capture.host.as_str() {
+        "" => String::new(),
+        host => format!(" on {}", escape(host, NAME)),
+    };
     if report.incidents.is_empty() {
-        let text = format!("No upstream error was logged in {seconds} on {host}.");
-        page.labelled(PLAIN, "", GOOD, &text)?;
+        let when = format!("{seconds}{place}");
+        let (style, text) = none(summary, &when);
+        page.labelled(PLAIN, "", style, &text)?;
         return watched(page, report);
     }
     let errors = counted(summary.lines, "upstream error", "upstream errors");
-    page.paragraph("", HEADING, &format!("{errors} in {seconds} on {host}."))?;
+    page.paragraph("", HEADING, &format!("{errors} in {seconds}{place}."))?;
     let failed = summary.requests_failed;
     let unknown = summary
         .requests
@@ -154,6 +166,33 @@ fn happened<W: Write>(page: &mut Page<'_, W>, report: &Report) -> fmt::Result {
     .map(|(number, how)| format!("{} {how}", count(*number)))
     .collect();
     page.paragraph("Matched     ", PLAIN, &ties.join(", "))
+}
+
+/// That there is no incident, and whether that means that there was no error.
+fn none(summary: &Summary, when: &str) -> (Style, String) {
+    let elsewhere = summary.elsewhere_lines;
+    if elsewhere > 0 {
+        let lines = counted(elsewhere, "error line", "error lines");
+        let text = format!(
+            "No upstream error was found in {when} in the logs that were followed, but nginx was \
+             seen writing {lines} elsewhere (see below)."
+        );
+        return (WARNING, text);
+    }
+    let text = match summary.illegible_logs.as_slice() {
+        [] => return (GOOD, format!("No upstream error was logged in {when}.")),
+        [file] => format!(
+            "No upstream error was found in {when}, but {} does not look like an error log of \
+             nginx's (see below).",
+            escape(file, NAME)
+        ),
+        files => format!(
+            "No upstream error was found in {when}, but {} of the logs that were followed do not \
+             look like nginx's (see below).",
+            count(files.len() as u64)
+        ),
+    };
+    (WARNING, text)
 }
 
 /// The traces of backends' hosts, and how sure their times are.
@@ -246,6 +285,21 @@ struct Row<'a> {
     confidences: BTreeMap<Confidence, u64>,
 }
 
+impl Row<'_> {
+    /// The upstream with most of its incidents, and how many others have some.
+    fn most(&self) -> String {
+        let mut upstreams: Vec<_> = self.upstreams.iter().collect();
+        upstreams.sort_by_key(|(name, number)| (std::cmp::Reverse(**number), **name));
+        let first = upstreams
+            .first()
+            .map_or_else(String::new, |(name, _)| escape(name, NAME));
+        match upstreams.len() {
+            0 | 1 => first,
+            more => format!("{first} +{}", more - 1),
+        }
+    }
+}
+
 fn causes<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -> fmt::Result {
     let mut rows: BTreeMap<(Cause, Side, Means), Row<'_>> = BTreeMap::new();
     for incident in incidents {
@@ -259,35 +313,36 @@ fn causes<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -> fmt::Resu
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by_key(|(key, row)| (std::cmp::Reverse(row.incidents), *key));
     page.heading("Why")?;
-    let header = format!(
-        "{:>7}  {:<21}  {:<19}  {:<8}  upstream",
+    let named: Vec<_> = rows.iter().map(|(_, row)| row.most()).collect();
+    let widest = named.iter().map(|name| name.chars().count()).max();
+    // Without room for upstreams beside the rest each has a line of its own.
+    let beside = WHY_WIDTH + widest.unwrap_or(0) <= page.width();
+    let digits = if beside { 7 } else { 6 };
+    let mut header = format!(
+        "{:>digits$}  {:<21}  {:<19}  {:<8}",
         "errors", "cause", "closed by", "sure"
     );
-    page.line(&[(DIM, &header)])?;
-    for ((cause, side, means), row) in &rows {
+    header.push_str(if beside { "  upstream" } else { "" });
+    page.line(&[(DIM, header.trim_end())])?;
+    for (((cause, side, means), row), upstream) in rows.iter().zip(&named) {
         let sure = match row.confidences.keys().next_back() {
             // The weakest stands for all, so that none is oversold.
             Some(weakest) => weakest.word(),
             None => "",
         };
-        let mut upstreams: Vec<_> = row.upstreams.iter().collect();
-        upstreams.sort_by_key(|(name, number)| (std::cmp::Reverse(**number), **name));
-        let first = upstreams
-            .first()
-            .map_or_else(String::new, |(name, _)| escape(name, NAME));
-        let upstream = match upstreams.len() {
-            0 | 1 => first,
-            more => format!("{first} +{}", more - 1),
-        };
         let number = count(row.incidents as u64);
+        let mut rest = format!("{:<19}  {sure:<8}", who_and_how(*side, *means));
+        if beside {
+            rest += &format!("  {upstream}");
+        }
         page.line(&[
-            (HEADING, &format!("{number:>7}  ")),
+            (HEADING, &format!("{number:>digits$}  ")),
             (incidents::side_style(*side), &format!("{cause:<21}  ")),
-            (
-                PLAIN,
-                &format!("{:<19}  {sure:<8}  {upstream}", who_and_how(*side, *means)),
-            ),
+            (PLAIN, rest.trim_end()),
         ])?;
+        if !beside {
+            page.paragraph("        ", PLAIN, upstream)?;
+        }
     }
     Ok(())
 }

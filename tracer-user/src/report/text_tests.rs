@@ -65,6 +65,65 @@ fn a_report_without_incidents_says_what_was_watched() {
 }
 
 #[test]
+fn every_report_fits_every_width_and_breaks_no_number() {
+    let mut many = samples::all_causes();
+    for (number, incident) in many.incidents.iter_mut().enumerate() {
+        incident.id = 12_300 + number as u64;
+    }
+    many.upstreams[0].connections = 1_234_567;
+    many.upstreams[0].closes.nginx_idle = 1_234_567;
+    for report in [samples::stale(23), samples::nothing(), many] {
+        for width in (0..=120).step_by(4) {
+            let mut shown = String::new();
+            let colour = false;
+            render(&report, &TextOptions { colour, width }, &mut shown).unwrap();
+            assert_fits(&shown, usize::from(width).max(60));
+            let upstreams = &shown[shown.find("Upstreams\n").unwrap()..];
+            for figure in upstreams.split_whitespace() {
+                let figure = figure.trim_matches([',', ';', '(', ')']);
+                assert!(
+                    !figure.starts_with('/') && !figure.ends_with("0."),
+                    "{figure} at {width}:\n{upstreams}"
+                );
+            }
+            for figures in ["0.21/", "0.84/", "3.4", "13/", "170/", "1300"] {
+                assert!(
+                    upstreams.contains(figures),
+                    "{figures} at {width}:\n{upstreams}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_report_without_incidents_denies_no_error_that_it_cannot_know() {
+    let mut report = samples::nothing();
+    report.summary.elsewhere_lines = 1;
+    let shown = text(&report).replace('\n', " ");
+    let said = "No upstream error was found in 60.0 s on web-1 in the logs that were followed, but \
+                nginx was seen writing 1 error line elsewhere (see below).";
+    assert!(shown.contains(said), "{shown}");
+    assert!(!shown.contains("was logged"), "{shown}");
+
+    let mut report = samples::nothing();
+    report.summary.illegible_logs = vec!["/a.log".to_owned()];
+    let shown = text(&report).replace('\n', " ");
+    let said = "but /a.log does not look like an error log of nginx's (see below).";
+    assert!(shown.contains(said), "{shown}");
+    assert!(!shown.contains("was logged"), "{shown}");
+}
+
+#[test]
+fn a_trace_without_its_beginning_names_no_host() {
+    let mut report = samples::nothing();
+    (report.capture.host, report.capture.kernel) = (String::new(), String::new());
+    let shown = text(&report);
+    assert!(shown.starts_with("whoclosed  the beginning of this trace is missing"));
+    assert!(shown.contains("was logged in 60.0 s.\n"), "{shown}");
+}
+
+#[test]
 fn the_answer_stands_on_the_first_screen() {
     let text = text(&samples::stale(23));
     let first: Vec<_> = text.lines().take(24).collect();

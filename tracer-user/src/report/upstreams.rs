@@ -3,19 +3,16 @@
 use std::cmp::Reverse;
 use std::fmt::{self, Write};
 
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
-
 use super::escape::escape;
 use super::model::{Percentiles, UpstreamSummary};
 use super::page::{DIM, Page};
-use super::words::{count, counted, milliseconds, short_ms};
+use super::table::Table;
+use super::words::{count, counted, milliseconds, rough_ms, short_ms};
 
 /// Rows in each table, those with most incidents first.
 const ROWS: usize = 40;
 /// Longest address in a cell.
 const ADDRESS: usize = 48;
-/// Longest address that a table does not break.
-const UNBROKEN: u16 = 28;
 
 /// Both tables, and what they infer of each backend.
 pub(super) fn render<W: Write>(
@@ -35,19 +32,19 @@ pub(super) fn render<W: Write>(
         "conns",
         "requests",
         "reused",
-        "connect\nms",
-        "first\nbyte ms",
+        "connect\n~ms",
+        "first\nbyte ~ms",
     ];
-    page.block(&table(
-        page.width(),
-        &header,
-        2,
-        rows.iter().map(|upstream| traffic(upstream)),
-    ))?;
+    let table = Table {
+        heads: &header,
+        left: 2,
+        rows: rows.iter().map(|upstream| traffic(upstream)).collect(),
+    };
+    table.render(page)?;
     page.paragraph(
         "",
         DIM,
-        "Times are 50th/95th/99th percentiles, each within 25 %.",
+        "~ms: 50th/95th/99th percentiles, rounded: each within 20 %.",
     )?;
 
     page.heading("How their connections ended: by whom, and when")?;
@@ -61,12 +58,12 @@ pub(super) fn render<W: Write>(
         "refused",
         "not con-\nnected",
     ];
-    page.block(&table(
-        page.width(),
-        &header,
-        1,
-        rows.iter().map(|upstream| closes(upstream)),
-    ))?;
+    let table = Table {
+        heads: &header,
+        left: 1,
+        rows: rows.iter().map(|upstream| closes(upstream)).collect(),
+    };
+    table.render(page)?;
 
     for upstream in &rows {
         let inferred = inferred(upstream);
@@ -165,38 +162,10 @@ fn percentiles(values: Option<Percentiles>) -> String {
         |p| {
             format!(
                 "{}/{}/{}",
-                short_ms(p.p50),
-                short_ms(p.p95),
-                short_ms(p.p99)
+                rough_ms(p.p50),
+                rough_ms(p.p95),
+                rough_ms(p.p99)
             )
         },
     )
-}
-
-/// A table with its first `left` columns aligned left, numbers right.
-fn table(
-    width: usize,
-    header: &[&str],
-    left: usize,
-    rows: impl Iterator<Item = Vec<String>>,
-) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(u16::try_from(width).unwrap_or(u16::MAX))
-        .set_header(header.iter().copied())
-        .add_rows(rows);
-    let widths = table.column_max_content_widths();
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 1));
-        // An address is read whole, unless there is no room for it.
-        if index == 0 && widths.first().is_some_and(|width| *width <= UNBROKEN) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-        if index >= left {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.to_string()
 }

@@ -47,6 +47,24 @@ pub(super) fn short_ms(ms: f64) -> String {
     }
 }
 
+/// What is known roughly: `0.21`, `3.4`, `1300`, milliseconds in two digits.
+pub(super) fn rough_ms(ms: f64) -> String {
+    match ms.abs() {
+        size if size < 0.01 => format!("{ms:.3}"),
+        size if size < 0.995 => format!("{ms:.2}"),
+        size if size < 9.95 => format!("{ms:.1}"),
+        size if !size.is_finite() => ms.to_string(),
+        size => {
+            // The digits after the first two.
+            let mut unit = 1.0;
+            while size / unit >= 99.5 {
+                unit *= 10.0;
+            }
+            format!("{:.0}", (ms / unit).round() * unit)
+        }
+    }
+}
+
 /// Date and time of an RFC 3339 string, cut to milliseconds. What is no such
 /// string is shown escaped.
 pub(super) fn date_time(time: &str) -> String {
@@ -374,6 +392,18 @@ mod tests {
         );
         let times = [0.2134, 1000.24, 30_000.0, 900_000.0].map(milliseconds);
         assert_eq!(times, ["0.213 ms", "1000.2 ms", "30.00 s", "15.0 min"]);
+    }
+
+    #[test]
+    fn rough_times_have_two_digits() {
+        let times = [
+            0.004, 0.213, 0.999, 3.44, 9.96, 12.4, 99.4, 99.6, 1966.1, 2064.4,
+        ];
+        let rough = [
+            "0.004", "0.21", "1.0", "3.4", "10", "12", "99", "100", "2000", "2100",
+        ];
+        assert_eq!(times.map(rough_ms), rough);
+        assert_eq!(rough_ms(f64::INFINITY), "inf");
     }
 
     #[test]

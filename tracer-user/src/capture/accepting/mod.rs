@@ -14,9 +14,11 @@ use aya::maps::{MapData, RingBuf};
 use self::ports::{Host, Ports};
 use super::course::{self, Capturing, Signals, TICKS_A_SECOND};
 use super::diagnostics::Diagnostics;
+use super::looks::Looks;
 use super::programs::{Options, Programs};
 use super::progress::Progress;
 use super::{boot_id, checks, clock, convert, host_name, kernel, privileges, remove_unused};
+use crate::report::words::counted;
 use crate::trace::record::{AcceptedEnd, Capture, Loss, Record, Role};
 use crate::trace::writer::Writer;
 
@@ -104,6 +106,7 @@ struct Session {
     writer: Writer,
     progress: Progress,
     counts: Counts,
+    losses: Looks,
     undecodable: u64,
     ticks: u32,
 }
@@ -116,6 +119,7 @@ impl Session {
         warnings: Vec<String>,
         writer: Writer,
     ) -> Result<Self> {
+        let losses = Looks::begin(clock::monotonic_ns());
         let mut programs = checks::load(&Options {
             role: Role::Backend,
             diagnostics: request.diagnostics,
@@ -133,6 +137,7 @@ impl Session {
             writer,
             progress: Progress::new(request.duration, request.quiet),
             counts: Counts::default(),
+            losses,
             undecodable: 0,
             ticks: 0,
         };
@@ -235,12 +240,15 @@ impl Session {
                 self.writer.write(&Record::Listener(listener))?;
             }
         }
-        let losses = course::new_losses(&mut self.programs, &mut self.undecodable)?;
+        let (span, losses) = self.losses.look(clock::monotonic_ns, || {
+            course::new_losses(&mut self.programs, &mut self.undecodable)
+        })?;
+        self.warnings.append(&mut self.programs.warnings());
         for (what, count) in losses {
             self.counts.lost += count;
             self.writer.write(&Record::Loss(Loss {
-                ns,
-                since_ns: None,
+                ns: span.until_ns,
+                since_ns: Some(span.since_ns),
                 what,
                 count,
             }))?;
@@ -252,6 +260,7 @@ impl Session {
 impl Capturing for Session {
     fn tick(&mut self) -> Result<()> {
         self.ticks = self.ticks.wrapping_add(1);
+        self.programs.look_at_changes_of_state();
         self.take_records()?;
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
             self.writer.write(&Record::Anchor(clock::anchor()))?;
@@ -273,8 +282,9 @@ impl Capturing for Session {
             lost,
         } = self.counts;
         self.progress.show(&format!(
-            "{connections} connections ended, {by_process} of them here, {exits} processes \
-             ended, {lost} lost"
+            "{} ended, {by_process} of them here, {} ended, {lost} lost",
+            counted(connections, "connection", "connections"),
+            counted(exits, "process", "processes")
         ));
         if let Some(diagnostics) = &mut self.diagnostics {
             diagnostics.print();
