@@ -51,7 +51,7 @@ const TLS: &[Hook] = &[
 ];
 
 /// All that a capture of one nginx attaches.
-pub const PROGRAMS: [Program; 19] = [
+pub const PROGRAMS: [Program; 20] = [
     at(
         &["whoclosed_state"],
         &[Hook::Tracepoint("inet_sock_set_state")],
@@ -85,6 +85,7 @@ pub const PROGRAMS: [Program; 19] = [
     at(&["whoclosed_tls_r"], TLS),
     at(&["whoclosed_open"], &[Hook::Iterator("bpf_sk_storage_map")]),
     // Ready for when the kernel lets the first one miss a run.
+    at(&["whoclosed_third"], &[]),
     at(&["whoclosed_sendt"], &[]),
     at(&["whoclosed_recvt"], &[]),
     at(&["whoclosed_gonet"], &[]),

@@ -194,7 +194,7 @@ impl Score {
             }
         }
         for (scenario, constant) in &recorded.constants {
-            let inferred = Inferred::of(report, scenario, constant);
+            let inferred = Inferred::of(report, scenario, constant, recorded.crowded);
             score.constants.push(inferred);
         }
         score

@@ -26,7 +26,7 @@ pub(crate) const NO_ANSWER_BELOW: u64 = 64;
 
 /// `sock_send_length`: a send of nginx returned `result`.
 #[inline(always)]
-pub(crate) fn sent(socket: Socket, result: i32) {
+pub(crate) fn sent(socket: Socket, result: i32, is_twin: bool) {
     if is_missed(loss::SENDS_ON_REQUEST) {
         return;
     }
@@ -39,11 +39,15 @@ pub(crate) fn sent(socket: Socket, result: i32) {
     }
     let written = socket.next_sequence();
     let moved = gaps::unnoted_sent(connection, written);
-    if moved == 0 {
+    if is_noted(socket, moved, is_twin) {
         return;
     }
     let now = now();
-    let mut bytes = result.unsigned_abs();
+    let bytes = result.unsigned_abs();
+    let mut parts = Parts {
+        request: bytes,
+        all: bytes,
+    };
     let mut first = false;
     if may_be_flight(connection) {
         match handshake::part(connection.cookie) {
@@ -63,16 +67,38 @@ pub(crate) fn sent(socket: Socket, result: i32) {
         }
     }
     if !first {
-        bytes = calls_before(connection, socket, moved, bytes);
+        parts = calls_before(connection, socket, moved, bytes, now);
     }
     if connection.last_call != CALL_SEND {
         begin_exchange(connection, now);
         threads::went_on(NEXT_REUSE, connection.cookie, now);
     }
-    connection.request_bytes += u64::from(bytes);
-    connection.sent_bytes += u64::from(bytes);
+    connection.request_bytes += u64::from(parts.request);
+    connection.sent_bytes += u64::from(parts.all);
     connection.last_sent_ns = now;
     gaps::noted_sent(connection, written);
+}
+
+/// Has another program noted this call? Then sequence numbers have moved no further. Where
+/// the kernel encrypts, a call may move none, and so the second program leaves all to the
+/// first.
+#[inline(always)]
+fn is_noted(socket: Socket, moved: u32, is_twin: bool) -> bool {
+    if moved != 0 && !is_twin {
+        return false;
+    }
+    if socket.is_encrypted() {
+        is_twin
+    } else {
+        moved == 0
+    }
+}
+
+/// Bytes that were sent since the last call that was noted.
+struct Parts {
+    /// Those of this request.
+    request: u32,
+    all: u32,
 }
 
 /// Is this call to be missed, as the kernel would? The verifier takes this out where no
@@ -88,30 +114,48 @@ fn is_missed(counter: u32) -> bool {
     true
 }
 
-/// Looks whether calls before this send were missed. Gives the bytes that the request has
-/// got since the last call that was noted.
+/// Looks whether calls before this send were missed.
 #[inline(always)]
-fn calls_before(connection: &mut Connection, socket: Socket, moved: u32, bytes: u32) -> u32 {
+fn calls_before(
+    connection: &mut Connection,
+    socket: Socket,
+    moved: u32,
+    bytes: u32,
+    now: u64,
+) -> Parts {
     let more = moved > bytes;
-    // After a receive, another one that was missed makes no difference.
-    if !more && connection.last_call != CALL_SEND {
-        return bytes.min(moved);
-    }
     let read = socket.next_to_read();
     let unread = gaps::unnoted_received(connection, read);
-    if (!more && unread == 0) || !gaps::tell(connection, socket) {
-        return bytes.min(moved);
+    if !more && unread == 0 {
+        let bytes = bytes.min(moved);
+        return Parts {
+            request: bytes,
+            all: bytes,
+        };
     }
-    if unread != 0 {
-        if connection.last_call != CALL_SEND {
-            // The request to this answer was missed as well.
-            connection.exchanges += 1;
-        }
-        gaps::received(connection, socket, unread, read);
-    } else {
+    if !gaps::tell(connection, socket) {
+        return Parts {
+            request: bytes,
+            all: bytes,
+        };
+    }
+    if unread == 0 {
         gaps::fill_in(connection);
+        return Parts {
+            request: moved,
+            all: moved,
+        };
     }
-    moved
+    if more && connection.last_call != CALL_SEND {
+        // The request to this answer was missed as well. Else it is the rest of the last
+        // answer: nginx reads and sends in one thread.
+        connection.exchanges += 1;
+    }
+    gaps::received(connection, socket, unread, read, now);
+    Parts {
+        request: bytes,
+        all: moved,
+    }
 }
 
 /// Is there anything to ask for? Not on a plain connection after its first send, if that
@@ -135,7 +179,8 @@ fn flight_sent(connection: &mut Connection, written: u32, now: u64) {
 #[inline(always)]
 pub(crate) fn begin_exchange(connection: &mut Connection, now: u64) {
     if connection.exchanges != 0 {
-        connection.idle_before_ns = now - connection.last_received_ns.max(connection.last_sent_ns);
+        let last = connection.last_received_ns.max(connection.last_sent_ns);
+        connection.idle_before_ns = now.saturating_sub(last);
     }
     connection.exchanges += 1;
     connection.request_started_ns = now;
@@ -153,7 +198,7 @@ pub(crate) fn begin_exchange(connection: &mut Connection, now: u64) {
 
 /// `sock_recv_length`: a receive of nginx returned `result`.
 #[inline(always)]
-pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
+pub(crate) fn received(socket: Socket, result: i32, flags: i32, is_twin: bool) {
     if is_missed(loss::RECEIVES_ON_REQUEST) {
         return;
     }
@@ -163,21 +208,22 @@ pub(crate) fn received(socket: Socket, result: i32, flags: i32) {
     if flags & MSG_PEEK != 0 {
         peeked(connection, result);
     } else if result > 0 {
-        taken(connection, socket, result.unsigned_abs());
+        taken(connection, socket, result.unsigned_abs(), is_twin);
     } else if result == 0 {
         if connection.eof_read_ns == 0 {
             connection.eof_read_ns = now();
         }
+        gaps::end_read(connection, socket);
     } else {
         failed(connection, CALL_RECEIVE, result);
     }
 }
 
 #[inline(always)]
-fn taken(connection: &mut Connection, socket: Socket, bytes: u32) {
+fn taken(connection: &mut Connection, socket: Socket, bytes: u32, is_twin: bool) {
     let read = socket.next_to_read();
     let moved = gaps::unnoted_received(connection, read);
-    if moved == 0 {
+    if is_noted(socket, moved, is_twin) {
         return;
     }
     let now = now();
@@ -204,7 +250,7 @@ fn taken(connection: &mut Connection, socket: Socket, bytes: u32) {
     let all = if missed { moved } else { bytes };
     let mut answer = all;
     let was_sent = connection.last_call == CALL_SEND;
-    if !was_sent && send_before(connection, socket) {
+    if !was_sent && send_before(connection, socket, now) {
         // What was missed before it belongs to an answer before this one.
         answer = bytes;
     } else if missed {
@@ -222,12 +268,12 @@ fn taken(connection: &mut Connection, socket: Socket, bytes: u32) {
 
 /// Looks whether a send was missed since the receive before this one.
 #[inline(always)]
-fn send_before(connection: &mut Connection, socket: Socket) -> bool {
+fn send_before(connection: &mut Connection, socket: Socket, now: u64) -> bool {
     let written = socket.next_sequence();
     if gaps::unnoted_sent(connection, written) == 0 || !gaps::tell(connection, socket) {
         return false;
     }
-    if gaps::sent(connection, socket, written) {
+    if gaps::sent(connection, socket, written, now) {
         threads::went_on(NEXT_REUSE, connection.cookie, connection.request_started_ns);
     }
     true

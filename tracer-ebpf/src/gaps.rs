@@ -97,13 +97,22 @@ pub(crate) fn next_exchange(connection: &mut Connection) {
     connection.filled_in /= IN_LAST;
 }
 
-/// A send was missed: of the request that is under way, or one that begins with it; then
-/// this gives true.
+/// A FIN was read: nothing that is still to be noted.
 #[inline(always)]
-pub(crate) fn sent(connection: &mut Connection, socket: Socket, written: u32) -> bool {
+pub(crate) fn end_read(connection: &mut Connection, socket: Socket) {
+    let read = socket.next_to_read();
+    if connection.fin_received_ns != 0 && unnoted_received(connection, read) == 1 {
+        noted_received(connection, read);
+    }
+}
+
+/// A send was missed, before `now`: of the request that is under way, or one that begins
+/// with it; then this gives true.
+#[inline(always)]
+pub(crate) fn sent(connection: &mut Connection, socket: Socket, written: u32, now: u64) -> bool {
     let bytes = u64::from(unnoted_sent(connection, written));
     let before = connection.last_received_ns.max(connection.last_sent_ns);
-    let at = socket.last_departure_ns().min(now()).max(before);
+    let at = socket.last_departure_ns().min(now).max(before);
     let begins = connection.last_call != CALL_SEND;
     if begins {
         begin_exchange(connection, at);
@@ -116,11 +125,17 @@ pub(crate) fn sent(connection: &mut Connection, socket: Socket, written: u32) ->
     begins
 }
 
-/// A receive was missed, of so many bytes.
+/// A receive was missed, of so many bytes and before `now`.
 #[inline(always)]
-pub(crate) fn received(connection: &mut Connection, socket: Socket, bytes: u32, read: u32) {
+pub(crate) fn received(
+    connection: &mut Connection,
+    socket: Socket,
+    bytes: u32,
+    read: u32,
+    now: u64,
+) {
     let before = connection.last_received_ns.max(connection.last_sent_ns);
-    let at = socket.last_arrival_ns().min(now()).max(before);
+    let at = socket.last_arrival_ns().min(now).max(before);
     if connection.answered == 0 {
         connection.first_byte_ns = at;
         connection.answered = 1;
@@ -158,16 +173,17 @@ pub(crate) fn settle(connection: &mut Connection, socket: Socket) {
     if !(is_sent || is_received) || !tell(connection, socket) {
         return;
     }
+    let now = now();
     let sent_last = is_received && socket.sent_after_arrival();
     let mut began = false;
     if is_sent && !sent_last {
-        began = sent(connection, socket, written);
+        began = sent(connection, socket, written, now);
     }
     if is_received {
-        received(connection, socket, bytes_received, read);
+        received(connection, socket, bytes_received, read, now);
     }
     if is_sent && sent_last {
-        began = sent(connection, socket, written);
+        began = sent(connection, socket, written, now);
     }
     if began {
         threads::had_gone_on(connection.cookie, connection.request_started_ns);

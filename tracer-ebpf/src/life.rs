@@ -75,10 +75,13 @@ pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {
                 connection.unread_at_close = unread(socket, connection);
                 connection.unacked_at_close = socket.unacked();
                 connection.closed_ns = now();
-            } else if connection.calls_unseen != 0 && connection.rst_received_ns == 0 {
-                // The next call gives it.
-                connection.failed_call_ns = now();
-                connection.failed_call_errno = connection.socket_error;
+            } else if connection.rst_received_ns == 0 {
+                connection.unacked_at_close = socket.unacked();
+                if connection.calls_unseen != 0 {
+                    // The next call gives it.
+                    connection.failed_call_ns = now();
+                    connection.failed_call_errno = connection.socket_error;
+                }
             }
         }
         _ => {}

@@ -50,21 +50,28 @@ fn socket(context: &BtfTracePointContext) -> Socket {
     Socket(context.arg::<*mut c_void>(0))
 }
 
-/// A program and its twin, which is the same again. The kernel skips a program that runs
-/// already on the processor: one that a softirq has interrupted, or, from Linux 7.0 on (at
-/// the ends of functions earlier), another task, and then until it goes on. Its twin is
-/// seldom interrupted as well. Whichever comes second finds all noted: the body must leave
-/// nothing to do for another run.
+/// A program and its twins, which are the same again but for `IS_TWIN`. The kernel skips a
+/// program that runs already on the processor: one that a softirq has interrupted, or, from
+/// Linux 7.0 on (at the ends of functions earlier), another task, and then until it goes on.
+/// (To forbid that for the program's run (`bpf_preempt_disable`) is no use: the other task
+/// then comes when it is allowed again, which is in the program still.) A twin is seldom
+/// interrupted as well. Whichever comes later finds all noted: the body must leave nothing
+/// to do for another run.
 macro_rules! twins {
-    ($(#[$attribute:meta])* fn $program:ident, $twin:ident($context:ident: $type:ty) { $($body:tt)* }) => {
+    ($(#[$attribute:meta])* fn $program:ident $(, $twin:ident)+($context:ident: $type:ty) $body:tt) => {
+        twins!(@one false, [$(#[$attribute])*] $program($context: $type) $body);
+        twins!(@each [$($twin)+] [$(#[$attribute])*] ($context: $type) $body);
+    };
+    (@each [$twin:ident $($more:ident)*] $attributes:tt ($context:ident: $type:ty) $body:tt) => {
+        twins!(@one true, $attributes $twin($context: $type) $body);
+        twins!(@each [$($more)*] $attributes ($context: $type) $body);
+    };
+    (@each [] $attributes:tt ($context:ident: $type:ty) $body:tt) => {};
+    (@one $is_twin:literal, [$(#[$attribute:meta])*] $program:ident($context:ident: $type:ty) { $($body:tt)* }) => {
         $(#[$attribute])*
         fn $program($context: $type) -> i32 {
-            $($body)*
-            0
-        }
-
-        $(#[$attribute])*
-        fn $twin($context: $type) -> i32 {
+            const IS_TWIN: bool = $is_twin;
+            let _ = IS_TWIN;
             $($body)*
             0
         }
@@ -75,7 +82,7 @@ macro_rules! twins {
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    fn whoclosed_state, whoclosed_twin(context: BtfTracePointContext) {
+    fn whoclosed_state, whoclosed_twin, whoclosed_third(context: BtfTracePointContext) {
         let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
         if let Some(cookie) = life::state_changed(socket(&context), from, to) {
             debug!(&context, "connection {}: state {} to {}", cookie, from, to);
@@ -88,7 +95,7 @@ twins! {
 twins! {
     #[btf_tracepoint(function = "sock_send_length")]
     fn whoclosed_send, whoclosed_sendt(context: BtfTracePointContext) {
-        calls::sent(socket(&context), context.arg(1));
+        calls::sent(socket(&context), context.arg(1), IS_TWIN);
     }
 }
 
@@ -97,7 +104,7 @@ twins! {
 twins! {
     #[btf_tracepoint(function = "sock_recv_length")]
     fn whoclosed_recv, whoclosed_recvt(context: BtfTracePointContext) {
-        calls::received(socket(&context), context.arg(1), context.arg(2));
+        calls::received(socket(&context), context.arg(1), context.arg(2), IS_TWIN);
     }
 }
 
@@ -110,7 +117,8 @@ twins! {
 twins! {
     #[fexit(function = "tcp_sendmsg")]
     fn whoclosed_f_s, whoclosed_f_st(context: FExitContext) {
-        calls::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(3));
+        let socket = Socket(context.arg::<*mut c_void>(0));
+        calls::sent(socket, context.arg(3), IS_TWIN);
     }
 }
 
@@ -119,7 +127,8 @@ twins! {
 twins! {
     #[fexit(function = "tcp_sendpage")]
     fn whoclosed_f_p, whoclosed_f_pt(context: FExitContext) {
-        calls::sent(Socket(context.arg::<*mut c_void>(0)), context.arg(5));
+        let socket = Socket(context.arg::<*mut c_void>(0));
+        calls::sent(socket, context.arg(5), IS_TWIN);
     }
 }
 
@@ -129,7 +138,7 @@ twins! {
     #[fexit(function = "tcp_recvmsg")]
     fn whoclosed_f_r4, whoclosed_f_r4t(context: FExitContext) {
         let socket = Socket(context.arg::<*mut c_void>(0));
-        calls::received(socket, context.arg(4), context.arg(3));
+        calls::received(socket, context.arg(4), context.arg(3), IS_TWIN);
     }
 }
 
@@ -139,7 +148,7 @@ twins! {
     #[fexit(function = "tcp_recvmsg")]
     fn whoclosed_f_r5, whoclosed_f_r5t(context: FExitContext) {
         let socket = Socket(context.arg::<*mut c_void>(0));
-        calls::received(socket, context.arg(5), context.arg(3));
+        calls::received(socket, context.arg(5), context.arg(3), IS_TWIN);
     }
 }
 
@@ -149,7 +158,7 @@ twins! {
     #[fexit(function = "tcp_recvmsg")]
     fn whoclosed_f_r6, whoclosed_f_r6t(context: FExitContext) {
         let socket = Socket(context.arg::<*mut c_void>(0));
-        calls::received(socket, context.arg(6), context.arg(4));
+        calls::received(socket, context.arg(6), context.arg(4), IS_TWIN);
     }
 }
 
@@ -220,25 +229,27 @@ fn whoclosed_write(context: BtfTracePointContext) -> i32 {
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    fn whoclosed_b_set, whoclosed_b_two(context: BtfTracePointContext) {
+    fn whoclosed_b_set, whoclosed_b_two, whoclosed_b_3(context: BtfTracePointContext) {
         accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
     }
 }
 
 // tp_btf/tcp_destroy_sock
 // proto: struct sock *sk; since 4.16
-#[btf_tracepoint(function = "tcp_destroy_sock")]
-fn whoclosed_b_end(context: BtfTracePointContext) -> i32 {
-    accepting::destroyed(socket(&context));
-    0
+twins! {
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    fn whoclosed_b_end, whoclosed_b_endt(context: BtfTracePointContext) {
+        accepting::destroyed(socket(&context));
+    }
 }
 
 // tp_btf/tcp_receive_reset
 // proto: struct sock *sk; since 4.16
-#[btf_tracepoint(function = "tcp_receive_reset")]
-fn whoclosed_b_ri(context: BtfTracePointContext) -> i32 {
-    accepting::reset_received(socket(&context));
-    0
+twins! {
+    #[btf_tracepoint(function = "tcp_receive_reset")]
+    fn whoclosed_b_ri, whoclosed_b_rit(context: BtfTracePointContext) {
+        accepting::reset_received(socket(&context));
+    }
 }
 
 // tp_btf/tcp_send_reset

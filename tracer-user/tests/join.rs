@@ -19,7 +19,7 @@ use tracer_user::report::model::Report;
 use tracer_user::trace::reader::Trace;
 use tracer_user::trace::record::{
     Accepted, AcceptedEnd, Anchor, BackendExit, BackendProcess, Capture, Connection, ConnectionEnd,
-    Exit, PeerClose, Record, Role,
+    Exit, Loss, PeerClose, Record, Role,
 };
 
 /// A recorded run at addresses that are no host's own.
@@ -181,7 +181,10 @@ fn together_all(records: Vec<Record>, backends: Vec<Backend>) -> Report {
         nginx.push(record);
     }
     let mut join = join::join(&nginx, &backends);
-    let mut judge = Judge::joined(std::mem::take(&mut join.unwatched));
+    let mut judge = Judge::joined(
+        std::mem::take(&mut join.unwatched),
+        std::mem::take(&mut join.sides_lost),
+    );
     for record in records {
         join.around(record, |record| judge.push(record));
     }
@@ -366,6 +369,100 @@ fn a_backend_that_was_not_watched_at_the_time_is_not_said_to_have_lived_on() {
         .collect();
     assert!(unwatched.len() < theirs.len());
     assert_eq!(said(&both(nginx, unwatched).0), 0);
+}
+
+/// The ends that nginx's incidents had, by the connection's own address.
+fn failed(records: &[Record]) -> HashMap<String, u64> {
+    let report = judge::judge(records.to_vec()).finish(Vec::new()).report;
+    let failed: HashSet<&String> = (report.incidents.iter())
+        .filter_map(|one| Some(&one.connection.as_ref()?.local))
+        .collect();
+    let ends = records.iter().filter_map(|record| match record {
+        Record::Connection(connection) => {
+            let end = connection.rst_received_ns.or(connection.fin_received_ns)?;
+            Some((connection.local.to_string(), end))
+        }
+        _ => None,
+    });
+    ends.filter(|(local, _)| failed.contains(local)).collect()
+}
+
+fn end_of(accepted: &Accepted, failed: &HashMap<String, u64>) -> Option<u64> {
+    let canonical = SocketAddr::new(accepted.remote.ip().to_canonical(), accepted.remote.port());
+    failed.get(&canonical.to_string()).copied()
+}
+
+fn losses(ends: &HashMap<String, u64>, later_ns: u64) -> impl Iterator<Item = Record> {
+    let times: Vec<u64> = ends.values().map(|ns| ns + later_ns).collect();
+    times.into_iter().map(|ns| {
+        Record::Loss(Loss {
+            ns: there(ns + 600_000_000, AHEAD_NS),
+            since_ns: Some(there(ns - 400_000_000, AHEAD_NS)),
+            what: "missed_runs:whoclosed_b_end".to_owned(),
+            count: 1,
+        })
+    })
+}
+
+const AHEAD_NS: i64 = 7_000_000_000_000;
+
+/// How many incidents say so, and how many there are with a connection.
+fn says(report: &Report, words: &str) -> (usize, usize) {
+    let with: Vec<_> = (report.incidents.iter())
+        .filter(|one| one.connection.is_some())
+        .collect();
+    let says = |text: &String| text.contains(words);
+    let said = with.iter().filter(|one| one.evidence.iter().any(says));
+    (said.count(), with.len())
+}
+
+const LOST: &str = "the capture on app-1 lost something at about that time";
+
+#[test]
+fn a_side_that_is_missing_for_a_loss_at_its_time_is_said_to_be() {
+    let records = recorded("stale");
+    let failed = failed(&records);
+    let (nginx, theirs) = taken_apart(&records, AHEAD_NS);
+    let whole = both(nginx.clone(), theirs.clone()).0;
+    assert_eq!(says(&whole, LOST).0, 0);
+    let left: Vec<Record> = theirs
+        .into_iter()
+        .filter(|record| {
+            !matches!(record, Record::Accepted(accepted) if end_of(accepted, &failed).is_some())
+        })
+        .collect();
+    let with = |losses: &mut dyn Iterator<Item = Record>| {
+        let theirs: Vec<Record> = left.iter().cloned().chain(losses).collect();
+        both(nginx.clone(), theirs).0
+    };
+    let at_the_time = with(&mut losses(&failed, 0));
+    let (said, of) = says(&at_the_time, LOST);
+    assert!(said > 0 && said == of, "{said} of {of}");
+    let later = with(&mut losses(&failed, 100_000_000_000));
+    assert_eq!(says(&later, LOST).0, 0);
+    assert_eq!(verdicts(&at_the_time), verdicts(&later));
+}
+
+#[test]
+fn a_close_that_was_lost_does_not_show_that_the_side_was_open() {
+    let records = recorded("aborted");
+    let failed = failed(&records);
+    let (nginx, mut theirs) = taken_apart(&records, AHEAD_NS);
+    for record in &mut theirs {
+        if let Record::Accepted(accepted) = record
+            && end_of(accepted, &failed).is_some()
+        {
+            accepted.end = AcceptedEnd::Broken;
+            accepted.closed_ns = None;
+            accepted.rst_received_ns = None;
+        }
+    }
+    let open = "own socket was still open";
+    assert!(says(&both(nginx.clone(), theirs.clone()).0, open).0 > 0);
+    theirs.extend(losses(&failed, 0));
+    let report = both(nginx, theirs).0;
+    assert_eq!(says(&report, open).0, 0);
+    assert!(says(&report, LOST).0 > 0);
 }
 
 #[test]

@@ -71,6 +71,19 @@ fn are_right(report: &Report, backend: &Backend) {
     }
 }
 
+/// What was filled in lies between what was seen.
+#[track_caller]
+fn in_order(record: &Value) {
+    let at = |name| number(record, name);
+    let age = at("ended_ns") - at("opened_ns");
+    assert!(at("idle_before_ns") <= age, "{record:#}");
+    let first_byte = record["first_byte_ns"].as_u64();
+    if let Some(first_byte) = first_byte.filter(|ns| *ns != 0) {
+        assert!(at("request_started_ns") <= first_byte, "{record:#}");
+        assert!(first_byte <= at("last_received_ns"), "{record:#}");
+    }
+}
+
 /// The connections' records, each with the number of requests that its backend served.
 fn beside_the_truth(bench: &Bench, backend: &Backend) -> Vec<(Value, u64)> {
     let truth = backend.connections();
@@ -168,6 +181,7 @@ fn calls_that_no_program_saw_are_found_by_their_bytes() {
         // The bytes are all there.
         let received = number(&record, "received_bytes");
         assert_eq!(received, answer * (requests - 1), "{record:#}");
+        in_order(&record);
         gaps += missed;
     }
     assert!(gaps > 0, "nothing was missed");

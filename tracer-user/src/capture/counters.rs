@@ -34,13 +34,16 @@ pub struct Readings {
     last: HashMap<([u8; 16], u16, u32), UpstreamCounters>,
 }
 
+/// Counters go round, and a program that was interrupted while it added to one may set it
+/// back a little: what was counted meanwhile is lost, and nothing was counted backwards.
 fn histogram(new: &[u32], old: &[u32]) -> Histogram {
     new.iter()
         .zip(old)
         .enumerate()
         .filter_map(|(bucket, (new, old))| {
-            let count = new.wrapping_sub(*old);
-            (count > 0).then(|| (lower_bound(bucket), u64::from(count)))
+            let count = new.wrapping_sub(*old).cast_signed();
+            let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
+            Some((lower_bound(bucket), count))
         })
         .collect()
 }
@@ -58,10 +61,7 @@ impl Readings {
             .last
             .insert(identity, *new)
             .unwrap_or(UpstreamCounters::ZERO);
-        if old == *new {
-            return None;
-        }
-        Some(Upstream {
+        let change = Upstream {
             ns,
             address: convert::address(key.family, &key.address),
             port: key.port,
@@ -75,8 +75,26 @@ impl Readings {
             connect_us: histogram(&new.connect_us, &old.connect_us),
             first_byte_us: histogram(&new.first_byte_us, &old.first_byte_us),
             request_bytes: histogram(&new.request_bytes, &old.request_bytes),
-        })
+        };
+        has_happened(&change).then_some(change)
     }
+}
+
+fn has_happened(change: &Upstream) -> bool {
+    let counts = [
+        change.connects,
+        change.connect_failures,
+        change.exchanges,
+        change.fin_first,
+        change.rst_first,
+        change.nginx_first,
+    ];
+    let histograms = [
+        &change.connect_us,
+        &change.first_byte_us,
+        &change.request_bytes,
+    ];
+    counts.iter().any(|count| *count > 0) || histograms.iter().any(|one| !one.is_empty())
 }
 
 #[cfg(test)]
@@ -109,6 +127,28 @@ mod tests {
             (second.connects, second.connect_us.as_slice()),
             (1, &[(10, 1)][..])
         );
+    }
+
+    #[test]
+    fn a_counter_that_was_set_back_tells_of_nothing_and_one_that_went_round_goes_on() {
+        assert_eq!(histogram(&[9, 3], &[12, 1]), [(1, 2)]);
+        assert_eq!(histogram(&[2], &[u32::MAX - 1]), [(0, 4)]);
+        let key = UpstreamKey::ZERO;
+        let mut counters = UpstreamCounters {
+            exchanges: 12,
+            ..UpstreamCounters::ZERO
+        };
+        counters.connect_us[7] = 12;
+        let mut readings = Readings::default();
+        readings.since_last(1, &key, &counters).unwrap();
+        counters.exchanges = 9;
+        counters.connect_us[7] = 9;
+        let back = readings.since_last(2, &key, &counters);
+        assert_eq!(back, None);
+        counters.exchanges = 11;
+        counters.connect_us[7] = 10;
+        let on = readings.since_last(3, &key, &counters).unwrap();
+        assert_eq!((on.exchanges, on.connect_us), (2, vec![(7, 1)]));
     }
 
     #[test]

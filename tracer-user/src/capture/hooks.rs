@@ -127,9 +127,16 @@ const ACCEPTING_TWIN: &str = "whoclosed_b_two";
 /// Programs whose second one takes what the first misses, and is attached from the start:
 /// there is always something that interrupts them.
 pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
-/// Those whose second one is attached when the first has missed a run: only where tasks
+/// Of changes of state, what the first two miss: seldom, but a change that none sees may
+/// take a whole connection with it.
+pub(super) const OF_STATES: [(&str, &str); 2] =
+    [(STATE, STATE_THIRD), (ACCEPTING, "whoclosed_b_3")];
+pub(super) const STATE_THIRD: &str = "whoclosed_third";
+/// Those of which another one is attached when the first has missed a run: only where tasks
 /// interrupt programs, and it costs each of nginx's calls.
-pub(super) const LATER_TWINS: [(&str, &str); 10] = [
+pub(super) const LATER_TWINS: [(&str, &str); 14] = [
+    OF_STATES[0],
+    OF_STATES[1],
     ("whoclosed_send", "whoclosed_sendt"),
     ("whoclosed_recv", "whoclosed_recvt"),
     ("whoclosed_f_s", "whoclosed_f_st"),
@@ -140,6 +147,8 @@ pub(super) const LATER_TWINS: [(&str, &str); 10] = [
     ("whoclosed_gone", "whoclosed_gonet"),
     ("whoclosed_rst_i", "whoclosed_rst_it"),
     ("whoclosed_exit", "whoclosed_exitt"),
+    ("whoclosed_b_end", "whoclosed_b_endt"),
+    ("whoclosed_b_ri", "whoclosed_b_rit"),
 ];
 
 /// `tcp_send_reset` before 6.10.

@@ -23,6 +23,11 @@ pub(super) fn by_program(ebpf: &Ebpf, links: Option<&UprobeLinks>) -> BTreeMap<S
     missed
 }
 
+/// The same of one program.
+pub(super) fn of(ebpf: &Ebpf, program: &str) -> Option<u64> {
+    missed_runs(ebpf.program(program)?.fd().ok()?.as_fd())
+}
+
 /// `recursion_misses` of a program (kernel/bpf/syscall.c; 5.12 and later).
 fn missed_runs(program: BorrowedFd<'_>) -> Option<u64> {
     let fd = program.as_raw_fd();

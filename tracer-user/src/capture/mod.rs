@@ -15,6 +15,7 @@ mod diagnostics;
 mod hooks;
 pub mod host;
 mod listeners;
+mod looks;
 mod mid_life;
 mod missed_runs;
 mod open_connections;
@@ -40,6 +41,7 @@ use anyhow::{Context as _, Result};
 pub use self::calls::Withheld;
 use self::course::Signals;
 use self::host::Host;
+use self::looks::Looks;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
 use self::session::Session;
@@ -131,12 +133,14 @@ struct Prepared {
     no_local_backends: bool,
     programs: Programs,
     write_calls: WriteCalls,
+    losses: Looks,
     progress: Progress,
     /// Has taken the records that the trace begins with.
     judge: Judge,
 }
 
 fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
+    let losses = Looks::begin(clock::monotonic_ns());
     let mut programs = checks::load(&Options {
         no_local_backends: request.no_local_backends,
         ring_bytes: request.ring_bytes,
@@ -196,6 +200,7 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
         no_local_backends: request.no_local_backends,
         programs,
         write_calls,
+        losses,
         progress,
         judge,
     })

@@ -7,7 +7,7 @@
 //! ([`super::uprobe_links`], which need nothing), a binary that nginx is upgraded to gets
 //! its uprobes (CAP_PERFMON, or CAP_SYS_ADMIN where the kernel asks for that). All
 //! programs are loaded and the maps open: they need nothing, but kernels before 5.19 let
-//! nobody without CAP_BPF call bpf() at all where `kernel.unprivileged_bpf_disabled` is
+//! nobody without CAP_BPF (or CAP_SYS_ADMIN) call bpf() at all where `kernel.unprivileged_bpf_disabled` is
 //! set.
 
 use anyhow::{Context as _, Result};
@@ -32,6 +32,13 @@ fn kept(held: &CapsHashSet, uprobes: bool) -> CapsHashSet {
         .collect()
 }
 
+/// What keeps the maps readable where that needs a capability: the least of those held.
+fn for_maps(held: &CapsHashSet) -> Option<Capability> {
+    [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN]
+        .into_iter()
+        .find(|capability| held.contains(capability))
+}
+
 /// Gives up what is not needed any more. `uprobes`: those of later binaries need theirs.
 /// `works` tells whether the maps can still be read; it is asked without CAP_BPF.
 ///
@@ -44,8 +51,8 @@ pub(super) fn give_up(uprobes: bool, works: impl FnOnce() -> bool) -> Result<()>
     // It includes CAP_BPF.
     least.remove(&Capability::CAP_SYS_ADMIN);
     set(CapSet::Effective, &least)?;
-    if !works() && held.contains(&Capability::CAP_BPF) {
-        keep.insert(Capability::CAP_BPF);
+    if !works() {
+        keep.extend(for_maps(&held));
     }
     set(CapSet::Effective, &keep)?;
     let none = CapsHashSet::new();
@@ -63,6 +70,18 @@ fn set(which: CapSet, capabilities: &CapsHashSet) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_stay_readable_with_the_least_that_is_held() {
+        use Capability::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN};
+        let set = |all: &[Capability]| all.iter().copied().collect::<CapsHashSet>();
+        assert_eq!(for_maps(&caps::all()), Some(CAP_BPF));
+        assert_eq!(
+            for_maps(&set(&[CAP_SYS_ADMIN, CAP_PERFMON])),
+            Some(CAP_SYS_ADMIN)
+        );
+        assert_eq!(for_maps(&set(&[CAP_PERFMON])), None);
+    }
 
     #[test]
     fn no_more_is_kept_than_is_held_and_later_needed() {

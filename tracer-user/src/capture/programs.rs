@@ -196,6 +196,7 @@ impl Programs {
         for tracepoint in tracepoints {
             this.attach_tracepoint(tracepoint, &btf);
         }
+        this.hooks.extend(this.twins.refused());
         this.load_open_connections(open, &btf);
         this.drop_unused_maps(options.role);
         Ok(this)

@@ -93,11 +93,29 @@ const OLDEST: (u32, u32) = (6, 1);
 /// do so for any other reason.
 const FIRST: (u32, u32) = (5, 11);
 
+/// Is it a refusal by the host's policy? What the verifier does not take is none, though it
+/// has the same number as that of a security module.
+fn is_denied(refusal: &str) -> bool {
+    let by_module = |after: &str| {
+        after.is_empty() || after.starts_with("; ") || after.starts_with(": the verifier said")
+    };
+    refusal.contains("EPERM")
+        || refusal.contains("(os error 1)")
+        || refusal.split("(os error 13)").skip(1).any(by_module)
+}
+
+/// Why this kernel's age explains a refusal that is none of the host's policy.
+fn is_for_age(refusal: &str, release: &str) -> bool {
+    // Helpers that a policy takes away are no sign of it.
+    let lacks_helper = helper(refusal).is_some() && !READS.iter().any(|one| refusal.contains(one));
+    is_before(release, FIRST) || lacks_helper && is_before(release, OLDEST)
+}
+
 /// What of the host explains why the kernel refuses the programs, or cannot describe its
 /// types. `release` is that of `uname -r`.
 fn explanation(refusal: &str, policy: &Policy, release: &str) -> Option<Obstacle> {
     let is_confidential = policy.lockdown.as_deref() == Some("confidentiality");
-    let denied = refusal.contains("EPERM") || refusal.contains("(os error 1)");
+    let denied = is_denied(refusal);
     let may_not_read = READS.iter().any(|words| refusal.contains(words));
     if is_confidential && (may_not_read || denied) {
         return Some(Obstacle {
@@ -108,7 +126,10 @@ fn explanation(refusal: &str, policy: &Policy, release: &str) -> Option<Obstacle
                 .to_owned(),
         });
     }
-    if is_too_old(release) {
+    if denied {
+        return Some(denial(policy, release));
+    }
+    if is_for_age(refusal, release) {
         return Some(Obstacle {
             what: format!(
                 "this kernel is too old, Linux {release}: {}",
@@ -117,23 +138,41 @@ fn explanation(refusal: &str, policy: &Policy, release: &str) -> Option<Obstacle
                     |helper| format!("it has no {helper} for programs on its tracepoints")
                 )
             ),
-            remedy: format!(
-                "capture on a host with Linux {}.{} or later",
-                OLDEST.0, OLDEST.1
-            ),
+            remedy: elsewhere(),
         });
     }
-    if !denied {
-        return None;
+    None
+}
+
+fn elsewhere() -> String {
+    format!(
+        "capture on a host with Linux {}.{} or later",
+        OLDEST.0, OLDEST.1
+    )
+}
+
+/// Which policy it may have been. Whoever lifts it on an old kernel gains nothing by it.
+fn denial(policy: &Policy, release: &str) -> Obstacle {
+    let mut obstacle = denied_by(policy);
+    if is_before(release, FIRST) {
+        obstacle.what = format!(
+            "{}, and the kernel is too old besides, Linux {release}",
+            obstacle.what
+        );
+        obstacle.remedy = elsewhere();
     }
+    obstacle
+}
+
+fn denied_by(policy: &Policy) -> Obstacle {
     if policy.seccomp {
-        return Some(Obstacle {
+        return Obstacle {
             what: "a filter of system calls (seccomp) is in force for \
                    this process and seems to refuse bpf()"
                 .to_owned(),
             remedy: "run whoclosed on the host itself, or in a container without that filter"
                 .to_owned(),
-        });
+        };
     }
     let modules: Vec<&str> = policy
         .security_modules
@@ -145,18 +184,18 @@ fn explanation(refusal: &str, policy: &Policy, release: &str) -> Option<Obstacle
         [] => "its security policy".to_owned(),
         modules => format!("its security policy (in force: {})", modules.join(", ")),
     };
-    Some(Obstacle {
+    Obstacle {
         what: format!("this kernel refuses programs, by {by}"),
         remedy: "its log (dmesg, audit.log) may name the rule".to_owned(),
-    })
+    }
 }
 
-fn is_too_old(release: &str) -> bool {
+fn is_before(release: &str, first: (u32, u32)) -> bool {
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
     let mut number = || numbers.next()?.parse::<u32>().ok();
     number()
         .zip(number())
-        .is_some_and(|version| version < FIRST)
+        .is_some_and(|version| version < first)
 }
 
 /// The function of the kernel's that the verifier does not let a program call:
@@ -288,8 +327,52 @@ mod tests {
         let denied = explanation("refused (EPERM)", &Policy::default(), "5.14.0-503.el9");
         assert!(!denied.unwrap().what.contains("too old"));
         for release in ["5.14.0-503.el9", "6.10", "7.0-rc1", "10.0.1", "odd", ""] {
-            assert!(!is_too_old(release), "{release}");
+            assert!(!is_before(release, FIRST), "{release}");
         }
+    }
+
+    #[test]
+    fn a_denial_on_an_old_kernel_is_told_before_its_age() {
+        let host = Policy {
+            security_modules: vec!["selinux".to_owned()],
+            ..Policy::default()
+        };
+        let found = |refusal, release| explanation(refusal, &host, release);
+        for denied in [
+            "the host does not permit this program (EPERM): CAP_BPF is needed; without it x",
+            "cannot attach: Permission denied (os error 13): the verifier said nothing; without",
+            "failed to create map `LOSS`: Permission denied (os error 13)",
+        ] {
+            let old = found(denied, "5.10.0-46-amd64").unwrap().to_string();
+            assert!(
+                old.contains("by its security policy (in force: selinux)"),
+                "{old}"
+            );
+            assert!(
+                old.contains("too old besides, Linux 5.10.0-46-amd64"),
+                "{old}"
+            );
+            let new = found(denied, "6.12").unwrap().to_string();
+            assert!(new.contains("selinux") && !new.contains("too old"), "{new}");
+        }
+        let rejected = "Permission denied (os error 13): R1 invalid mem access 'scalar'; without";
+        assert_eq!(found(rejected, "6.12"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_a_helper_is_too_old_though_others_of_its_age_may_do() {
+        let lacking = "Invalid argument (os error 22): unknown func bpf_task_pt_regs#175; without";
+        let found = |refusal, release| explanation(refusal, &Policy::default(), release);
+        let said = found(lacking, "5.13.0").unwrap().to_string();
+        assert!(
+            said.starts_with("this kernel is too old, Linux 5.13.0: it has no bpf_task_pt_regs")
+        );
+        assert_eq!(found(lacking, "6.1.0"), None);
+        assert_eq!(found("no such tracepoint", "5.13.0"), None);
+        assert_eq!(
+            found("unknown func bpf_probe_read_kernel#113", "5.13.0"),
+            None
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::course::{self, Capturing, Signals, TICKS_A_SECOND};
 use super::diagnostics::Diagnostics;
 use super::host::{Host, Watched};
 use super::listeners::Listeners;
+use super::looks::Looks;
 use super::programs::Programs;
 use super::progress::{Counts, Progress};
 use super::strangers::Strangers;
@@ -94,8 +95,7 @@ pub(super) struct Session {
     continuations: HashMap<u32, u64>,
     log_losses: HashMap<&'static str, u64>,
     log_events: Option<LogEvents>,
-    /// When losses were last looked for.
-    losses_looked_ns: Option<u64>,
+    losses: Looks,
     undecodable: u64,
     ticks: u32,
 }
@@ -106,6 +106,7 @@ impl Session {
             no_local_backends,
             mut programs,
             write_calls,
+            losses,
             progress,
             judge,
             uprobes,
@@ -140,7 +141,7 @@ impl Session {
             continuations: HashMap::new(),
             log_losses: HashMap::new(),
             log_events: None,
-            losses_looked_ns: None,
+            losses,
             undecodable: 0,
             ticks: 0,
         })
@@ -243,7 +244,7 @@ impl Session {
         for continuation in self.finished_continuations() {
             self.record(&Record::Continuation(continuation))?;
         }
-        self.losses(ns)
+        self.losses()
     }
 
     /// A worker that nobody has seen has shown itself: what it says is the master's whose
@@ -334,20 +335,22 @@ impl Session {
         found
     }
 
-    fn losses(&mut self, ns: u64) -> Result<()> {
-        let mut losses = course::new_losses(&mut self.programs, &mut self.undecodable)?;
+    fn losses(&mut self) -> Result<()> {
+        let (span, mut losses) = self.losses.look(clock::monotonic_ns, || {
+            course::new_losses(&mut self.programs, &mut self.undecodable)
+        })?;
+        self.host.warnings.append(&mut self.programs.warnings());
         for (what, total) in self.host.log_losses() {
             let told = self.log_losses.insert(what, total).unwrap_or(0);
             if total > told {
                 losses.push((what.to_owned(), total - told));
             }
         }
-        let since_ns = self.losses_looked_ns.replace(ns);
         for (what, count) in losses {
             self.counts.lost += count;
             self.record(&Record::Loss(Loss {
-                ns,
-                since_ns,
+                ns: span.until_ns,
+                since_ns: Some(span.since_ns),
                 what,
                 count,
             }))?;
@@ -359,6 +362,7 @@ impl Session {
 impl Capturing for Session {
     fn tick(&mut self) -> Result<()> {
         self.ticks = self.ticks.wrapping_add(1);
+        self.programs.look_at_changes_of_state();
         self.host.look_at_cycles();
         self.take_records()?;
         if self.ticks.is_multiple_of(TICKS_A_LOG_POLL) || self.host.logs_are_behind() {

@@ -76,7 +76,10 @@ pub(super) fn judge(path: &Path, backends: &[join::Backend]) -> Result<Judged> {
         join = join::join(&nginx, backends);
     }
     let mut trace = Trace::open(path)?;
-    let mut judge = Judge::joined(std::mem::take(&mut join.unwatched));
+    let mut judge = Judge::joined(
+        std::mem::take(&mut join.unwatched),
+        std::mem::take(&mut join.sides_lost),
+    );
     for record in &mut trace {
         join.around(record?, |record| judge.push(record));
     }

@@ -243,7 +243,7 @@ pub(super) fn can(found: &Found) -> Vec<String> {
         found
             .hooks
             .iter()
-            .any(|known| !known.attached && known.name.contains(hook))
+            .any(|known| !known.attached && !known.is_spare() && known.name.contains(hook))
     };
     let mut can = Vec::new();
     let mut say = |sentence: &str, hooks: &[&str]| {

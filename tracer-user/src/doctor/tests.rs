@@ -165,6 +165,22 @@ fn a_hook_that_is_refused_is_said_by_what_is_lost_without_it() {
 }
 
 #[test]
+fn a_second_program_that_is_refused_takes_nothing_away_that_the_first_tells() {
+    let mut found = whole();
+    let before = said(found.clone());
+    let can = "how many requests it carried";
+    assert!(before.contains(can), "{before}");
+    found.hooks.push(hook(
+        "sock_send_length (second program)",
+        Some("too large; without it what interrupts it is missed"),
+    ));
+    assert!(!Diagnosis::of(found.clone()).full);
+    let said = said(found);
+    assert!(said.contains("What interrupts it is missed: sock_send_length (second program)"));
+    assert!(said.contains(can), "{said}");
+}
+
+#[test]
 fn what_takes_the_place_of_a_hook_counts_as_attached_and_is_named() {
     let mut found = whole();
     found.hooks.push(Hook {

@@ -3,6 +3,7 @@
 //! a backend's host saw becomes the records that a capture writes for a backend on
 //! nginx's own host, so that the judge takes both alike. A pure function of the traces.
 
+mod lost;
 mod offset;
 mod overlap;
 mod pairs;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 
 pub use self::traces::{Backend, Nginx};
 
+use self::lost::Losses;
 use self::offset::Offset;
 use self::pairs::{Pairs, sent_first};
 use self::traces::{Ours, canonical, counts};
@@ -36,6 +38,9 @@ pub struct Join {
     /// Connections to backends whose host was watched that are in none of its traces:
     /// that they were not seen to close says nothing.
     pub unwatched: HashSet<u64>,
+    /// Of these, those whose backend's side may be missing because its capture lost
+    /// something at about that time, and that host.
+    pub sides_lost: HashMap<u64, String>,
     /// What the report says of each backend's trace.
     pub summaries: Vec<Joined>,
     /// What limits the report.
@@ -48,6 +53,7 @@ pub fn join(nginx: &Nginx, backends: &[Backend]) -> Join {
     let mut join = Join::default();
     let mut watched: HashSet<u64> = HashSet::new();
     let mut served: BTreeSet<SocketAddr> = BTreeSet::new();
+    let mut losses: Vec<(&Backend, BTreeSet<SocketAddr>, Losses)> = Vec::new();
     let once = overlap::without_repeats(backends, &mut join.notes);
     let found: Vec<Pairs<'_>> = once
         .iter()
@@ -71,18 +77,29 @@ pub fn join(nginx: &Nginx, backends: &[Backend]) -> Join {
             .retain(|(ours, _)| claims.get(&ours.cookie) == Some(&1));
         pairs.ambiguous += (before - pairs.joined.len()) as u64;
         watched.extend(pairs.joined.iter().map(|(ours, _)| ours.cookie));
-        served.extend(pairs.joined.iter().map(|(ours, _)| ours.remote));
+        let here: BTreeSet<SocketAddr> = pairs.joined.iter().map(|(ours, _)| ours.remote).collect();
+        served.extend(&here);
         if let Some(offset) = &pairs.offset {
             join.take(nginx, backend, &pairs, offset, &numbers);
+            losses.push((backend, here, Losses::of(backend, offset)));
         }
         join.report(nginx, backend, &pairs);
     }
     let not_joined = nginx
         .connections
         .iter()
-        .filter(|ours| served.contains(&ours.remote) && !watched.contains(&ours.cookie))
-        .map(|ours| ours.cookie);
-    join.unwatched.extend(not_joined);
+        .filter(|ours| served.contains(&ours.remote) && !watched.contains(&ours.cookie));
+    for ours in not_joined {
+        join.unwatched.insert(ours.cookie);
+        let hidden = losses.iter().find(|(_, served, losses)| {
+            served.contains(&ours.remote)
+                && !nginx.followed.contains(&ours.cookie)
+                && losses.may_hide(ours)
+        });
+        if let Some((backend, ..)) = hidden {
+            join.sides_lost.insert(ours.cookie, host(backend));
+        }
+    }
     join.timed.sort_by_key(|(ns, _)| std::cmp::Reverse(*ns));
     join
 }
@@ -125,6 +142,7 @@ impl Join {
     ) {
         let mut processes: BTreeMap<(SocketAddr, u32), BackendProcess> = BTreeMap::new();
         let alike = |pid: u32| numbers.get(&pid).is_some_and(|hosts| *hosts > 1);
+        let losses = Losses::of(backend, offset);
         let mut left_out = 0;
         for (ours, accepted) in &pairs.joined {
             // This host's own capture saw the other end.
@@ -141,6 +159,10 @@ impl Join {
             }
             if let Some(close) = close {
                 self.closes.insert(ours.cookie, close);
+            } else if losses.may_hide_the_close(ours, accepted) {
+                // Nor was it open still, for all that is known.
+                self.unwatched.insert(ours.cookie);
+                self.sides_lost.insert(ours.cookie, host(backend));
             }
             if let Some(process) = process(ours, accepted, offset) {
                 add(&mut processes, ours.remote, process);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
+use super::lost;
 use crate::trace::record::{
     Accepted, Anchor, BackendExit, Capture, Connection, ConnectionEnd, Listener, Record,
 };
@@ -19,6 +20,8 @@ pub struct Backend {
     pub(super) exits: Vec<BackendExit>,
     pub(super) listeners: Vec<Listener>,
     pub(super) lost: BTreeMap<String, u64>,
+    /// When something was lost that may be a side of a connection.
+    pub(super) losses: Vec<lost::Span>,
     pub(super) complete: bool,
 }
 
@@ -58,7 +61,10 @@ impl Backend {
             Record::Accepted(accepted) => self.accepted.push(*accepted),
             Record::BackendExit(exit) => self.exits.push(exit),
             Record::Listener(listener) => self.listeners.push(listener),
-            Record::Loss(loss) => *self.lost.entry(loss.what).or_default() += loss.count,
+            Record::Loss(loss) => {
+                self.losses.extend(lost::span(&loss));
+                *self.lost.entry(loss.what).or_default() += loss.count;
+            }
             Record::End(_) => self.complete = true,
             _ => {}
         }

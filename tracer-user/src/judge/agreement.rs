@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use super::clock::Clock;
+use super::closes::CLOSE_WAITS_NS;
 use super::end::{ended_before_request, is_tls_alert};
 use super::line::{READING_HEADER, UpstreamLine};
 use super::timers::ran_out;
@@ -74,6 +75,16 @@ pub(super) fn agreement(
         };
     }
     Some(weight)
+}
+
+/// When a connection that agrees with this line was closed.
+pub(super) fn closed_within(line: &UpstreamLine) -> (u64, u64) {
+    let since = line.since_ns.unwrap_or(0);
+    let earliest = line.read_ns.saturating_sub(CLOSE_WAITS_NS);
+    (
+        earliest.max(since.saturating_sub(CLOSED_WITHIN_NS)),
+        line.read_ns.saturating_add(CLOSES_WITHIN_NS),
+    )
 }
 
 fn same_peer(line: &UpstreamLine, remote: SocketAddr) -> bool {

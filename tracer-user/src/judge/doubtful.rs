@@ -30,6 +30,9 @@ impl Judge {
             if let Socket::Assumed(connection) = settled.socket {
                 settled.end_not_met = self.end_was_missed(&connection);
                 settled.socket = if settled.end_not_met {
+                    if let Some(worker) = self.workers.get_mut(&pid) {
+                        worker.taken(connection.cookie);
+                    }
                     Socket::Found(connection)
                 } else {
                     Socket::Missing(ANOTHERS)

@@ -41,6 +41,8 @@ impl Judge {
     pub fn finish(mut self, notes: Vec<String>) -> Judged {
         let mut pids: Vec<u32> = self.workers.keys().copied().collect();
         pids.sort_unstable();
+        // Whose close is taken by then no other line is given.
+        self.settle_doubtful(u64::MAX);
         for pid in pids {
             self.forget(pid);
         }

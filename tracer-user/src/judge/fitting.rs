@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::line::UpstreamLine;
 use super::socket::Socket;
-use super::without_calls::{first_byte_ns, off_by_ns, with_end_met};
+use super::without_calls::{first_byte_ns, is_end_inferred, off_by_ns, with_end_met};
 use crate::nginx::message::{MessageKind, SocketEvidence};
 use crate::trace::record::{Connection, Logged};
 
@@ -36,11 +36,13 @@ pub(super) fn no_socket(line: &UpstreamLine) -> Option<&'static str> {
 
 /// Is the connection that was closed next the one that the line speaks of?
 pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Connection>) -> Socket {
-    if fits(line, logged, &connection) {
+    let by_itself = shows_by_itself(line) && !is_end_inferred(&connection);
+    if fits(line, logged, &connection, by_itself) {
         return Socket::Found(connection);
     }
+    // A failure that is only assumed ties the close to no line.
     if let Some(completed) = with_end_met(&connection)
-        && fits(line, logged, &completed)
+        && fits(line, logged, &completed, false)
     {
         return Socket::Assumed(completed);
     }
@@ -50,13 +52,15 @@ pub(super) fn fitting(line: &UpstreamLine, logged: &Logged, connection: Rc<Conne
     Socket::Missing(ANOTHERS)
 }
 
-fn fits(line: &UpstreamLine, logged: &Logged, connection: &Connection) -> bool {
+/// `by_itself`: the failure on the connection's own record makes it the line's, also where
+/// nginx did something else before it closed.
+fn fits(line: &UpstreamLine, logged: &Logged, connection: &Connection, by_itself: bool) -> bool {
     let same_peer = line.peer.is_none_or(|peer| peer == connection.remote);
     same_peer
         && connection.opened_ns <= logged.ns
         // nginx writes no line about a connection that it found ended in its pool.
         && connection.idle_end.is_none()
-        && (shows_by_itself(line)
+        && (by_itself
             || closed_at_once(logged.ns, connection)
             || said_goodbye(line, logged.ns, connection))
         && (logged.ns..=logged.ns.saturating_add(closes_within(line))).contains(&connection.ended_ns)

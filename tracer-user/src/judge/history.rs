@@ -66,8 +66,9 @@ impl History {
         let ending = ending(connection);
         let Some(established) = connection.established_ns else {
             if ending == Ending::Refused {
-                self.refused
-                    .add(connection.rst_received_ns.unwrap_or(connection.opened_ns));
+                let ns = connection.rst_received_ns.unwrap_or(connection.opened_ns);
+                self.refused.add(ns);
+                self.work.refused(ns);
             }
             return;
         };
@@ -90,7 +91,7 @@ impl History {
             Ending::BackendInFlight => {
                 self.sudden(connection, None);
                 if !mid_life::request_began_before(connection) {
-                    self.work.closed_in_flight(connection, peer);
+                    self.work.closed_in_flight(connection, peer, &self.refused);
                 }
             }
             // Kept alive and silent, if only for a moment: a busy backend's are.
@@ -120,7 +121,7 @@ impl History {
         if ending(connection) == Ending::BackendAfterResponse {
             self.sudden(connection, None);
             if !mid_life::request_began_before(connection) {
-                self.work.closed_in_flight(connection, peer);
+                self.work.closed_in_flight(connection, peer, &self.refused);
             }
         }
     }
@@ -142,6 +143,7 @@ impl History {
 
     /// The other end of a connection of this upstream.
     pub(super) fn peer_close(&mut self, close: &PeerClose) {
+        self.work.peer_close(close);
         let exit = close.exit.map(|exit| (close.ns, exit));
         self.process(Process {
             pid: close.pid,
@@ -201,7 +203,8 @@ impl History {
     /// Infers what takes all connections: `first_byte_ns` is at least the longest time
     /// that a response took to begin.
     pub(super) fn settle(&mut self, idle_timeout: Option<InferredTimeout>, first_byte_ns: u64) {
-        self.work.settle(self.longest_ns.max(first_byte_ns));
+        let longest_ns = self.longest_ns.max(first_byte_ns);
+        self.work.settle(longest_ns, &self.established);
         self.bursts = bursts::of(&self.sudden, idle_timeout);
     }
 

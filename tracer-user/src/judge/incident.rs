@@ -96,6 +96,17 @@ impl Judge {
         self.losses.verdicts.around(entry.span_ns()) + of_sightings
     }
 
+    /// Says why nothing is known of the backend's side, though its host was watched.
+    fn side_lost(&self, entry: &Entry) -> Option<String> {
+        let host = self.sides_lost.get(&entry.connection()?.cookie)?;
+        entry.peer_close.is_none().then(|| {
+            format!(
+                "the capture on {host} lost something at about that time: the backend's side of \
+                 this connection may be missing for that"
+            )
+        })
+    }
+
     /// Notes what the backend gave up of a request, if this entry shows it.
     pub(super) fn note_size(&mut self, entry: &Entry) {
         let request = causes::given_up(&self.case_of(entry, &Settings::default()));
@@ -164,6 +175,7 @@ impl Judge {
                 counted(lost, "record was", "records were")
             ));
         }
+        verdict.evidence.extend(self.side_lost(entry));
         let time = entry.sighting.map_or_else(
             || {
                 entry

@@ -13,6 +13,7 @@ mod bursts;
 mod case;
 mod causes;
 pub(crate) mod clock;
+mod closes;
 mod doubtful;
 mod doubts;
 mod duplicates;
@@ -28,6 +29,7 @@ mod hidden;
 mod history;
 mod incident;
 mod legible;
+mod limits;
 mod line;
 mod logs;
 mod losses;
@@ -135,6 +137,8 @@ pub struct Judge {
     /// Times that nginx said that it drops lines.
     limitings: u64,
     duplicates: u64,
+    /// Lines that were not seen being written, among too many closes to tell which was theirs.
+    crowded: u64,
     sightings_dropped: u64,
     /// Some were too many to wait for their lines.
     sightings_forgotten: bool,
@@ -161,6 +165,9 @@ pub struct Judge {
     peers: Peers,
     /// Connections whose backends' side nobody watched, though that of others was.
     unwatched: HashSet<u64>,
+    /// Connections whose backend's side may be missing for losses of the capture on its
+    /// host, and that host.
+    sides_lost: HashMap<u64, String>,
     queues: Queues,
     histories: BTreeMap<Remote, History>,
     /// Backends of connections whose other end's record may still come.
@@ -169,11 +176,13 @@ pub struct Judge {
 
 impl Judge {
     /// A judge of a trace that is joined with others: the backends' sides of these
-    /// connections were not watched, whatever is known of others'.
+    /// connections were not watched, whatever is known of others'; those that were lost are
+    /// given with their hosts.
     #[must_use]
-    pub fn joined(unwatched: HashSet<u64>) -> Self {
+    pub fn joined(unwatched: HashSet<u64>, sides_lost: HashMap<u64, String>) -> Self {
         Self {
             unwatched,
+            sides_lost,
             ..Self::default()
         }
     }

@@ -308,6 +308,13 @@ fn remarks(judge: &Judge) -> Vec<String> {
             counted(duplicates, "line stood", "lines stood")
         ));
     }
+    if judge.crowded > 0 {
+        notes.push(format!(
+            "{} not seen being written while too many connections of one worker ended to tell \
+             for certain which it was about",
+            counted(judge.crowded, "line was", "lines were")
+        ));
+    }
     notes.extend(judge.legible.notes());
     let dropped = judge.sightings_dropped;
     if dropped > 0 {

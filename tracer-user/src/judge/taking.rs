@@ -206,6 +206,7 @@ impl Judge {
                 &self.losses,
             );
             self.duplicates += worker.duplicates;
+            self.crowded += worker.crowded();
             self.sightings_dropped += worker.sightings_dropped;
             self.sightings_forgotten |= worker.sightings_forgotten;
             self.keep(pid, settled);

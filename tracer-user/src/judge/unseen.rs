@@ -9,9 +9,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::agreement::{agreement, alert_agrees};
+use super::agreement::{alert_agrees, closed_within};
 use super::alignment::{self, Pair};
 use super::clock::Clock;
+use super::closes::{Close, Closes};
 use super::end::peer_end_ns;
 use super::fitting::{AT_ONCE, PASSES_ON_NS, no_socket};
 use super::line::UpstreamLine;
@@ -22,19 +23,24 @@ use super::workers::Settled;
 use crate::nginx::message::MessageKind;
 use crate::trace::record::Connection;
 
-/// Closes kept for lines that may come.
-const CLOSES: usize = 4096;
-/// A line is read within moments of its connection's close.
-const CLOSE_WAITS_NS: u64 = 10_000_000_000;
 /// A line is aligned when the next ones have come, and their closes.
 const LINE_WAITS_NS: u64 = 2_000_000_000;
 /// So often at most, or this many lines wait.
 const LOOKS_EVERY_NS: u64 = 500_000_000;
-/// Connections that one line is held against.
-const MOST_CANDIDATES: usize = 256;
+/// Lines that are aligned together, connections that one of them is held against, and pairs
+/// of both, some 40 bytes each.
+const MOST_LINES: usize = 16_384;
+const MOST_CANDIDATES: usize = 1024;
+const MOST_PAIRS: usize = 1 << 19;
+/// What a close that was left out must weigh less than the best for it to be no matter.
+const NO_MATTER: i32 = 50;
+/// Closes come in about the order in which they were.
+const ABOUT_NS: u64 = 100_000_000;
 
 const NOBODY: &str = "the line was not seen being written, and no connection of its worker that \
                       ended then shows what it reports";
+const CROWDED: &str = "the line was not seen being written, and too many connections of its \
+                       worker ended then to tell which it is about";
 
 /// A line that waits.
 #[derive(Debug)]
@@ -43,39 +49,22 @@ struct Waiting {
     order: u64,
 }
 
-/// A close, and whether a line has been given it already.
-#[derive(Debug)]
-struct Close {
-    connection: Rc<Connection>,
-    given: bool,
-    /// The same, had nginx met its end: calls were missed then.
-    assumed: Option<Rc<Connection>>,
-}
-
-impl Close {
-    /// See [`agreement`].
-    fn agreement(&self, line: &UpstreamLine, clock: &Clock) -> Option<i32> {
-        let assumed = || agreement(line, self.assumed.as_ref()?, clock);
-        agreement(line, &self.connection, clock).or_else(assumed)
-    }
-
-    /// The connection as it shows what this line reports, and whether that is assumed.
-    fn as_shown(&self, line: &UpstreamLine, clock: &Clock) -> (Rc<Connection>, bool) {
-        match &self.assumed {
-            Some(assumed) if agreement(line, &self.connection, clock).is_none() => {
-                (Rc::clone(assumed), true)
-            }
-            _ => (Rc::clone(&self.connection), false),
-        }
-    }
-}
-
 /// What a line may be about.
 #[derive(Default)]
 struct Candidates {
     pairs: Vec<Pair>,
     /// Another line has been given one that it may be about.
     contested: bool,
+    /// So many came into question that one of those left out may be its own.
+    crowded: bool,
+}
+
+/// What a line got.
+#[derive(Default)]
+struct Found {
+    aligned: Option<alignment::Aligned>,
+    contested: bool,
+    crowded: bool,
 }
 
 /// Lines and closes of one worker that have not found each other.
@@ -84,8 +73,10 @@ pub(super) struct Unseen {
     lines: VecDeque<Waiting>,
     /// Lines about bytes that nginx passes on until the backend closes.
     passing_on: Vec<Waiting>,
-    closes: VecDeque<Close>,
+    closes: Closes,
     looked_ns: u64,
+    /// Lines among too many closes to tell which was theirs.
+    pub(super) crowded: u64,
 }
 
 impl Unseen {
@@ -94,27 +85,14 @@ impl Unseen {
         if connection.idle_end.is_some() {
             return;
         }
-        let oldest = connection.ended_ns.saturating_sub(CLOSE_WAITS_NS);
-        let needed = !self.lines.is_empty() || !self.passing_on.is_empty();
-        while let Some(first) = self.closes.front()
-            && (self.closes.len() >= CLOSES || !needed && first.connection.ended_ns < oldest)
-        {
-            self.closes.pop_front();
-        }
-        self.closes.push_back(Close {
-            connection: Rc::clone(connection),
-            given: false,
-            assumed: None,
-        });
+        let first_line_ns = self.lines.front().map(|first| first.line.read_ns);
+        let passing_on = !self.passing_on.is_empty();
+        self.closes.push(connection, first_line_ns, passing_on);
     }
 
     /// This connection is the one of a line that was seen being written.
     pub(super) fn taken(&mut self, cookie: u64) {
-        let is_it = |close: &Close| close.connection.cookie == cookie;
-        let found = self.closes.iter().rposition(is_it);
-        if let Some(index) = found {
-            self.closes.remove(index);
-        }
+        self.closes.remove(cookie);
     }
 
     pub(super) fn line(&mut self, line: UpstreamLine, order: u64) {
@@ -157,44 +135,59 @@ impl Unseen {
         settled
     }
 
-    /// Aligns all lines, and gives out those that were read by `ready_ns`.
+    /// Aligns lines, and gives out those that were read by `ready_ns`. Of many each part is
+    /// aligned with those that follow it.
     fn align(&mut self, ready_ns: u64, clock: &Clock, lost: &Lost) -> Vec<Settled> {
         self.assume(lost);
+        let mut settled = Vec::new();
+        loop {
+            let all = self.lines.len() <= MOST_LINES;
+            let mut found = self.aligned(clock);
+            if !all {
+                found.truncate(MOST_LINES / 2);
+            }
+            let given = self.give_out(&found, ready_ns, clock);
+            let more = given.len() == found.len();
+            settled.extend(given);
+            if all || !more {
+                return settled;
+            }
+        }
+    }
+
+    /// What each of the first lines gets.
+    fn aligned(&self, clock: &Clock) -> Vec<Found> {
         let mut files: Vec<&str> = Vec::new();
-        for waiting in &self.lines {
+        let first = || self.lines.iter().take(MOST_LINES);
+        for waiting in first() {
             let file = waiting.line.summary.file.as_str();
             if !files.contains(&file) {
                 files.push(file);
             }
         }
-        let mut found: Vec<Option<alignment::Aligned>> = vec![None; self.lines.len()];
+        let mut found: Vec<Found> = first().map(|_| Found::default()).collect();
+        let each = (MOST_PAIRS / found.len().max(1)).min(MOST_CANDIDATES);
         for file in files {
-            let of_file = |(_, waiting): &(usize, &Waiting)| waiting.line.summary.file == file;
-            let indices: Vec<usize> = self
-                .lines
-                .iter()
-                .enumerate()
-                .filter(of_file)
-                .map(|(index, _)| index)
-                .collect();
-            let (lines, contested): (Vec<Vec<Pair>>, Vec<bool>) = indices
-                .iter()
-                .filter_map(|index| self.lines.get(*index))
-                .map(|waiting| self.candidates(waiting, clock))
-                .map(|candidates| (candidates.pairs, candidates.contested))
-                .unzip();
-            let aligned = alignment::align(&lines, self.closes.len());
-            for ((index, aligned), contested) in indices.into_iter().zip(aligned).zip(contested) {
+            let mut of_file = Vec::new();
+            let mut lines = Vec::new();
+            for ((index, waiting), slot) in first().enumerate().zip(&mut found) {
+                if waiting.line.summary.file == file {
+                    let candidates = self.candidates(waiting, clock, each);
+                    slot.contested = candidates.contested;
+                    slot.crowded = candidates.crowded;
+                    of_file.push(index);
+                    lines.push(candidates.pairs);
+                }
+            }
+            let aligned = alignment::align(&lines, self.closes.list.len());
+            for (index, aligned) in of_file.into_iter().zip(aligned) {
                 if let Some(slot) = found.get_mut(index) {
-                    *slot = aligned.map(|aligned| alignment::Aligned {
-                        forced: aligned.forced && !contested,
-                        ..aligned
-                    });
+                    slot.aligned = aligned;
                 }
             }
         }
         doubt_shared(&mut found);
-        self.give_out(&found, ready_ns, clock)
+        found
     }
 
     /// Of connections that were reset, or given up, while calls of nginx's were missed: one of
@@ -205,7 +198,7 @@ impl Unseen {
             let failed = connection.rst_received_ns.is_some() || connection.socket_error.is_some();
             close.assumed.is_none() && failed
         };
-        for close in self.closes.iter_mut().filter(is_new) {
+        for close in self.closes.list.iter_mut().filter(is_new) {
             let connection = &close.connection;
             let since = peer_end_ns(connection).unwrap_or(connection.ended_ns);
             if lost.calls_missed(since..=connection.ended_ns) {
@@ -215,14 +208,9 @@ impl Unseen {
     }
 
     /// Moves out the lines at the beginning that are ready, and takes their closes away.
-    fn give_out(
-        &mut self,
-        found: &[Option<alignment::Aligned>],
-        ready_ns: u64,
-        clock: &Clock,
-    ) -> Vec<Settled> {
+    fn give_out(&mut self, found: &[Found], ready_ns: u64, clock: &Clock) -> Vec<Settled> {
         let mut settled = Vec::new();
-        for aligned in found {
+        for found in found {
             let ready = |first: &Waiting| first.line.read_ns <= ready_ns;
             if !self.lines.front().is_some_and(ready) {
                 break;
@@ -230,9 +218,10 @@ impl Unseen {
             let Some(waiting) = self.lines.pop_front() else {
                 break;
             };
+            self.crowded += u64::from(found.crowded);
+            let aligned = found.aligned.as_ref();
             let close = aligned
-                .as_ref()
-                .and_then(|aligned| Some((aligned, self.closes.get_mut(aligned.close)?)));
+                .and_then(|aligned| Some((aligned, self.closes.list.get_mut(aligned.close)?)));
             let socket = match close {
                 Some((aligned, close)) => {
                     close.given = true;
@@ -241,10 +230,14 @@ impl Unseen {
                         connection,
                         end_not_met,
                         candidates: aligned.candidates,
-                        ordered: aligned.unique,
-                        forced: aligned.forced && aligned.unique,
+                        ordered: aligned.unique && !found.crowded,
+                        forced: aligned.forced
+                            && aligned.unique
+                            && !found.contested
+                            && !found.crowded,
                     })
                 }
+                None if found.crowded => Socket::Missing(CROWDED),
                 None => nobody(&waiting.line),
             };
             settled.push(waiting.with(socket));
@@ -253,17 +246,21 @@ impl Unseen {
     }
 
     /// The connections that can be this line's, by the order of their closes.
-    fn candidates(&self, waiting: &Waiting, clock: &Clock) -> Candidates {
+    fn candidates(&self, waiting: &Waiting, clock: &Clock, most: usize) -> Candidates {
         let mut found = Candidates::default();
         if no_socket(&waiting.line).is_some() {
             return found;
         }
-        let earliest = waiting.line.read_ns.saturating_sub(CLOSE_WAITS_NS);
-        let first = self
-            .closes
-            .partition_point(|close| close.connection.ended_ns < earliest);
-        for (index, close) in self.closes.iter().enumerate().skip(first) {
-            match close.agreement(&waiting.line, clock) {
+        let line = &waiting.line;
+        let closes = &self.closes.list;
+        let (earliest, latest) = closed_within(line);
+        let from = |ns: u64| closes.partition_point(|close| close.connection.ended_ns < ns);
+        let range = from(earliest.saturating_sub(ABOUT_NS))..from(latest.saturating_add(ABOUT_NS));
+        for index in range {
+            let Some(close) = closes.get(index) else {
+                break;
+            };
+            match close.agreement(line, clock) {
                 Some(_) if close.given => found.contested = true,
                 Some(weight) => found.pairs.push(Pair {
                     close: index,
@@ -272,9 +269,7 @@ impl Unseen {
                 None => {}
             }
         }
-        // The last before the line was read are the nearest.
-        let too_many = found.pairs.len().saturating_sub(MOST_CANDIDATES);
-        found.pairs.drain(..too_many);
+        found.crowded = self.closes.forgot_one_of(line) || leave_some_out(&mut found.pairs, most);
         found
     }
 
@@ -283,17 +278,16 @@ impl Unseen {
         for waiting in std::mem::take(&mut self.passing_on) {
             let ready = waiting.line.read_ns.saturating_add(LINE_WAITS_NS) <= now_ns;
             let late = waiting.line.read_ns.saturating_add(PASSES_ON_NS) <= now_ns;
-            let agree = |close: &Close| {
-                let connection = Some(&close.connection).filter(|_| !close.given)?;
+            let agree = |connection: &Rc<Connection>| {
                 let weight = alert_agrees(&waiting.line, connection, clock)?;
                 Some((weight, connection.first_byte_ns, Rc::clone(connection)))
             };
-            let mut candidates: Vec<_> = self.closes.iter().filter_map(agree).collect();
+            let mut candidates: Vec<_> = self.closes.free().filter_map(agree).collect();
             candidates.sort_by_key(|(weight, first, _)| (*weight, std::cmp::Reverse(*first)));
             let count = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
             match candidates.pop() {
                 Some((_, _, connection)) if ready => {
-                    self.taken(connection.cookie);
+                    self.closes.remove(connection.cookie);
                     settled.push(waiting.with(Socket::Aligned(Aligned {
                         connection,
                         candidates: count,
@@ -333,13 +327,28 @@ fn nobody(line: &UpstreamLine) -> Socket {
     }
 }
 
+/// Of too many, the lightest and the earliest go: the last before the line was read are the
+/// nearest. Tells whether one of those was about as good as the best.
+pub(super) fn leave_some_out(pairs: &mut Vec<Pair>, most: usize) -> bool {
+    if pairs.len() <= most {
+        return false;
+    }
+    pairs.sort_unstable_by_key(|pair| std::cmp::Reverse((pair.weight, pair.close)));
+    let best = pairs.first().map_or(0, |pair| pair.weight);
+    let left_out = pairs.get(most).map_or(0, |pair| pair.weight);
+    pairs.truncate(most);
+    pairs.shrink_to_fit();
+    pairs.sort_unstable_by_key(|pair| pair.close);
+    left_out >= best - NO_MATTER
+}
+
 /// Lines of several logs that took the same close: it is one of several for each.
-fn doubt_shared(found: &mut [Option<alignment::Aligned>]) {
+fn doubt_shared(found: &mut [Found]) {
     let mut users: HashMap<usize, u32> = HashMap::new();
-    for aligned in found.iter().flatten() {
+    for aligned in found.iter().filter_map(|found| found.aligned.as_ref()) {
         *users.entry(aligned.close).or_default() += 1;
     }
-    for aligned in found.iter_mut().flatten() {
+    for aligned in found.iter_mut().filter_map(|found| found.aligned.as_mut()) {
         if users.get(&aligned.close) > Some(&1) {
             aligned.unique = false;
             aligned.forced = false;

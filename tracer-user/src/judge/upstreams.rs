@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::case::Constants;
-use super::end::{self, Ending, closed_after_exchanges};
+use super::end::{self, Ending};
+use super::limits::Limits;
 use super::mid_life;
 use super::silences::Silences;
 use super::spoken::{Counted, Spoken};
@@ -34,8 +35,7 @@ pub(super) struct Figures {
     /// The least and the longest silence before a request that was answered by an RST
     /// instead of an acknowledgement.
     reset_after: Option<(u64, u64)>,
-    /// Connections that the backend closed soon after a whole response, by exchanges.
-    closed_after: BTreeMap<u32, u64>,
+    limits: Limits,
     connects: u64,
     connect_failures: u64,
     exchanges: u64,
@@ -90,9 +90,7 @@ impl Figures {
         let ending = end::ending(connection);
         *self.endings.entry(ending).or_default() += 1;
         self.silences.connection(connection, ending);
-        if let Some(exchanges) = closed_after_exchanges(connection) {
-            *self.closed_after.entry(exchanges).or_default() += 1;
-        }
+        self.limits.connection(connection);
         if connection.exchanges == 0 {
             return;
         }
@@ -133,15 +131,9 @@ impl Figures {
         self.given_up.clear();
     }
 
-    /// A line says that this connection failed: unless the end came before the request,
-    /// no whole response was before it.
+    /// A line says that this connection failed.
     pub(super) fn failed(&mut self, connection: &Connection) {
-        if !end::ended_before_request(connection)
-            && let Some(exchanges) = closed_after_exchanges(connection)
-            && let Some(count) = self.closed_after.get_mut(&exchanges)
-        {
-            *count = count.saturating_sub(1);
-        }
+        self.limits.failed(connection);
     }
 
     /// Looks at the sample again if enough of it is new: what is a twentieth of it
@@ -251,21 +243,10 @@ impl Figures {
         }
     }
 
-    /// The backend's limit on requests per connection: it closes soon after the same
-    /// number of responses, and no connection ever got further.
+    /// The backend's limit on requests per connection.
     pub(super) fn request_limit(&self) -> Option<InferredLimit> {
-        if !self.counts_requests() {
-            return None;
-        }
-        let total: u64 = self.closed_after.values().sum();
-        let (requests, samples) = self
-            .closed_after
-            .iter()
-            .max_by_key(|(_, count)| **count)
-            .map(|(n, c)| (*n, *c))?;
-        let constant = samples >= AGREEING && samples * 4 >= total * 3;
-        (constant && requests >= 2 && self.silences.most() <= requests)
-            .then_some(InferredLimit { requests, samples })
+        self.counts_requests()
+            .then(|| self.limits.limit(self.silences.most()))?
     }
 
     /// The most requests answered on one connection, as far as they were counted.

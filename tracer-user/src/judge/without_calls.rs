@@ -79,6 +79,22 @@ pub(super) fn with_end_met(connection: &Connection) -> Option<Rc<Connection>> {
     (ended && !met && connection.established_ns.is_some()).then(|| Rc::new(complete(connection)))
 }
 
+/// Is the call that met its end only inferred: from what came, or, of a read that was missed,
+/// from the sequence numbers when nginx closed? When it was, nobody saw.
+pub(crate) fn is_end_inferred(connection: &Connection) -> bool {
+    !connection.calls_unseen && (is_read_inferred(connection) || is_failure_inferred(connection))
+}
+
+/// The same of a read of the end: a seen one comes after the FIN.
+pub(crate) fn is_read_inferred(connection: &Connection) -> bool {
+    connection.eof_read_ns.is_some() && connection.eof_read_ns == connection.fin_received_ns
+}
+
+/// The same of a failed call: of a seen one it is known which it was.
+pub(crate) const fn is_failure_inferred(connection: &Connection) -> bool {
+    connection.failed_call_ns.is_some() && connection.failed_call.is_none()
+}
+
 /// Do its last exchanges' times and bytes come from the kernel's memory?
 pub(super) const fn is_remembered(connection: &Connection) -> bool {
     connection.calls_unseen || connection.filled_in
@@ -130,27 +146,29 @@ pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
     };
     let why = match () {
         () if connection.calls_unseen => "nginx's sends and receives were not seen",
-        () if connection.filled_in => {
-            "some of nginx's sends or receives on this connection were missed"
-        }
         () if case.end_not_met => {
             "the call of nginx's that met the end was not seen, and some calls were missed then"
         }
+        () if connection.filled_in => {
+            "some of nginx's sends or receives on this connection were missed"
+        }
         () => return,
     };
-    let independent = matches!(
-        verdict.cause,
-        Cause::ConnectRefused
-            | Cause::ConnectTimeout
-            | Cause::Unreachable
-            | Cause::BacklogFull
-            | Cause::NoLiveUpstreams
-            | Cause::NginxResources
-            | Cause::BackendKilled
-            | Cause::BackendOom
-            | Cause::BackendCrashed
-            | Cause::BackendExited
-    );
+    // Where the end is assumed, so is that the connection is the line's.
+    let independent = !case.end_not_met
+        && matches!(
+            verdict.cause,
+            Cause::ConnectRefused
+                | Cause::ConnectTimeout
+                | Cause::Unreachable
+                | Cause::BacklogFull
+                | Cause::NoLiveUpstreams
+                | Cause::NginxResources
+                | Cause::BackendKilled
+                | Cause::BackendOom
+                | Cause::BackendCrashed
+                | Cause::BackendExited
+        );
     // A close_notify is data like any other, so how long a connection was silent before its
     // end is not known.
     let silence_unknown =
@@ -165,5 +183,7 @@ pub(super) fn weaken(verdict: &mut Verdict, case: &Case<'_>) {
         verdict
             .evidence
             .push(format!("{why}, so this is less sure"));
+    } else if case.end_not_met {
+        verdict.evidence.push(why.to_owned());
     }
 }

@@ -1,10 +1,11 @@
 //! A backend's own limit on a request's time, inferred from the connections that it
 //! ended with a request in flight.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::case::ms;
 use super::end::{in_flight_at_end_ns, peer_end_ns};
+use super::moments::Moments;
 use super::samples::{Mode, Samples};
 use crate::report::model::InferredTimeout;
 use crate::trace::record::{Connection, Exit, PeerClose};
@@ -20,8 +21,19 @@ const LEAST_NS: u64 = 500_000_000;
 /// Closes this close together may have one reason, such as the end of a process: they
 /// count once, or requests that began together would agree by chance.
 const TOGETHER_NS: u64 = 20_000_000;
-/// Supervisors look after their workers once a second.
+/// Supervisors look after their workers once a second (gunicorn, uWSGI) or three times in
+/// the limit (php-fpm): limits from this time on are not blurred out of recognition by it.
 const SUPERVISOR_NS: u64 = 1_100_000_000;
+const BLURRED_FROM_NS: u64 = 1_900_000_000;
+/// Within which share of their time workers end, of shorter limits too.
+const WORKERS_SHARE: f64 = 0.15;
+/// A connect refused this soon after an end tells that the listening socket ended too.
+const LISTENER_NS: u64 = 1_000_000_000;
+/// Times of one host taken on two processors.
+const CLOCK_NS: u64 = 1_000_000;
+/// Closes among which a refusal looks for the one before it, and processes remembered.
+const LATELY: usize = 64;
+const MOST_PROCESSES: usize = 1024;
 
 const SIGKILL: u32 = 9;
 
@@ -41,6 +53,8 @@ struct Close {
     worker: Option<WorkerEnd>,
     /// The end of its process says itself what it was.
     other_cause: bool,
+    /// A connect was refused right after it.
+    refused_ns: Option<u64>,
 }
 
 impl Close {
@@ -50,7 +64,25 @@ impl Close {
             pid: peer.pid,
             parent_pid: peer.parent_pid,
         });
-        self.other_cause = !may_be_a_supervisors(exit);
+        // Signals come from a supervisor, and init is none that knows of requests.
+        let by_nobody = matches!(exit, Exit::Signal(_)) && self.worker.is_none();
+        self.other_cause = by_nobody || !may_be_a_supervisors(exit) || !peer.accepted;
+    }
+
+    fn refused(&mut self, ns: u64) {
+        let from = self.ended_ns.saturating_sub(CLOCK_NS);
+        let until = self.ended_ns.saturating_add(LISTENER_NS);
+        if (from..=until).contains(&ns) {
+            self.refused_ns = Some(self.refused_ns.map_or(ns, |known| known.min(ns)));
+        }
+    }
+
+    /// Nobody listened after it: what ended was the server, not a worker of one.
+    fn took_the_listener(&self, established: &Moments) -> bool {
+        self.refused_ns.is_some_and(|refused| {
+            let served = established.first_after(self.ended_ns);
+            served.is_none_or(|served| refused < served)
+        })
     }
 }
 
@@ -68,10 +100,19 @@ pub(super) const fn may_be_a_supervisors(exit: Exit) -> bool {
 pub(super) struct Work {
     closes: VecDeque<Close>,
     timeout: Option<InferredTimeout>,
+    /// Processes that held the last descriptor of the listening socket when they ended.
+    listeners: BTreeSet<u32>,
+    /// Connections with the end of which nobody listened any more.
+    servers: BTreeSet<u64>,
 }
 
 impl Work {
-    pub(super) fn closed_in_flight(&mut self, connection: &Connection, peer: Option<&PeerClose>) {
+    pub(super) fn closed_in_flight(
+        &mut self,
+        connection: &Connection,
+        peer: Option<&PeerClose>,
+        refused: &Moments,
+    ) {
         let Some(in_flight_ns) = in_flight_at_end_ns(connection).filter(|ns| *ns >= LEAST_NS)
         else {
             return;
@@ -82,9 +123,13 @@ impl Work {
             in_flight_ns,
             worker: None,
             other_cause: false,
+            refused_ns: None,
         };
         if let Some(peer) = peer {
             close.owned(peer);
+        }
+        if let Some(ns) = refused.first_after(close.ended_ns.saturating_sub(CLOCK_NS)) {
+            close.refused(ns);
         }
         self.closes.push_back(close);
         if self.closes.len() > MOST {
@@ -105,10 +150,28 @@ impl Work {
         }
     }
 
+    /// A connect was refused.
+    pub(super) fn refused(&mut self, ns: u64) {
+        for close in self.closes.iter_mut().rev().take(LATELY) {
+            close.refused(ns);
+        }
+    }
+
+    /// The end of any connection's other end. One that nobody had accepted ends with the
+    /// listening socket: with its last descriptor, which no worker's is.
+    pub(super) fn peer_close(&mut self, peer: &PeerClose) {
+        if peer.exit.is_some() && !peer.accepted && self.listeners.len() < MOST_PROCESSES {
+            self.listeners.insert(peer.pid);
+        }
+    }
+
     /// Infers the limit from what there is. `longest_ns` is at least as long as the
     /// longest request that succeeded.
-    pub(super) fn settle(&mut self, longest_ns: u64) {
-        let apart = agreeing(self.apart().into_iter(), 0).filter(|mode| mode.ns >= longest_ns);
+    pub(super) fn settle(&mut self, longest_ns: u64, established: &Moments) {
+        let servers = self.closes.iter();
+        let servers = servers.filter(|close| close.took_the_listener(established));
+        self.servers = servers.map(|close| close.cookie).collect();
+        let apart = agreeing(&self.apart(), SHARE).filter(|mode| mode.ns >= longest_ns);
         // A worker is ended by the next look of its supervisor, so a request may have
         // succeeded after the limit.
         let of_workers = self
@@ -131,7 +194,7 @@ impl Work {
     /// Times in flight of the closes that do not coincide.
     fn apart(&self) -> Vec<u64> {
         let mut closes: Vec<&Close> = self.closes.iter().collect();
-        closes.retain(|close| !close.other_cause);
+        closes.retain(|close| self.may_be_the_limits(close));
         closes.sort_by_key(|close| (close.ended_ns, close.cookie));
         let mut last = None;
         closes.retain(|close| {
@@ -148,7 +211,7 @@ impl Work {
     fn of_workers(&self) -> Option<Mode> {
         let mut longest: BTreeMap<u32, BTreeMap<u32, u64>> = BTreeMap::new();
         for close in &self.closes {
-            if let Some(worker) = close.worker.filter(|_| !close.other_cause) {
+            if let Some(worker) = close.worker.filter(|_| self.may_be_the_limits(close)) {
                 let workers = longest.entry(worker.parent_pid).or_default();
                 let age = workers.entry(worker.pid).or_default();
                 *age = (*age).max(close.in_flight_ns);
@@ -156,15 +219,35 @@ impl Work {
         }
         longest
             .into_values()
-            .filter_map(|workers| agreeing(workers.into_values(), SUPERVISOR_NS))
+            .filter_map(|workers| of_one_supervisor(&workers.into_values().collect::<Vec<_>>()))
             .max_by_key(|mode| mode.count)
+    }
+
+    fn may_be_the_limits(&self, close: &Close) -> bool {
+        let listened = |worker: WorkerEnd| self.listeners.contains(&worker.pid);
+        !close.other_cause
+            && !self.servers.contains(&close.cookie)
+            && !close.worker.is_some_and(listened)
+    }
+
+    /// Did the listening socket end with this process, or with this connection?
+    pub(super) fn ended_the_server(&self, peer: &PeerClose) -> bool {
+        !peer.accepted
+            || self.listeners.contains(&peer.pid)
+            || self.servers.contains(&peer.cookie)
+            || self.closes.iter().any(|close| {
+                let own = close.worker.is_some_and(|worker| worker.pid == peer.pid);
+                own && self.servers.contains(&close.cookie)
+            })
     }
 
     pub(super) const fn timeout(&self) -> Option<InferredTimeout> {
         self.timeout
     }
 
-    /// Did the limit end this connection, whose other end `peer` tells?
+    /// Did the limit end this connection, whose other end `peer` tells? A process that a
+    /// signal ended was killed, by whomever: that it was a supervisor for its limit takes
+    /// others of its workers that ended so.
     pub(super) fn limited(
         &self,
         connection: &Connection,
@@ -172,23 +255,47 @@ impl Work {
     ) -> Option<InferredTimeout> {
         let timeout = self.timeout?;
         let age = ms(in_flight_at_end_ns(connection)?);
-        let killed = peer.is_some_and(|peer| self.killed_by_the_supervisor(&timeout, peer));
-        let most = band(&timeout) + if killed { ms(SUPERVISOR_NS) } else { 0.0 };
-        ((age - timeout.ms).abs() <= most).then_some(timeout)
+        if self.servers.contains(&connection.cookie)
+            || peer.is_some_and(|peer| self.ended_the_server(peer))
+        {
+            return None;
+        }
+        let by_signal = peer.filter(|peer| matches!(peer.exit, Some(Exit::Signal(_))));
+        let supervised = by_signal.is_some_and(|peer| self.supervised(&timeout, peer));
+        let in_time = (age - timeout.ms).abs() <= band(&timeout);
+        let limited = match by_signal {
+            Some(_) if !supervised => false,
+            Some(peer) if peer.exit == Some(Exit::Signal(SIGKILL)) => {
+                in_time || in_time_for_a_kill(&timeout, age)
+            }
+            _ => in_time,
+        };
+        limited.then_some(timeout)
     }
 
-    /// A supervisor asks a worker to end first (gunicorn by SIGABRT) and kills one that
-    /// has not ended by its next look, which comes early when another worker ends: seen
-    /// between one and two seconds after the limit, and sooner.
-    fn killed_by_the_supervisor(&self, timeout: &InferredTimeout, peer: &PeerClose) -> bool {
-        let ended_in_time = |close: &Close| {
+    /// Did enough other workers of its supervisor end in time?
+    fn supervised(&self, timeout: &InferredTimeout, peer: &PeerClose) -> bool {
+        let in_time = self.closes.iter().filter(|close| {
             (ms(close.in_flight_ns) - timeout.ms).abs() <= band(timeout)
-                && close
-                    .worker
-                    .is_some_and(|worker| worker.parent_pid == peer.parent_pid)
-        };
-        peer.exit == Some(Exit::Signal(SIGKILL)) && self.closes.iter().any(ended_in_time)
+                && self.may_be_the_limits(close)
+        });
+        let workers: BTreeSet<u32> = in_time
+            .filter_map(|close| close.worker)
+            .filter(|worker| worker.parent_pid == peer.parent_pid)
+            .map(|worker| worker.pid)
+            .collect();
+        workers.len() as u64 >= AGREEING
     }
+}
+
+/// A supervisor asks a worker to end first (gunicorn by SIGABRT) and kills one that has
+/// not ended by its next look, which comes early when another worker ends: seen between
+/// one and two seconds after the limit, and sooner. It counts from the worker's last sign
+/// of life, and an idle worker gives one every half of the limit.
+fn in_time_for_a_kill(timeout: &InferredTimeout, age: f64) -> bool {
+    let least = timeout.ms - timeout.spread_ms;
+    let most = band(timeout) + ms(SUPERVISOR_NS);
+    age >= least / 2.0 && (age - timeout.ms).abs() <= most
 }
 
 /// How far from the limit a close may lie, in milliseconds.
@@ -197,12 +304,29 @@ fn band(timeout: &InferredTimeout) -> f64 {
 }
 
 /// The time at which most of these closes agree.
-fn agreeing(ages: impl Iterator<Item = u64>, least_ns: u64) -> Option<Mode> {
+fn agreeing(ages: &[u64], share: f64) -> Option<Mode> {
+    enough(sample(ages.iter()).mode(share, 0)?)
+}
+
+/// The same of a supervisor's workers, which end by its next look after the limit.
+fn of_one_supervisor(ages: &[u64]) -> Option<Mode> {
+    let long = ages.iter().filter(|age| **age >= BLURRED_FROM_NS);
+    let long = sample(long)
+        .mode(WORKERS_SHARE, SUPERVISOR_NS)
+        .map(|mode| Mode {
+            of: ages.len() as u64,
+            ..mode
+        });
+    long.and_then(enough)
+        .or_else(|| agreeing(ages, WORKERS_SHARE))
+}
+
+fn sample<'a>(ages: impl Iterator<Item = &'a u64>) -> Samples {
     let mut samples = Samples::default();
-    for age in ages {
-        samples.add(age);
-    }
+    ages.for_each(|age| samples.add(*age));
     samples
-        .mode(SHARE, least_ns)
-        .filter(|mode| mode.count >= AGREEING && mode.count * 2 > mode.of)
+}
+
+fn enough(mode: Mode) -> Option<Mode> {
+    (mode.count >= AGREEING && mode.count * 2 > mode.of).then_some(mode)
 }

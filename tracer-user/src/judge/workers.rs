@@ -313,11 +313,21 @@ impl Worker {
 
     pub(super) fn take_settled(&mut self) -> Vec<Settled> {
         for settled in &self.settled {
-            if let Socket::Found(connection) | Socket::Assumed(connection) = &settled.socket {
+            if let Socket::Found(connection) = &settled.socket {
                 self.unseen.taken(connection.cookie);
             }
         }
         std::mem::take(&mut self.settled)
+    }
+
+    /// Lines among too many closes to tell which was theirs.
+    pub(super) const fn crowded(&self) -> u64 {
+        self.unseen.crowded
+    }
+
+    /// This connection, which a line was assumed to be about, is.
+    pub(super) fn taken(&mut self, cookie: u64) {
+        self.unseen.taken(cookie);
     }
 
     /// The trace is over: nothing more will come. What was seen being written after

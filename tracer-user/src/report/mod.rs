@@ -10,6 +10,7 @@ pub mod timeline;
 
 mod advice;
 mod incidents;
+mod meanwhile;
 pub(crate) mod page;
 mod table;
 mod upstreams;

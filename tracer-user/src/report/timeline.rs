@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use super::escape::escape;
 use super::incidents;
+use super::meanwhile::{self, Meanwhile};
 use super::model::Incident;
 use super::page::{DIM, HEADING, PLAIN, Page, TextOptions};
 use super::words::{NAME, counted, milliseconds, signal_name};
@@ -50,6 +51,8 @@ pub struct Event {
     pub whose: Whose,
     /// What, in words.
     pub what: String,
+    /// What may have happened on the way to it.
+    pub(super) meanwhile: Option<Meanwhile>,
 }
 
 /// What is known of a connection, in the order of time; of equal times, in the
@@ -110,6 +113,25 @@ impl Events {
                 ns: relative(ns, self.origin),
                 whose,
                 what: what.into(),
+                meanwhile: None,
+            });
+        }
+    }
+
+    /// The same of an event since another of which not all is recorded.
+    fn after(
+        &mut self,
+        since: Option<u64>,
+        meanwhile: impl Into<String>,
+        ns: Option<u64>,
+        whose: Whose,
+        what: impl Into<String>,
+    ) {
+        self.add(ns, whose, what);
+        if let (Some(event), Some(since), Some(_)) = (self.list.last_mut(), since, ns) {
+            event.meanwhile = Some(Meanwhile {
+                from_ns: relative(since, self.origin),
+                what: meanwhile.into(),
             });
         }
     }
@@ -139,7 +161,18 @@ fn opening(list: &mut Events, connection: &Connection) {
         0 | 1 => "last byte before the request".to_owned(),
         all => format!("last byte of the exchange before (number {})", all - 1),
     };
-    list.add(Some(started.saturating_sub(idle)), Whose::Backend, what);
+    list.after(
+        begun(connection),
+        meanwhile::earlier(connection),
+        Some(started.saturating_sub(idle)),
+        Whose::Backend,
+        what,
+    );
+}
+
+/// When the first exchange can have begun.
+fn begun(connection: &Connection) -> Option<u64> {
+    connection.established_ns.or(Some(connection.opened_ns))
 }
 
 fn exchange(list: &mut Events, connection: &Connection) {
@@ -157,12 +190,21 @@ fn exchange(list: &mut Events, connection: &Connection) {
     let began_before = connection.first_seen_mid_life
         && connection.request_started_ns <= Some(connection.opened_ns);
     if began_before || connection.calls_unseen {
-        list.add(connection.last_sent_ns, Whose::Nginx, "last byte sent");
-        list.add(
-            connection.last_received_ns,
-            Whose::Backend,
-            "last byte received",
+        let (sent, received) = (connection.last_sent_ns, connection.last_received_ns);
+        let earlier = || meanwhile::earlier(connection);
+        list.after(
+            begun(connection),
+            earlier(),
+            sent,
+            Whose::Nginx,
+            "last byte sent",
         );
+        let (since, what) = if received > sent {
+            (sent, meanwhile::RECEIVES.to_owned())
+        } else {
+            (begun(connection), earlier())
+        };
+        list.after(since, what, received, Whose::Backend, "last byte received");
         return;
     }
     let bytes = |number| counted(number, "byte", "bytes");
@@ -180,7 +222,13 @@ fn exchange(list: &mut Events, connection: &Connection) {
         format!("{request}, {size} in all"),
     );
     if connection.last_sent_ns > connection.request_started_ns {
-        list.add(connection.last_sent_ns, Whose::Nginx, "last byte sent");
+        list.after(
+            connection.request_started_ns,
+            meanwhile::SENDS,
+            connection.last_sent_ns,
+            Whose::Nginx,
+            "last byte sent",
+        );
     }
     list.add(
         connection.first_byte_ns,
@@ -192,7 +240,13 @@ fn exchange(list: &mut Events, connection: &Connection) {
             "last byte received, {} of response in all",
             bytes(connection.response_bytes)
         );
-        list.add(connection.last_received_ns, Whose::Backend, what);
+        list.after(
+            connection.first_byte_ns.or(connection.request_started_ns),
+            meanwhile::RECEIVES,
+            connection.last_received_ns,
+            Whose::Backend,
+            what,
+        );
     }
 }
 
@@ -209,7 +263,14 @@ fn ending(list: &mut Events, connection: &Connection) {
     let fin = format!("FIN received{}", unacknowledged(connection.unacked_at_fin));
     list.add(connection.fin_received_ns, Whose::Backend, fin);
     let rst = format!("RST received{}", unacknowledged(connection.unacked_at_rst));
-    list.add(connection.rst_received_ns, Whose::Backend, rst);
+    // It cannot have come before what it answers.
+    let rst_ns = match connection.rst_received_ns {
+        Some(_) if connection.reset_answers_request() => connection
+            .rst_received_ns
+            .max(connection.request_started_ns),
+        came => came,
+    };
+    list.add(rst_ns, Whose::Backend, rst);
     let found = match connection.idle_end {
         Some(IdleEnd::Eof) => "end of stream",
         Some(IdleEnd::Error) => "an error",
@@ -344,15 +405,13 @@ pub fn render(
         if let Some(gap) = before.map(|before| event.ns.saturating_sub(before))
             && gap >= GAP_NS
         {
-            page.line(&[(
-                DIM,
-                &format!(
-                    "{:>14}  {:<7}  {} of silence",
-                    ":",
-                    "",
-                    milliseconds(ms(gap))
-                ),
-            )])?;
+            let long = milliseconds(ms(gap));
+            let from = event.ns.saturating_sub(gap);
+            let what = meanwhile::between(events, from, event.ns).map_or_else(
+                || format!("{long} of silence"),
+                |meanwhile| format!("{long}: {meanwhile}"),
+            );
+            page.labelled(DIM, &format!("{:>14}  {:<7}  ", ":", ""), DIM, &what)?;
         }
         before = Some(event.ns);
         let label = format!("{:>+14.3}  {:<7}  ", ms(event.ns), event.whose.word());

@@ -232,3 +232,110 @@ fn a_request_older_than_the_capture_has_no_size() {
     assert!(told.contains(&"last byte sent".to_owned()), "{told:?}");
     assert!(!told.iter().any(|what| what.contains("in all")), "{told:?}");
 }
+
+fn rendered(connection: &Connection) -> String {
+    let events = events_of(connection, None, None, None);
+    let mut out = String::new();
+    let incident = samples::incident(Cause::Unexplained);
+    let wide = TextOptions {
+        width: 120,
+        ..TextOptions::default()
+    };
+    render(&incident, &events, &wide, &mut out).unwrap();
+    let (_, timeline) = out.split_once("Timeline").unwrap();
+    timeline.to_owned()
+}
+
+#[test]
+fn a_reset_that_answers_the_request_stands_after_it() {
+    let mut connection = stale();
+    let sent = connection.request_started_ns.unwrap();
+    connection.fin_received_ns = Some(sent - 7_000_000);
+    connection.unacked_at_fin = Some(0);
+    let order = |connection: &Connection| {
+        let events = events_of(connection, None, None, None);
+        let at = |begins: &str| {
+            events
+                .iter()
+                .position(|e| e.what.starts_with(begins))
+                .unwrap()
+        };
+        assert!(at("FIN received") < at("sends request 2"));
+        (
+            at("sends request 2") < at("RST received"),
+            events[at("RST received")].ns,
+        )
+    };
+    // It came while the call that sent the request had not returned.
+    connection.rst_received_ns = Some(sent - 2_000);
+    connection.unacked_at_rst = Some(87);
+    assert_eq!(order(&connection), (true, 0));
+    connection.rst_received_ns = Some(sent + 30_000);
+    assert_eq!(order(&connection), (true, 30_000));
+    // Bytes of another request, and a time that no call takes.
+    connection.rst_received_ns = Some(sent - 2_000);
+    connection.unacked_at_rst = Some(80);
+    assert_eq!(order(&connection), (false, -2_000));
+    connection.rst_received_ns = Some(sent - 6_000_000);
+    connection.unacked_at_rst = Some(87);
+    assert_eq!(order(&connection), (false, -6_000_000));
+}
+
+#[test]
+fn exchanges_that_are_not_recorded_are_no_silence() {
+    let mut connection = stale();
+    // 3.4 ms, and 1.0 s of silence: the first second had the earlier ones.
+    connection.opened_ns -= 1_000_000_000;
+    connection.established_ns = Some(connection.opened_ns + 50_000);
+    for (exchanges, told) in [
+        (
+            2,
+            "1003.1 ms: exchange 1, of which only the end is recorded",
+        ),
+        (4, "1003.1 ms: exchanges 1 to 3, not recorded one by one"),
+    ] {
+        connection.exchanges = exchanges;
+        let out = rendered(&connection);
+        assert!(out.contains(told), "{out}");
+        assert_eq!(out.matches("of silence").count(), 1, "{out}");
+        assert!(out.contains("1000.2 ms of silence"), "{out}");
+    }
+    connection.missed_calls = 1;
+    let out = rendered(&connection);
+    let told = "1003.1 ms: earlier exchanges are not recorded one by one";
+    assert!(out.contains(told), "{out}");
+}
+
+#[test]
+fn a_request_or_response_in_parts_is_no_silence() {
+    let mut connection = stale();
+    let ms = |ms: u64| Some(6_003_400_000 + ms * 1_000_000);
+    connection.last_sent_ns = ms(200);
+    connection.first_byte_ns = ms(400);
+    connection.last_received_ns = ms(700);
+    connection.fin_received_ns = ms(1_200);
+    connection.eof_read_ns = ms(1_200);
+    connection.closed_ns = ms(1_200);
+    connection.ended_ns = ms(1_200).unwrap();
+    let out = rendered(&connection);
+    for told in [
+        "200.0 ms: more of the request may have been sent",
+        "200.0 ms of silence",
+        "300.0 ms: more of the response may have come",
+        "500.0 ms of silence",
+    ] {
+        assert!(out.contains(told), "{told}: {out}");
+    }
+}
+
+#[test]
+fn without_nginxs_calls_what_came_before_the_last_is_no_silence() {
+    let mut connection = stale();
+    connection.calls_unseen = true;
+    connection.idle_before_ns = None;
+    connection.last_received_ns = Some(6_000_000_000);
+    let out = rendered(&connection);
+    let told = "earlier exchanges are not recorded one by one";
+    assert!(out.contains(told), "{out}");
+    assert!(!out.contains("of silence"), "{out}");
+}

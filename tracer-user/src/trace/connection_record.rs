@@ -240,3 +240,25 @@ pub enum Next {
     /// Sent bytes on a socket that is no upstream connection: the client's.
     OtherSend,
 }
+
+/// A send is timed when its call returns: over loopback what answers it can come some
+/// microseconds earlier, and a worker may be made to wait in between.
+const SEND_RETURNS_NS: u64 = 1_000_000;
+
+impl Connection {
+    /// Did the RST answer the last request? All of the request's bytes, and no others, were
+    /// on their way when it came.
+    #[must_use]
+    pub fn reset_answers_request(&self) -> bool {
+        let (Some(rst), Some(started)) = (self.rst_received_ns, self.request_started_ns) else {
+            return false;
+        };
+        let counted = !self.calls_unseen && !self.filled_in;
+        let whole = self.request_bytes > 0
+            && self.unacked_at_rst.map(u64::from) == Some(self.request_bytes);
+        counted
+            && whole
+            && self.first_byte_ns.is_none()
+            && rst.saturating_add(SEND_RETURNS_NS) >= started
+    }
+}

@@ -149,6 +149,19 @@ pub struct Hook {
     pub reason: Option<String>,
 }
 
+/// So ends the name of a hook's second program, which takes what the first one misses.
+pub const SECOND_PROGRAM: &str = "(second program)";
+/// The same of one that takes what both miss.
+pub const THIRD_PROGRAM: &str = "(third program)";
+
+impl Hook {
+    /// Of a second or third program: without it the first one still sees most.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        self.name.ends_with(SECOND_PROGRAM) || self.name.ends_with(THIRD_PROGRAM)
+    }
+}
+
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {

@@ -14,6 +14,7 @@ use aya::maps::{MapData, RingBuf};
 use self::ports::{Host, Ports};
 use super::course::{self, Capturing, Signals, TICKS_A_SECOND};
 use super::diagnostics::Diagnostics;
+use super::looks::Looks;
 use super::programs::{Options, Programs};
 use super::progress::Progress;
 use super::{boot_id, checks, clock, convert, host_name, kernel, privileges, remove_unused};
@@ -105,6 +106,7 @@ struct Session {
     writer: Writer,
     progress: Progress,
     counts: Counts,
+    losses: Looks,
     undecodable: u64,
     ticks: u32,
 }
@@ -117,6 +119,7 @@ impl Session {
         warnings: Vec<String>,
         writer: Writer,
     ) -> Result<Self> {
+        let losses = Looks::begin(clock::monotonic_ns());
         let mut programs = checks::load(&Options {
             role: Role::Backend,
             diagnostics: request.diagnostics,
@@ -134,6 +137,7 @@ impl Session {
             writer,
             progress: Progress::new(request.duration, request.quiet),
             counts: Counts::default(),
+            losses,
             undecodable: 0,
             ticks: 0,
         };
@@ -236,12 +240,15 @@ impl Session {
                 self.writer.write(&Record::Listener(listener))?;
             }
         }
-        let losses = course::new_losses(&mut self.programs, &mut self.undecodable)?;
+        let (span, losses) = self.losses.look(clock::monotonic_ns, || {
+            course::new_losses(&mut self.programs, &mut self.undecodable)
+        })?;
+        self.warnings.append(&mut self.programs.warnings());
         for (what, count) in losses {
             self.counts.lost += count;
             self.writer.write(&Record::Loss(Loss {
-                ns,
-                since_ns: None,
+                ns: span.until_ns,
+                since_ns: Some(span.since_ns),
                 what,
                 count,
             }))?;
@@ -253,6 +260,7 @@ impl Session {
 impl Capturing for Session {
     fn tick(&mut self) -> Result<()> {
         self.ticks = self.ticks.wrapping_add(1);
+        self.programs.look_at_changes_of_state();
         self.take_records()?;
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
             self.writer.write(&Record::Anchor(clock::anchor()))?;

@@ -26,6 +26,7 @@ use Argument::{Any, Enum, Integer, Pointer};
 pub(super) const TAKES: &[(&str, &str, &[Argument])] = &[
     ("whoclosed_state", "inet_sock_set_state", STATE),
     ("whoclosed_twin", "inet_sock_set_state", STATE),
+    ("whoclosed_third", "inet_sock_set_state", STATE),
     ("whoclosed_send", "sock_send_length", SENT),
     ("whoclosed_sendt", "sock_send_length", SENT),
     ("whoclosed_recv", "sock_recv_length", RECEIVED),
@@ -46,8 +47,11 @@ pub(super) const TAKES: &[(&str, &str, &[Argument])] = &[
     ),
     ("whoclosed_b_set", "inet_sock_set_state", STATE),
     ("whoclosed_b_two", "inet_sock_set_state", STATE),
+    ("whoclosed_b_3", "inet_sock_set_state", STATE),
     ("whoclosed_b_end", "tcp_destroy_sock", &[SOCK]),
+    ("whoclosed_b_endt", "tcp_destroy_sock", &[SOCK]),
     ("whoclosed_b_ri", "tcp_receive_reset", &[SOCK]),
+    ("whoclosed_b_rit", "tcp_receive_reset", &[SOCK]),
     ("whoclosed_b_ro", "tcp_send_reset", &[SOCK]),
     ("whoclosed_b_rr", "tcp_send_reset", RESET_REASON),
 ];

@@ -14,6 +14,19 @@ use tracer_ebpf::upstream::{UpstreamCounters, UpstreamKey};
 use super::{OPEN_CONNECTIONS, Programs, map};
 use crate::capture::{counters, missed_runs, open_connections};
 
+/// What of these totals is more than was told. One that a program, interrupted while it
+/// added to it, has set back goes on from there.
+fn not_told(totals: Vec<(String, u64)>, told: &mut BTreeMap<String, u64>) -> Vec<(String, u64)> {
+    let mut new = Vec::new();
+    for (name, total) in totals {
+        let before = told.insert(name.clone(), total).unwrap_or(0);
+        if total > before {
+            new.push((name, total - before));
+        }
+    }
+    new
+}
+
 impl Programs {
     /// Counters of all upstreams seen, added up over the processors, by slot.
     ///
@@ -88,15 +101,17 @@ impl Programs {
                 .into_iter()
                 .map(|(name, missed)| (format!("missed_runs:{name}"), missed)),
         );
-        let mut new = Vec::new();
-        for (name, total) in totals {
-            let told = self.losses_told.entry(name.clone()).or_default();
-            if total > *told {
-                new.push((name, total - *told));
-                *told = total;
-            }
-        }
-        Ok(new)
+        Ok(not_told(totals, &mut self.losses_told))
+    }
+
+    /// Has the kernel begun to skip changes of state? See [`super::super::twins`].
+    pub(in crate::capture) fn look_at_changes_of_state(&mut self) {
+        self.twins.attach_where_states_are_missed(&mut self.ebpf);
+    }
+
+    /// What has become worse since the last call, in sentences.
+    pub(in crate::capture) fn warnings(&mut self) -> Vec<String> {
+        self.twins.warnings()
     }
 
     /// Upstream connections that are open now.
@@ -118,5 +133,20 @@ impl Programs {
         let map = self.ebpf.map(map).context("no map of connections")?;
         let program = self.ebpf.program(program).context("no such program")?;
         open_connections::read(program.fd()?, open_connections::map_fd(map)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_after_a_counter_was_set_back_is_told() {
+        let mut told = BTreeMap::new();
+        let mut tell = |total| {
+            let new = not_told(vec![("logged_records".to_owned(), total)], &mut told);
+            new.first().map_or(0, |(_, count)| *count)
+        };
+        assert_eq!([5, 5, 3, 4, 6].map(&mut tell), [5, 0, 0, 1, 2]);
     }
 }

@@ -5,7 +5,9 @@
 //! the backend has answered requests as large as this one.
 
 use super::owner::{by_its_own_call, own_call};
-use super::{Case, Remedy, Verdict, how_it_ended, in_flight, reuse, sentences};
+use super::{
+    Case, Remedy, Verdict, and_answered, how_it_ended, in_flight, reuse, sentences, which_came,
+};
 use crate::judge::end::{ended_before_request, ended_by_reset, peer_end_ns, unacked_at_end};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Phase};
@@ -100,7 +102,11 @@ fn answers_such(case: &Case<'_>, connection: &Connection) -> bool {
 fn arrival(connection: &Connection) -> Option<String> {
     peer_end_ns(connection)?;
     if ended_before_request(connection) {
-        return Some("that was before nginx sent the request".to_owned());
+        return Some(format!(
+            "{} before nginx sent the request{}",
+            which_came(connection),
+            and_answered(connection)
+        ));
     }
     let unacked = u64::from(unacked_at_end(connection)?);
     let what = if unacked == 0 {

@@ -36,18 +36,23 @@ mod worker_timeout;
 pub(super) use stale_keepalive::remedy as stale_keepalive_remedy;
 
 use super::case::{Case, words};
-use super::end::{DIRECTLY_NS, peer_end_ns};
+use super::end::{DIRECTLY_NS, ended_before_request, ended_by_reset, peer_end_ns};
 use super::mid_life;
+use super::spoken::Counted;
 use super::staleness::Stale;
 use super::without_calls::{is_remembered, is_unmeasured};
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence, Means, Side};
 use crate::report::words::counted;
+use crate::trace::record::Connection;
 
 pub(super) use self::request_too_large::given_up;
 
 /// nginx reads at once, unless it waits for the client or is busy.
 const LATE_NS: u64 = 100_000_000;
+
+/// A worker looks at its sockets in every turn of its event loop, which lasts less.
+const UNLOOKED_NS: u64 = 5_000_000;
 
 /// A cause found, with its grounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,7 +270,10 @@ fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
                 .to_owned()
         }
         Stale::Idle if mid_life::ended_before(connection) => {
-            "that was before the capture began, and nginx sent the request later".to_owned()
+            format!(
+                "{} before the capture began, and nginx sent the request later",
+                which_came(connection)
+            )
         }
         Stale::Idle => {
             let started = connection.request_started_ns?;
@@ -276,8 +284,10 @@ fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
                 started
             };
             format!(
-                "that was {} before nginx sent the request",
-                words(sent.saturating_sub(end))
+                "{} {} before nginx sent the request{}",
+                which_came(connection),
+                words(sent.saturating_sub(end)),
+                and_answered(connection)
             )
         }
         Stale::Crossed => {
@@ -293,5 +303,50 @@ fn staleness(case: &Case<'_>, stale: Stale) -> Option<String> {
              as it does when it has no such connection any more"
                 .to_owned()
         }
+    })
+}
+
+/// What ended the connection, where the sentence before tells of a FIN and an RST.
+fn which_came(connection: &Connection) -> &'static str {
+    match (connection.fin_received_ns, connection.rst_received_ns) {
+        (Some(fin), Some(rst)) if fin <= rst => "the FIN came",
+        (Some(_), Some(_)) => "the RST came",
+        _ => "that was",
+    }
+}
+
+/// That the RST which came after the FIN is the answer to the request.
+fn and_answered(connection: &Connection) -> &'static str {
+    if connection.fin_received_ns.is_some() && connection.reset_answers_request() {
+        "; the RST answered it"
+    } else {
+        ""
+    }
+}
+
+/// A FIN that lay on an idle connection until nginx used it: one that looks at its sockets
+/// finds it and closes.
+fn unlooked(case: &Case<'_>, stale: Stale) -> Option<String> {
+    let connection = case.connection()?;
+    let known = stale == Stale::Idle
+        && case.counted() != Counted::Http2
+        && connection.missed_calls == 0
+        && !is_remembered(connection)
+        && !mid_life::ended_before(connection)
+        && connection.exchanges_at_end.checked_add(1) == Some(connection.exchanges)
+        && ended_before_request(connection);
+    if !known || ended_by_reset(connection) {
+        return None;
+    }
+    let lay = connection
+        .request_started_ns?
+        .checked_sub(connection.fin_received_ns?)?
+        .min(connection.idle_before_ns?);
+    (lay >= UNLOOKED_NS).then(|| {
+        format!(
+            "nginx closes an idle connection as soon as it sees the FIN: its worker had not \
+             looked for {} (was it kept busy: disk, processor?)",
+            words(lay)
+        )
     })
 }

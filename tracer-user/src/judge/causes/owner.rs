@@ -129,9 +129,10 @@ impl Owner<'_> {
     /// The same of a signal, which may have been that of a supervisor who ends this
     /// upstream's workers after a time, if such a time is inferred.
     pub(super) fn confidence_of_a_signal(&self, case: &Case<'_>) -> Confidence {
-        let limited = case
-            .history
-            .is_some_and(|history| history.work().timeout().is_some());
+        let limited = case.history.is_some_and(|history| {
+            let work = history.work();
+            work.timeout().is_some() && !work.ended_the_server(self.close)
+        });
         match self.confidence() {
             Confidence::Certain if limited && may_be_a_supervisors(self.exit) => Confidence::Likely,
             confidence => confidence,

@@ -3,7 +3,7 @@
 //! `stale-keepalive`) with exactly the upstream's inferred number of requests before
 //! the failed one; so the connection began during the capture. The number is inferred from other closes, so it is never certain.
 
-use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness, surety};
+use super::{Case, Remedy, Verdict, how_it_ended, reuse, sentences, staleness, surety, unlooked};
 use crate::judge::case::ms;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
@@ -46,6 +46,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         evidence: sentences([
             how_it_ended(case),
             staleness(case, stale),
+            unlooked(case, stale),
             reuse(case),
             Some(observed.clone()),
         ]),

@@ -8,7 +8,7 @@
 
 use super::{
     Case, Remedy, Stale, Verdict, how_it_ended, in_flight, owner, reuse, sentences, staleness,
-    surety,
+    surety, unlooked,
 };
 use crate::judge::case::{Settings, ms, nginx_time, words};
 use crate::judge::end::{in_flight_at_end_ns, peer_end_ns};
@@ -36,6 +36,7 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
         evidence: sentences([
             how_it_ended(case),
             staleness(case, stale),
+            unlooked(case, stale),
             reuse(case),
             idle_age(case, stale, timeout),
         ]),

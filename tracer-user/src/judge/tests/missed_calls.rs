@@ -337,3 +337,81 @@ fn at_a_limit_that_missed_calls_hide_nothing_is_certain() {
     let incident = only(noticed(records));
     assert_verdict(&incident, Cause::StaleKeepalive, Confidence::Certain);
 }
+
+/// The owner of the pooled connection was killed, and nginx's look at its end was missed: the
+/// worker closes it while the line's own connection, an upgraded one, still sends to its client.
+#[test]
+fn a_pooled_connection_whose_peek_was_missed_is_not_the_line_s_of_another() {
+    let said = said(5000, "recv() failed", 104, "proxying upgraded connection");
+    let mut pooled = connection(1, 0)
+        .request(1)
+        .answer(2)
+        .rst(4000, 0)
+        .closed(5400);
+    let mut records = vec![
+        peer_close(1, 4000, Some(Exit::Signal(9))),
+        said.logged(),
+        said.line(),
+    ];
+    pooled.line_ns = None;
+    records.extend([ended(pooled.clone()), missed(RECEIVES, 5800)]);
+    let incident = only(noticed(records));
+    assert_eq!(incident.matched, Match::None, "{incident:#?}");
+    assert_ne!(incident.cause, Cause::BackendKilled);
+    // A read of the end that was noticed at the close says no more of the line.
+    let said = premature();
+    let mut late = connection(1, 0).request(1).answer(2).fin(4000, 0);
+    late.eof_read_ns = Some(at(5400) + 20_200);
+    late.missed_calls = 1;
+    late.filled_in = true;
+    late = late.closed(5400);
+    late.line_ns = None;
+    let mut body = said.clone();
+    body.action = "reading upstream";
+    for line in [said, body] {
+        let records = vec![line.logged(), ended(late.clone()), line.line()];
+        assert_eq!(only(noticed(records)).matched, Match::None);
+    }
+}
+
+#[test]
+fn an_assumed_end_leaves_nothing_certain_and_is_always_said() {
+    let said = said(5000, "recv() failed", 104, HEADER);
+    let reset = connection(1, 0).request(1).rst(4999, 0).closed(5000);
+    let incident = only(noticed(vec![
+        peer_close(1, 4999, Some(Exit::Signal(9))),
+        said.logged(),
+        ended(reset),
+        said.line(),
+        missed(RECEIVES, 5500),
+    ]));
+    assert_verdict(&incident, Cause::BackendKilled, Confidence::Likely);
+    let says = |part: &str| incident.evidence.iter().any(|said| said.contains(part));
+    assert!(says("met the end was not seen"), "{incident:#?}");
+}
+
+#[test]
+fn an_end_that_was_not_missed_leaves_its_connection_to_a_line_that_was_not_seen() {
+    let assumed = said(5000, "recv() failed", 104, HEADER);
+    let mut own = said(5000, "connect() failed", 104, CONNECTING);
+    own.number = 8;
+    let reset = connection(1, 0)
+        .request(1)
+        .answer(2)
+        .rst(4999, 0)
+        .closed(5000);
+    let judged = noticed(vec![
+        assumed.logged(),
+        ended(reset),
+        assumed.line(),
+        own.line(),
+    ]);
+    let matched: Vec<_> = judged
+        .report
+        .incidents
+        .iter()
+        .map(|one| one.matched)
+        .collect();
+    assert!(matched.contains(&Match::None), "{matched:?}");
+    assert!(matched.contains(&Match::Ordered), "{matched:?}");
+}

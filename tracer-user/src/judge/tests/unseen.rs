@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::properties::{Captured, captured, events, interleaved};
 use super::*;
+use crate::judge::alignment::Pair;
+use crate::judge::unseen::leave_some_out;
 use crate::trace::record::{ConnectionEnd, Loss};
 
 /// No line of this nginx is seen being written.
@@ -435,5 +437,90 @@ proptest! {
                 prop_assert_eq!(incident.confidence, Confidence::Possible);
             }
         }
+    }
+}
+
+/// Connections that nginx closed after whole answers, so many in each millisecond.
+fn ordinary(from_ms: u64, to_ms: u64, each: u64) -> Vec<Record> {
+    (from_ms..to_ms)
+        .flat_map(|ms| (0..each).map(move |index| (ms, 100_000 + ms * each + index)))
+        .map(|(ms, cookie)| {
+            let served = connection(cookie, ms - 10).request(ms - 10).answer(ms - 9);
+            ended(served.closed(ms))
+        })
+        .collect()
+}
+
+#[test]
+fn thousands_of_closes_a_second_do_not_take_a_lines_own_away() {
+    let mut records = ordinary(3000, 5000, 3);
+    records.extend([ended(stale(1, 5000)), premature(5000).line()]);
+    for record in ordinary(5001, 8000, 3) {
+        records.push(record);
+    }
+    let judged = blind(records);
+    assert_eq!(matches(&judged), [(Match::Ordered, Some(1), Some(1))]);
+    assert_verdict(
+        &judged.report.incidents[0],
+        Cause::StaleKeepalive,
+        Confidence::Certain,
+    );
+    let says = |part: &str| judged.report.notes.iter().any(|note| note.contains(part));
+    assert!(!says("too many connections"), "{:?}", judged.report.notes);
+}
+
+#[test]
+fn more_closes_than_can_be_kept_are_said_and_nothing_is_claimed_of_them() {
+    let mut records = vec![ended(stale(1, 5000)), premature(5000).line()];
+    records.extend(ordinary(5001, 8000, 20));
+    let judged = blind(records);
+    let incident = &judged.report.incidents[0];
+    assert_eq!(incident.matched, Match::None);
+    let says = |part: &str| incident.evidence.iter().any(|said| said.contains(part));
+    assert!(says("too many connections of its worker"), "{incident:#?}");
+    assert!(!says("no connection of its worker"), "{incident:#?}");
+    let note = |part: &str| judged.report.notes.iter().any(|note| note.contains(part));
+    assert!(note("1 line was not seen being written while too many"));
+}
+
+#[test]
+fn of_many_lines_at_once_each_takes_its_own_connection() {
+    let mut records = Vec::new();
+    for index in 0..3000u64 {
+        records.push(ended(stale(index + 1, 5000 + index)));
+        let mut line = premature(5000 + index);
+        line.number = index;
+        records.push(line.line());
+    }
+    let judged = blind(records);
+    let right = (1..=3000u64).map(|cookie| (Match::Ordered, Some(1), Some(cookie)));
+    let got = matches(&judged);
+    let wrong = got.iter().zip(right).filter(|(got, right)| *got != right);
+    assert_eq!(got.len(), 3000);
+    assert_eq!(wrong.count(), 0);
+}
+
+proptest! {
+    #![proptest_config(cases(50))]
+
+    #[test]
+    fn too_many_candidates_keep_the_heaviest_and_the_last(
+        weights in proptest::collection::vec(-80i32..100, 900..1500),
+    ) {
+        let all: Vec<Pair> = weights
+            .iter()
+            .enumerate()
+            .map(|(close, weight)| Pair { close, weight: *weight })
+            .collect();
+        let mut kept = all.clone();
+        let crowded = leave_some_out(&mut kept, 1024);
+        prop_assert!(kept.windows(2).all(|two| two[0].close < two[1].close));
+        prop_assert_eq!(kept.len(), all.len().min(1024));
+        let left: Vec<&Pair> = all.iter().filter(|pair| !kept.contains(pair)).collect();
+        let least = kept.iter().map(|pair| pair.weight).min();
+        prop_assert!(left.iter().all(|pair| Some(pair.weight) <= least));
+        let best = weights.iter().max().copied().unwrap_or(0);
+        let matters = left.iter().any(|pair| pair.weight >= best - 50);
+        prop_assert_eq!(crowded, matters);
     }
 }
