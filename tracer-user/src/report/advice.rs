@@ -27,11 +27,17 @@ pub(super) fn render<W: Write>(page: &mut Page<'_, W>, advice: &[Advice]) -> fmt
         }
         page.paragraph("     ", PLAIN, &escape(&text, SENTENCE))?;
         let mut label = "     Because: ";
-        for one in alike.iter().take(SHOWN) {
-            page.paragraph(label, DIM, &escape(&one.because, SENTENCE))?;
+        let mut observed: Vec<&str> = Vec::new();
+        for one in alike {
+            if !observed.contains(&one.because.as_str()) {
+                observed.push(&one.because);
+            }
+        }
+        for because in observed.iter().take(SHOWN) {
+            page.paragraph(label, DIM, &escape(because, SENTENCE))?;
             label = "              ";
         }
-        let left = alike.len().saturating_sub(SHOWN);
+        let left = observed.len().saturating_sub(SHOWN);
         if left > 0 {
             let text = format!("and {} like these", count(left as u64));
             page.paragraph(label, DIM, &text)?;
@@ -130,6 +136,15 @@ mod tests {
                         errors)\n     wait for it\n     Because: a:2 was gone\n  3. a:3 (1 error)\n     \
                         start a:4\n     Because: a:3 was gone\n";
         assert_eq!(shown(&all), expected);
+    }
+
+    #[test]
+    fn one_observation_of_several_is_told_once() {
+        let all = ["a:1", "a:2"].map(|upstream| Advice {
+            because: "it was late".to_owned(),
+            ..advice(upstream, "wait for it", 2)
+        });
+        assert_eq!(shown(&all).matches("it was late").count(), 1);
     }
 
     #[test]
