@@ -123,7 +123,10 @@ fn a_line_counts_once_whatever_logs_of_its_context_it_stands_in() {
         expected.remove(at.unwrap_or_else(|| panic!("{incident:#?}")));
     }
     assert!(expected.is_empty(), "{expected:?}");
-    let twice = format!("{} lines stood in two logs and were counted once", 2 * EACH);
+    let twice = format!(
+        "{} lines that stood in two logs were counted once",
+        2 * EACH
+    );
     assert_eq!(notes(&report, &twice).len(), 1, "{:#?}", report.notes);
     assert!(notes(&report, HIDDEN).is_empty(), "{:#?}", report.notes);
 }

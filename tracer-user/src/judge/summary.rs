@@ -304,8 +304,12 @@ fn remarks(judge: &Judge) -> Vec<String> {
     let duplicates = judge.duplicates;
     if duplicates > 0 {
         notes.push(format!(
-            "{} in two logs and counted once",
-            counted(duplicates, "line stood", "lines stood")
+            "{} counted once",
+            counted(
+                duplicates,
+                "line that stood in two logs was",
+                "lines that stood in two logs were"
+            )
         ));
     }
     if judge.crowded > 0 {
