@@ -92,6 +92,9 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         END_DESTROYED => ConnectionEnd::Destroyed,
         _ => ConnectionEnd::Open,
     };
+    // What the kernel's note of the last send gave, which one sent again has moved.
+    let remembered = wire.calls_unseen != 0 || wire.filled_in != 0;
+    let moved = remembered && wire.retransmits != 0;
     Connection {
         cookie: wire.cookie,
         netns: wire.netns,
@@ -106,10 +109,7 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         last_sent_ns: happened(wire.last_sent_ns),
         last_received_ns: happened(wire.last_received_ns),
         last_arrival_ns: happened(wire.last_arrival_ns),
-        // Without the calls it is the kernel's note of the last send, which one sent again
-        // has moved.
-        request_started_ns: happened(wire.request_started_ns)
-            .filter(|_| wire.calls_unseen == 0 || wire.retransmits == 0),
+        request_started_ns: happened(wire.request_started_ns).filter(|_| !moved),
         first_byte_ns: happened(wire.first_byte_ns),
         fin_received_ns: happened(wire.fin_received_ns),
         rst_received_ns: happened(wire.rst_received_ns),
@@ -138,12 +138,11 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         },
         end,
         // Of an exchange that was under way when the capture began it is not known.
-        // Nor can it be where a segment sent again moved the kernel's note of the last.
         idle_before_ns: (wire.exchanges > 1
             && (wire.first_seen_mid_life == 0
                 || wire.calls_unseen != 0
                 || wire.request_started_ns > wire.opened_ns)
-            && (wire.calls_unseen == 0 || wire.retransmits == 0))
+            && !moved)
             .then_some(wire.idle_before_ns),
         sent_bytes: wire.sent_bytes,
         received_bytes: wire.received_bytes,
@@ -159,9 +158,11 @@ pub fn connection(wire: &Wire, read_ns: u64) -> Connection {
         unacked_at_rst: happened(wire.rst_received_ns).map(|_| wire.unacked_at_rst),
         unread_at_close: known(wire.unread_at_close),
         unread_at_end: known(wire.unread_at_end),
+        // 0 may not have been noted where the socket had an error when nginx closed.
         unacked_at_close: (wire.closed_ns != 0
             && wire.established_ns != 0
-            && wire.rst_received_ns == 0)
+            && wire.rst_received_ns == 0
+            && (wire.socket_error == 0 || wire.unacked_at_close != 0))
             .then_some(wire.unacked_at_close),
         handshake_ns: happened(wire.handshake_ns),
         rst_sent_reason: known(wire.rst_sent_reason),
@@ -311,6 +312,66 @@ pub fn continuation(wire: &WireContinuation) -> Option<Continuation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A record of the wire that says so much.
+    fn wire(set: impl FnOnce(&mut Wire)) -> Wire {
+        let mut wire = Wire::ZERO;
+        wire.family = FAMILY_IPV4;
+        wire.opened_ns = 1;
+        wire.established_ns = 2;
+        wire.exchanges = 2;
+        wire.request_started_ns = 30;
+        wire.idle_before_ns = 20;
+        wire.closed_ns = 40;
+        set(&mut wire);
+        wire
+    }
+
+    #[test]
+    fn a_send_that_was_sent_again_leaves_no_time_where_the_kernel_remembered_it() {
+        for (remembered, retransmits, known) in [
+            (false, 0, true),
+            (false, 3, true),
+            (true, 0, true),
+            (true, 3, false),
+        ] {
+            for of_calls in [true, false] {
+                let wire = wire(|wire| {
+                    wire.retransmits = retransmits;
+                    wire.calls_unseen = u8::from(remembered && of_calls);
+                    wire.filled_in = u8::from(remembered && !of_calls);
+                });
+                let connection = connection(&wire, 50);
+                let times = (connection.request_started_ns, connection.idle_before_ns);
+                let expected = if known {
+                    (Some(30), Some(20))
+                } else {
+                    (None, None)
+                };
+                assert_eq!(times, expected, "{remembered} {retransmits} {of_calls}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_unknown_where_an_error_came_first_and_nothing_was_noted() {
+        for (socket_error, noted, expected) in [
+            (0, 0, Some(0)),
+            (0, 80, Some(80)),
+            (110, 80, Some(80)),
+            (110, 0, None),
+        ] {
+            let wire = wire(|wire| {
+                wire.socket_error = socket_error;
+                wire.unacked_at_close = noted;
+            });
+            let connection = connection(&wire, 50);
+            assert_eq!(
+                connection.unacked_at_close, expected,
+                "{socket_error} {noted}"
+            );
+        }
+    }
 
     #[test]
     fn an_exit_code_tells_status_signal_and_lack_of_memory_apart() {

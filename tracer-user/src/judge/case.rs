@@ -109,6 +109,8 @@ pub(super) struct Constants {
     pub(super) never_answered: Option<u64>,
     /// The size of the largest request that was answered; 0 if none was.
     pub(super) answered_bytes: u64,
+    /// The largest of which it is known for sure that the backend had taken all of it.
+    pub(super) surely_answered_bytes: u64,
 }
 
 /// One incident.
@@ -133,6 +135,8 @@ pub(super) struct Case<'a> {
     pub(super) history: Option<&'a History>,
     /// No call of nginx's was seen that met the connection's end: it must have been missed.
     pub(super) end_not_met: bool,
+    /// The trace goes on to then.
+    pub(super) watched_until_ns: u64,
 }
 
 impl<'a> Case<'a> {

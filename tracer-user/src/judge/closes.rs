@@ -56,7 +56,7 @@ pub(super) struct Closes {
     /// that nginx passes on waits long for them.
     alerts: VecDeque<Rc<Connection>>,
     /// When the last close was that was forgotten because there were too many.
-    gone_ns: Option<u64>,
+    pub(super) gone_ns: Option<u64>,
 }
 
 impl Closes {
@@ -115,11 +115,12 @@ impl Closes {
             .iter()
             .chain(kept.map(|close| &close.connection))
     }
+}
 
-    /// Was a close forgotten, because they were too many, that may have been this line's?
-    pub(super) fn forgot_one_of(&self, line: &UpstreamLine) -> bool {
-        let lately = line.read_ns.saturating_sub(LATELY_NS);
-        let since = line.since_ns.unwrap_or(0).saturating_sub(READ_SLACK_NS);
-        self.gone_ns.is_some_and(|gone| gone >= lately.max(since))
-    }
+/// May the last of the closes that were not looked at, because there were too many, have been
+/// this line's?
+pub(super) fn may_be_of(line: &UpstreamLine, ended_ns: Option<u64>) -> bool {
+    let lately = line.read_ns.saturating_sub(LATELY_NS);
+    let since = line.since_ns.unwrap_or(0).saturating_sub(READ_SLACK_NS);
+    ended_ns.is_some_and(|ended| ended >= lately.max(since))
 }

@@ -198,14 +198,20 @@ pub(super) fn no_answer_below(connection: &Connection) -> u64 {
     }
 }
 
+/// Bytes not acknowledged when nginx closed. Where the socket had an error by then, older
+/// captures noted none, and have 0.
+pub(super) fn unacked_at_close(connection: &Connection) -> Option<u32> {
+    let noted = |unacked: &u32| *unacked > 0 || connection.socket_error.is_none();
+    connection.unacked_at_close.filter(noted)
+}
+
 /// Did the backend answer the last request, and that after it had taken all of it?
 /// nginx goes on sending while an early answer is on its way.
 pub(super) fn answered_whole_request(connection: &Connection) -> bool {
     let taken = connection.rst_received_ns.is_none()
         && unacked_at_end(connection).is_none_or(|unacked| unacked == 0)
-        && connection
-            .unacked_at_close
-            .is_none_or(|unacked| unacked == 0);
+        && unacked_at_close(connection)
+            .map_or(connection.socket_error.is_none(), |unacked| unacked == 0);
     connection.exchanges > 0 && connection.response_bytes >= no_answer_below(connection) && taken
 }
 

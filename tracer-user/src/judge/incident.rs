@@ -143,6 +143,12 @@ impl Judge {
             figures: self.figures_of(entry),
             history: self.history_of(entry),
             end_not_met: entry.end_not_met,
+            // A capture that ended in order had noted what ended until then.
+            watched_until_ns: if self.end.is_some() {
+                u64::MAX
+            } else {
+                self.last_ns
+            },
         }
     }
 

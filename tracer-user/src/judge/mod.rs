@@ -52,7 +52,7 @@ mod taking;
 mod timers;
 mod unseen;
 mod upstreams;
-mod without_calls;
+pub(crate) mod without_calls;
 mod work;
 mod workers;
 

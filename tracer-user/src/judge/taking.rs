@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::entry::Entry;
+use super::fitting::PASSES_ON_NS;
 use super::line::AnyLine;
 use super::remote::Remote;
 use super::socket::Socket;
-use super::workers::Settled;
+use super::workers::{Settled, Worker};
 use super::{Judge, clock, end, line, without_calls};
 use crate::nginx::message::MessageKind;
 use crate::nginx::time_zone;
@@ -16,6 +17,9 @@ use crate::trace::record::{self, Capture, Connection, ConnectionEnd, Continuatio
 
 /// A worker that has gone is forgotten after this time: its last lines are read by then.
 const GONE_NS: u64 = 10_000_000_000;
+
+/// A stranger's lines have found what they can, if it was silent for so long.
+const SILENT_NS: u64 = PASSES_ON_NS + 5_000_000_000;
 
 impl Judge {
     /// Takes one record, in the trace's order.
@@ -28,6 +32,7 @@ impl Judge {
                 self.last_ns = self.last_ns.max(anchor.monotonic_ns);
                 let pids: Vec<u32> = self.workers.keys().copied().collect();
                 pids.into_iter().for_each(|pid| self.look(pid));
+                self.forget_strangers();
                 self.settle_doubtful(anchor.monotonic_ns);
             }
             Record::Connection(connection) => self.connection(connection),
@@ -198,6 +203,19 @@ impl Judge {
         }
     }
 
+    /// The same of processes that are no known worker and were silent for a while: a line's
+    /// pid may be anything.
+    fn forget_strangers(&mut self) {
+        let silent = |worker: &Worker| worker.active_ns.saturating_add(SILENT_NS) < self.last_ns;
+        let strangers: Vec<u32> = self
+            .workers
+            .iter()
+            .filter(|(pid, worker)| !self.masters.contains_key(pid) && silent(worker))
+            .map(|(pid, _)| *pid)
+            .collect();
+        strangers.into_iter().for_each(|pid| self.forget(pid));
+    }
+
     pub(super) fn forget(&mut self, pid: u32) {
         if let Some(mut worker) = self.workers.remove(&pid) {
             let settled = worker.finish(
@@ -235,8 +253,10 @@ impl Judge {
             None => {}
             Some(AnyLine::Other { pid, key, hash }) => {
                 let pid = pid_of(pid, &self.pids);
-                let worker = self.workers.entry(pid).or_default();
-                if worker.other_line(key, hash, &record.file, record.read_ns) {
+                let worker = self.workers.get_mut(&pid);
+                if worker.is_some_and(|worker| {
+                    worker.other_line(key, hash, &record.file, record.read_ns)
+                }) {
                     let master = self.masters.get(&pid).copied();
                     self.proven.insert(master.unwrap_or(record.master_pid));
                 }
@@ -257,8 +277,10 @@ impl Judge {
                 }
                 if !line.kind.is_incident() {
                     self.other_lines += 1;
-                    let worker = self.workers.entry(pid).or_default();
-                    if worker.other_line(line.key, line.hash, &record.file, record.read_ns) {
+                    let worker = self.workers.get_mut(&pid);
+                    if worker.is_some_and(|worker| {
+                        worker.other_line(line.key, line.hash, &record.file, record.read_ns)
+                    }) {
                         self.proven.insert(line.master_pid);
                     }
                     return;

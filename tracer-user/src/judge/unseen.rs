@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::agreement::{alert_agrees, closed_within};
 use super::alignment::{self, Pair};
 use super::clock::Clock;
-use super::closes::{Close, Closes};
+use super::closes::{self, Close, Closes};
 use super::end::peer_end_ns;
 use super::fitting::{AT_ONCE, PASSES_ON_NS, no_socket};
 use super::line::UpstreamLine;
@@ -32,6 +32,8 @@ const LOOKS_EVERY_NS: u64 = 500_000_000;
 const MOST_LINES: usize = 16_384;
 const MOST_CANDIDATES: usize = 1024;
 const MOST_PAIRS: usize = 1 << 19;
+/// Closes that are looked at for all of them, at some 25 ns each.
+const MOST_LOOKS: usize = 1 << 22;
 /// What a close that was left out must weigh less than the best for it to be no matter.
 const NO_MATTER: i32 = 50;
 /// Closes come in about the order in which they were.
@@ -47,6 +49,13 @@ const CROWDED: &str = "the line was not seen being written, and too many connect
 struct Waiting {
     line: UpstreamLine,
     order: u64,
+}
+
+/// What one line may take of the bounds for all.
+#[derive(Clone, Copy)]
+struct Bounds {
+    pairs: usize,
+    looks: usize,
 }
 
 /// What a line may be about.
@@ -166,13 +175,17 @@ impl Unseen {
             }
         }
         let mut found: Vec<Found> = first().map(|_| Found::default()).collect();
-        let each = (MOST_PAIRS / found.len().max(1)).min(MOST_CANDIDATES);
+        let count = found.len().max(1);
+        let bounds = Bounds {
+            pairs: (MOST_PAIRS / count).min(MOST_CANDIDATES),
+            looks: MOST_LOOKS / count,
+        };
         for file in files {
             let mut of_file = Vec::new();
             let mut lines = Vec::new();
             for ((index, waiting), slot) in first().enumerate().zip(&mut found) {
                 if waiting.line.summary.file == file {
-                    let candidates = self.candidates(waiting, clock, each);
+                    let candidates = self.candidates(waiting, clock, bounds);
                     slot.contested = candidates.contested;
                     slot.crowded = candidates.crowded;
                     of_file.push(index);
@@ -246,7 +259,7 @@ impl Unseen {
     }
 
     /// The connections that can be this line's, by the order of their closes.
-    fn candidates(&self, waiting: &Waiting, clock: &Clock, most: usize) -> Candidates {
+    fn candidates(&self, waiting: &Waiting, clock: &Clock, bounds: Bounds) -> Candidates {
         let mut found = Candidates::default();
         if no_socket(&waiting.line).is_some() {
             return found;
@@ -255,8 +268,14 @@ impl Unseen {
         let closes = &self.closes.list;
         let (earliest, latest) = closed_within(line);
         let from = |ns: u64| closes.partition_point(|close| close.connection.ended_ns < ns);
-        let range = from(earliest.saturating_sub(ABOUT_NS))..from(latest.saturating_add(ABOUT_NS));
-        for index in range {
+        let first = from(earliest.saturating_sub(ABOUT_NS));
+        let end = from(latest.saturating_add(ABOUT_NS));
+        // The last before the line was read are the nearest.
+        let begin = first.max(end.saturating_sub(bounds.looks));
+        let passed_over = (begin > first).then(|| begin - 1);
+        let passed_over = passed_over.and_then(|index| closes.get(index));
+        let passed_over = passed_over.map(|close| close.connection.ended_ns);
+        for index in begin..end {
             let Some(close) = closes.get(index) else {
                 break;
             };
@@ -269,7 +288,8 @@ impl Unseen {
                 None => {}
             }
         }
-        found.crowded = self.closes.forgot_one_of(line) || leave_some_out(&mut found.pairs, most);
+        found.crowded = closes::may_be_of(line, passed_over.max(self.closes.gone_ns))
+            || leave_some_out(&mut found.pairs, bounds.pairs);
         found
     }
 

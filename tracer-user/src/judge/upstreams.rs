@@ -49,6 +49,9 @@ pub(super) struct Figures {
     whole: BTreeMap<u64, u64>,
     /// The largest request that was answered, of those that are known exactly.
     largest_answered: u64,
+    /// The largest of those that had an answer, and may have had it before they were whole:
+    /// the counters have each by what had been sent of it when the answer began.
+    uncertain_up_to: u64,
     /// Requests that the backend gave up while they were sent, or without reading them.
     given_up: Vec<GivenUp>,
     /// Connections whose first request was met by their end, at once; of these, before
@@ -61,6 +64,7 @@ pub(super) struct Figures {
     idle_timeout: Option<InferredTimeout>,
     size_threshold: Option<InferredSize>,
     answered_bytes: u64,
+    surely_answered_bytes: u64,
     /// Size of the sample that it was inferred from.
     looked_at: u64,
 }
@@ -106,10 +110,15 @@ impl Figures {
             let (least, most) = self.reset_after.unwrap_or((silence, silence));
             self.reset_after = Some((least.min(silence), most.max(silence)));
         }
-        if mid_life::request_began_before(connection) || is_unmeasured(connection) {
+        let unknown = mid_life::request_began_before(connection) || is_unmeasured(connection);
+        let is_whole = !unknown && end::answered_whole_request(connection);
+        if !is_whole && (connection.first_byte_ns.is_some() || connection.response_bytes > 0) {
+            self.uncertain_up_to = self.uncertain_up_to.max(connection.request_bytes);
+        }
+        if unknown {
             return;
         }
-        if end::answered_whole_request(connection) {
+        if is_whole {
             let bucket = bucket_of(connection.request_bytes);
             *self.whole.entry(bucket).or_default() += 1;
             self.largest_answered = self.largest_answered.max(connection.request_bytes);
@@ -151,7 +160,8 @@ impl Figures {
     pub(super) fn settle(&mut self) {
         self.looked_at = self.silences.seen();
         self.idle_timeout = self.silences.timeout(self.request_limit().is_some());
-        self.answered_bytes = self.largest_answered();
+        self.answered_bytes = self.largest_answered(0);
+        self.surely_answered_bytes = self.largest_answered(self.uncertain_up_to);
         self.size_threshold = self.infer_size_threshold();
     }
 
@@ -163,6 +173,7 @@ impl Figures {
             size_threshold: self.size_threshold,
             never_answered: self.never_answered(),
             answered_bytes: self.answered_bytes,
+            surely_answered_bytes: self.surely_answered_bytes,
         }
     }
 
@@ -277,11 +288,12 @@ impl Figures {
     }
 
     /// The largest request that was answered after the backend had taken all of it. Of
-    /// those that only the counters know it is the upper end of their bucket.
-    fn largest_answered(&self) -> u64 {
+    /// those that only the counters know, above `uncertain_up_to`, it is the upper end of their
+    /// bucket.
+    fn largest_answered(&self, uncertain_up_to: u64) -> u64 {
         let counted = self.request_bytes.iter().rev().find(|(bound, count)| {
             let known = |known: &BTreeMap<u64, u64>| known.get(bound).copied().unwrap_or(0);
-            **count > known(&self.early) + known(&self.whole)
+            **bound > uncertain_up_to && **count > known(&self.early) + known(&self.whole)
         });
         let counted = counted.map_or(0, |(bound, _)| bound + bucket_width(*bound) - 1);
         counted.max(self.largest_answered)

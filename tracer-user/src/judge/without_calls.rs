@@ -135,8 +135,10 @@ pub(super) fn is_first(connection: &Connection) -> bool {
 }
 
 /// Are the bytes of the last exchange unknown?
-pub(super) fn is_unmeasured(connection: &Connection) -> bool {
-    is_remembered(connection) && !is_first(connection) && !ended_before_request(connection)
+pub(crate) fn is_unmeasured(connection: &Connection) -> bool {
+    // Without any call only what came after the end is measured; a gap may hide a part of it.
+    let after_the_end = !connection.filled_in && ended_before_request(connection);
+    is_remembered(connection) && !is_first(connection) && !after_the_end
 }
 
 /// A verdict that rests on what nginx sent and received, and when, is not certain.

@@ -102,6 +102,8 @@ pub(super) struct Worker {
     passing_on: bool,
     /// The newest event.
     last_ns: u64,
+    /// The newest that was its own.
+    pub(super) active_ns: u64,
     /// Lines dropped because another file holds them too.
     pub(super) duplicates: u64,
     /// Sightings that no line claimed.
@@ -119,6 +121,7 @@ const fn may_precede_close(logged: &Logged) -> bool {
 impl Worker {
     pub(super) fn logged(&mut self, logged: Logged, wall_s: Option<i64>, followed: bool) {
         self.last_ns = self.last_ns.max(logged.ns);
+        self.active_ns = self.active_ns.max(logged.ns);
         for earlier in self.sightings.iter_mut().rev().take(LATELY) {
             let same_client = earlier.logged.connection == logged.connection;
             let goes_on = (same_client && logged.level > LEVEL_ERROR)
@@ -173,6 +176,7 @@ impl Worker {
 
     pub(super) fn closed(&mut self, connection: &Rc<Connection>) {
         self.last_ns = self.last_ns.max(connection.ended_ns);
+        self.active_ns = self.active_ns.max(connection.ended_ns);
         // From the newest back: only the lines since the last close still wait.
         for sighting in self.sightings.iter_mut().rev().take(LATELY) {
             if matches!(sighting.close, Close::Of(_)) {
@@ -231,6 +235,7 @@ impl Worker {
 
     /// A line about an upstream. `log_calls_seen` says whether its sighting can come.
     pub(super) fn line(&mut self, line: UpstreamLine, order: u64, log_calls_seen: bool) {
+        self.active_ns = self.active_ns.max(line.read_ns);
         if self.seen.is_duplicate(line.hash, &line.summary.file) {
             self.duplicates += 1;
             return;

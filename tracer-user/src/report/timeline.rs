@@ -8,6 +8,9 @@ use super::meanwhile::{self, Meanwhile};
 use super::model::Incident;
 use super::page::{DIM, HEADING, PLAIN, Page, TextOptions};
 use super::words::{NAME, counted, milliseconds, signal_name};
+use crate::judge::without_calls::{
+    is_end_inferred, is_failure_inferred, is_read_inferred, is_unmeasured,
+};
 use crate::trace::record::{
     Call, Connection, ConnectionEnd, Continuation, Exit, IdleEnd, Logged, Next, PeerClose,
 };
@@ -215,11 +218,17 @@ fn exchange(list: &mut Events, connection: &Connection) {
         }
         number => format!("sends request {number}"),
     };
-    let size = bytes(connection.request_bytes);
+    // Of what may be two exchanges in one neither is known, as in the JSON.
+    let measured = !is_unmeasured(connection);
+    let size = if measured {
+        format!(", {} in all", bytes(connection.request_bytes))
+    } else {
+        String::new()
+    };
     list.add(
         connection.request_started_ns,
         Whose::Nginx,
-        format!("{request}, {size} in all"),
+        format!("{request}{size}"),
     );
     if connection.last_sent_ns > connection.request_started_ns {
         list.after(
@@ -236,10 +245,12 @@ fn exchange(list: &mut Events, connection: &Connection) {
         "first byte of the response",
     );
     if connection.last_received_ns > connection.first_byte_ns.or(connection.request_started_ns) {
-        let what = format!(
-            "last byte received, {} of response in all",
-            bytes(connection.response_bytes)
-        );
+        let what = if measured {
+            let response = bytes(connection.response_bytes);
+            format!("last byte received, {response} of response in all")
+        } else {
+            "last byte received".to_owned()
+        };
         list.after(
             connection.first_byte_ns.or(connection.request_started_ns),
             meanwhile::RECEIVES,
@@ -282,7 +293,20 @@ fn ending(list: &mut Events, connection: &Connection) {
     if connection.calls_unseen {
         return;
     }
-    list.add(connection.eof_read_ns, Whose::Nginx, "reads end of stream");
+    if is_end_inferred(connection) {
+        // At the latest as it closed; before that, nobody saw when.
+        let closed = connection.closed_ns.unwrap_or(connection.ended_ns);
+        let met = "must have met the end; the call was not seen";
+        list.add(
+            Some(connection.line_ns.unwrap_or(closed)),
+            Whose::Nginx,
+            met,
+        );
+    }
+    let read = connection
+        .eof_read_ns
+        .filter(|_| !is_read_inferred(connection));
+    list.add(read, Whose::Nginx, "reads end of stream");
     let call = match connection.failed_call {
         Some(Call::Send) => "send",
         Some(Call::Receive) => "receive",
@@ -291,11 +315,10 @@ fn ending(list: &mut Events, connection: &Connection) {
     let why = connection
         .failed_call_errno
         .map_or_else(|| "failed".to_owned(), errno);
-    list.add(
-        connection.failed_call_ns,
-        Whose::Nginx,
-        format!("{call} fails: {why}"),
-    );
+    let failed = connection
+        .failed_call_ns
+        .filter(|_| !is_failure_inferred(connection));
+    list.add(failed, Whose::Nginx, format!("{call} fails: {why}"));
 }
 
 /// How the backend's process ended its side.

@@ -233,6 +233,63 @@ fn a_request_older_than_the_capture_has_no_size() {
     assert!(!told.iter().any(|what| what.contains("in all")), "{told:?}");
 }
 
+#[test]
+fn what_a_gap_hides_is_not_told() {
+    let mut filled = stale();
+    filled.missed_calls = 1;
+    filled.filled_in = true;
+    filled.request_bytes = 300;
+    filled.first_byte_ns = Some(6_003_450_000);
+    filled.last_received_ns = Some(6_003_460_000);
+    filled.response_bytes = 777;
+    let told = |connection: &Connection| -> Vec<String> {
+        let events = events_of(connection, Some(&logged()), None, None);
+        events.into_iter().map(|event| event.what).collect()
+    };
+    let events = told(&filled);
+    assert!(
+        !events.iter().any(|what| what.contains("300 bytes")),
+        "{events:?}"
+    );
+    assert!(
+        !events.iter().any(|what| what.contains("777")),
+        "{events:?}"
+    );
+    assert!(
+        events.contains(&"sends request 2 or a later one".to_owned()),
+        "{events:?}"
+    );
+    assert!(
+        events.contains(&"last byte received".to_owned()),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn an_end_that_was_met_unseen_has_no_moment_of_its_own() {
+    let met = "must have met the end; the call was not seen";
+    let mut read = stale();
+    read.eof_read_ns = read.fin_received_ns;
+    let mut failed = stale();
+    failed.eof_read_ns = None;
+    failed.fin_received_ns = None;
+    failed.rst_received_ns = Some(6_003_500_000);
+    failed.failed_call_ns = failed.rst_received_ns;
+    failed.failed_call_errno = Some(104);
+    for inferred in [read, failed] {
+        let events = events_of(&inferred, Some(&logged()), None, None);
+        let told: Vec<_> = events.iter().map(|event| event.what.as_str()).collect();
+        assert!(told.contains(&met), "{told:?}");
+        assert!(
+            !told.iter().any(|what| what.contains("reads end")),
+            "{told:?}"
+        );
+        assert!(!told.iter().any(|what| what.contains("fails")), "{told:?}");
+    }
+    let seen = events_of(&stale(), Some(&logged()), None, None);
+    assert!(!seen.iter().any(|event| event.what == met));
+}
+
 fn rendered(connection: &Connection) -> String {
     let events = events_of(connection, None, None, None);
     let mut out = String::new();

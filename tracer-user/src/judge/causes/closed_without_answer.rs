@@ -87,9 +87,9 @@ fn surety(case: &Case<'_>, connection: &Connection) -> Confidence {
     }
 }
 
-/// Does the backend answer requests of this size?
+/// Does the backend, as is known for sure, take and answer requests of this size?
 fn answers_such(case: &Case<'_>, connection: &Connection) -> bool {
-    let answered = case.constants.answered_bytes;
+    let answered = case.constants.surely_answered_bytes;
     // Of a request cut short the size is not known.
     let cut = matches!(
         case.line.kind,

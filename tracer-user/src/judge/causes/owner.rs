@@ -65,15 +65,25 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
 
 /// Did a process of this host close, and live on?
 pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
-    let by_call = case
-        .peer_close()
-        .is_some_and(|close| close.exit.is_none() && !is_a_servers_child(case, close));
-    by_call && case.backend_exit().is_none()
+    own_close(case).is_some_and(|close| lived_on(case, close))
+}
+
+/// The close that a process made by a call, as far as is known.
+fn own_close<'a>(case: &Case<'a>) -> Option<&'a PeerClose> {
+    case.peer_close()
+        .filter(|close| close.exit.is_none() && !is_a_servers_child(case, close))
+        .filter(|_| case.backend_exit().is_none())
+}
+
+/// Would it be known by now if the process had ended soon after this close? Not at the end of
+/// a trace that was cut off.
+fn lived_on(case: &Case<'_>, close: &PeerClose) -> bool {
+    close.ns.saturating_add(SOON_NS) < case.watched_until_ns
 }
 
 /// The same, in a sentence.
 pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
-    let close = case.peer_close().filter(|_| by_its_own_call(case))?;
+    let close = own_close(case)?;
     let unread = u64::from(close.unread_bytes);
     let leaving = if unread > 0 {
         format!(
@@ -83,9 +93,13 @@ pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
     } else {
         String::new()
     };
+    let and = if lived_on(case, close) {
+        "and lived on"
+    } else {
+        "and may have ended soon after"
+    };
     Some(format!(
-        "{}, which held the other end, closed the connection by a call{leaving} and \
-         lived on",
+        "{}, which held the other end, closed the connection by a call{leaving} {and}",
         short_name(close)
     ))
 }

@@ -7,6 +7,7 @@
 
 use super::{Case, Remedy, Verdict, sentences};
 use crate::judge::case::{errno, words};
+use crate::judge::end::unacked_at_close;
 use crate::nginx::message::MessageKind;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
@@ -77,8 +78,9 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
 
 /// Has the backend's host ever acknowledged or sent anything on it?
 fn was_answered_once(connection: &Connection) -> bool {
-    let unacked = connection.unacked_at_close.map_or(0, u64::from);
-    connection.received_bytes > 0 || unacked < connection.sent_bytes
+    connection.received_bytes > 0
+        || unacked_at_close(connection)
+            .is_some_and(|unacked| u64::from(unacked) < connection.sent_bytes)
 }
 
 /// Was the last request sent again, and nothing of it acknowledged when nginx closed?

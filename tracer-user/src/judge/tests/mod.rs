@@ -29,6 +29,7 @@ mod unseen;
 mod without_calls;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::ProptestConfig;
@@ -37,8 +38,8 @@ use self::records::*;
 use super::{Judge, Judged, judge};
 use crate::report::model::{Cause, Confidence, Incident, Match, Means, Side};
 use crate::trace::record::{
-    Anchor, Call, Capture, Configuration, Connection, Exit, IdleEnd, Next, Nginx, PeerClose,
-    ProxyLocation, Record, UpstreamBlock, Worker,
+    Anchor, Call, Capture, Configuration, Connection, End, EndReason, Exit, IdleEnd, Next, Nginx,
+    PeerClose, ProxyLocation, Record, UpstreamBlock, Worker,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -184,7 +185,17 @@ pub(super) fn one_by_call(connection: Connection, said: &Said) -> Incident {
         said.logged(),
         ended(connection),
         said.line(),
+        the_end(),
     ]))
+}
+
+/// The capture ended in order.
+pub(super) fn the_end() -> Record {
+    Record::End(End {
+        ns: at(3_600_000),
+        reason: EndReason::Duration,
+        records: BTreeMap::new(),
+    })
 }
 
 #[track_caller]

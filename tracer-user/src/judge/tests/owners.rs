@@ -307,3 +307,24 @@ fn what_becomes_of_a_servers_child_says_nothing_of_the_server() {
     );
     assert_eq!(told(backend_process(4800, 100, 8000)), Cause::BackendOom);
 }
+
+#[test]
+fn at_the_end_of_a_trace_that_was_cut_off_no_process_lived_on() {
+    let records = || {
+        let mut records = vec![served(9_000, 10, 5), peer_close(1, 4999, None)];
+        records.extend(cut_off(1, 5000, 300));
+        records
+    };
+    let says =
+        |incident: &Incident, part: &str| incident.evidence.iter().any(|said| said.contains(part));
+    let cut = only(judged(records()));
+    assert_verdict(&cut, Cause::ClosedWithoutAnswer, Confidence::Likely);
+    assert!(says(&cut, "may have ended soon after"), "{cut:#?}");
+    for last in [the_end(), served(9_001, 6100, 5)] {
+        let mut records = records();
+        records.push(last);
+        let whole = only(judged(records));
+        assert_verdict(&whole, Cause::ClosedWithoutAnswer, Confidence::Certain);
+        assert!(says(&whole, "and lived on"), "{whole:#?}");
+    }
+}

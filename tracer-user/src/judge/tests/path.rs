@@ -76,12 +76,24 @@ fn what_was_acknowledged_or_not_sent_again_is_a_timeout_of_the_backend() {
 #[test]
 fn the_kernels_own_timeout_on_an_established_connection_is_the_paths() {
     let line = said(5000, "recv() failed", 110, HEADER);
-    let gone = connection(1, 0)
-        .request(1)
-        .fails(5000, Call::Receive, 110)
-        .closed(5000);
+    let gone = connection(1, 0).request(1).answer(2).request(3);
+    let gone = gone.fails(5000, Call::Receive, 110).closed(5000);
     let incident = one(gone.clone(), &line);
     assert_verdict(&incident, Cause::PathTimeout, Confidence::Certain);
+    // Nothing was ever acknowledged, as far as was noted: older captures noted 0 then.
+    let first = connection(1, 0).request(1);
+    let mut first = first.fails(5000, Call::Receive, 110).closed(5000);
+    first.socket_error = Some(110);
+    for (unacked, confidence) in [
+        (None, Confidence::Likely),
+        (Some(0), Confidence::Likely),
+        (Some(80), Confidence::Likely),
+        (Some(40), Confidence::Certain),
+    ] {
+        first.unacked_at_close = unacked;
+        let incident = one(first.clone(), &line);
+        assert_verdict(&incident, Cause::PathTimeout, confidence);
+    }
     let alone = only(judged(vec![line.line()]));
     assert_verdict(&alone, Cause::PathTimeout, Confidence::Likely);
     // Over TLS nginx's line hides it.

@@ -289,3 +289,71 @@ fn a_size_known_exactly_is_not_rounded_up_for_an_early_answer_of_its_bucket() {
     ]));
     assert_verdict(&incident, Cause::RequestTooLarge, Confidence::Likely);
 }
+
+/// A connection that had an answer before its request was whole, and goes on: what the
+/// counters have of it, and what its record says.
+fn beside_an_early_answer(counted: u64, early: Connection) -> Incident {
+    let peer: SocketAddr = PEER.parse().unwrap();
+    let counters = Record::Upstream(crate::trace::record::Upstream {
+        ns: at(3000),
+        address: peer.ip(),
+        port: peer.port(),
+        netns: 1,
+        connects: 2,
+        connect_failures: 0,
+        exchanges: 2,
+        fin_first: 0,
+        rst_first: 0,
+        nginx_first: 1,
+        connect_us: Vec::new(),
+        first_byte_us: Vec::new(),
+        request_bytes: vec![(counted, 1)],
+    });
+    let line = said(5000, PREMATURE, 0, HEADER);
+    let mut closed = connection(1, 4900).request(4901);
+    closed.request_bytes = 150_000;
+    only(judged(vec![
+        counters,
+        ended(early),
+        closed_by_call(1, 4999, 0),
+        line.logged(),
+        ended(closed.fin(4999, 0).eof(5000).closed(5000)),
+        line.line(),
+        the_end(),
+    ]))
+}
+
+#[test]
+fn an_answer_whose_request_may_not_have_been_whole_proves_no_size() {
+    let early = |bytes| {
+        let mut early = connection(3, 100).request(100);
+        early.request_bytes = bytes;
+        early.unacked_at_close = Some(9000);
+        early.answer(110).closed(120)
+    };
+    // nginx went on sending after the answer had begun.
+    let mut filled = early(200_000);
+    filled.missed_calls = 1;
+    filled.filled_in = true;
+    for early in [early(200_000), early(400_000), filled] {
+        let incident = beside_an_early_answer(196_608, early);
+        assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Likely);
+    }
+    // Larger than it ever became.
+    let incident = beside_an_early_answer(196_608, early(150_000));
+    assert_verdict(&incident, Cause::ClosedWithoutAnswer, Confidence::Certain);
+}
+
+#[test]
+fn what_a_gap_may_have_merged_is_not_measured_though_it_came_after_the_end() {
+    let line = said(5000, PREMATURE, 0, HEADER);
+    let mut filled = connection(1, 0).request(1).answer(2).fin(4900, 0);
+    filled = filled.request(4999).eof(5000).closed(5000);
+    assert_eq!(
+        one(filled.clone(), &line).connection.unwrap().request_bytes,
+        Some(80)
+    );
+    filled.missed_calls = 1;
+    filled.filled_in = true;
+    assert_eq!(one(filled, &line).connection.unwrap().request_bytes, None);
+}

@@ -352,3 +352,39 @@ fn a_parent_that_keeps_several_processes_and_starts_another_recycles() {
     // Init's children are services of their own.
     assert_eq!(told(1), Cause::BackendRestart);
 }
+
+#[test]
+fn lines_with_pids_of_nobody_leave_no_worker_behind() {
+    let mut all = beginning();
+    let mut line = said(1000, "upstream did something odd", 0, HEADER);
+    line.level = 6;
+    for pid in 0..500 {
+        line.pid = 100_000 + pid;
+        all.push(line.line());
+    }
+    assert_eq!(judge(all.clone()).workers.len(), 0);
+    // Of an incident the line may wait for its connection, for a while.
+    let mut line = said(5000, PREMATURE, 0, HEADER);
+    for pid in 0..500 {
+        line.pid = 100_000 + pid;
+        all.push(line.line());
+    }
+    let mut own = said(5000, PREMATURE, 0, HEADER);
+    own.pid = PID;
+    all.push(own.line());
+    all.push(own.logged());
+    let anchor = |ms: u64| {
+        let realtime_ns = i64::try_from(WALL_S * S + ms * MS).unwrap();
+        Record::Anchor(Anchor {
+            monotonic_ns: at(ms),
+            realtime_ns,
+        })
+    };
+    all.push(anchor(10_000));
+    assert_eq!(judge(all.clone()).workers.len(), 501);
+    all.push(anchor(100_000));
+    let judge = judge(all);
+    assert_eq!(judge.workers.len(), 1);
+    let summary = judge.finish(Vec::new()).report.summary;
+    assert_eq!((summary.lines, summary.foreign_lines), (1, 500));
+}
