@@ -20,10 +20,10 @@ use crate::bench::{Bench, alone, report};
 /// Holds the records of some hundred failures.
 const RING: &str = "65536";
 /// More than that.
-const FAILURES: usize = 400;
+pub(crate) const FAILURES: usize = 400;
 
 /// The records of a trace that is still being written.
-fn so_far(trace: &Path) -> Vec<Value> {
+pub(crate) fn so_far(trace: &Path) -> Vec<Value> {
     let mut text = Vec::new();
     if let Ok(file) = std::fs::File::open(trace) {
         // Its last frame may be under way.
@@ -42,18 +42,18 @@ fn wait_for_records(bench: &Bench, what: &str, enough: impl Fn(&[Value]) -> bool
     wait_for(what, PATIENCE, || Ok(enough(&so_far(&trace)).then_some(()))).unwrap();
 }
 
-fn of_kind<'a>(records: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+pub(crate) fn of_kind<'a>(records: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
     records.iter().filter(move |record| record["kind"] == kind)
 }
 
 /// When the capture, once a second, last looked for losses.
-fn looked_ns(records: &[Value]) -> Option<u64> {
+pub(crate) fn looked_ns(records: &[Value]) -> Option<u64> {
     let anchors = of_kind(records, "anchor");
     anchors.filter_map(|one| one["monotonic_ns"].as_u64()).max()
 }
 
 #[track_caller]
-fn fails(client: &mut Client, target: String) {
+pub(crate) fn fails(client: &mut Client, target: String) {
     let behaviour = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
     let request = Request::post(target, 3).asking(behaviour);
     assert_eq!(client.ask(&request).unwrap().status, 502);

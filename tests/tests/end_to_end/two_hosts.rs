@@ -7,6 +7,7 @@
 //! find, within the error that it states.
 
 mod listening;
+mod lost;
 mod mid_life;
 
 use std::fs::{self, File};

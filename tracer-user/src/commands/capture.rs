@@ -66,6 +66,7 @@ fn of_a_backends_host(arguments: &Capture, output: PathBuf) -> Result<ExitCode> 
         output: output.clone(),
         force: arguments.force,
         asked,
+        ring_bytes: arguments.ring_bytes,
         quiet: arguments.quiet,
         diagnostics: arguments.log,
     })?;

@@ -38,6 +38,8 @@ pub struct Request {
     pub force: bool,
     /// Which ports.
     pub asked: Asked,
+    /// Bytes of the ring buffer, if not the usual.
+    pub ring_bytes: Option<u32>,
     /// Show nothing on stderr but errors.
     pub quiet: bool,
     /// Show the kernel programs' own diagnostics.
@@ -122,6 +124,7 @@ impl Session {
         let losses = Looks::begin(clock::monotonic_ns());
         let mut programs = checks::load(&Options {
             role: Role::Backend,
+            ring_bytes: request.ring_bytes,
             diagnostics: request.diagnostics,
             ..Options::default()
         })?;
