@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -117,6 +117,13 @@ impl Capture {
     /// # Errors
     /// What does not fit, in a sentence.
     pub fn check(&self) -> Result<(), String> {
+        if self.output.as_deref().is_some_and(is_dash) {
+            return Err(
+                "a trace is no text and goes to a file: give --output a name; the report \
+                        goes to stdout"
+                    .to_owned(),
+            );
+        }
         self.watched.check(&[
             ("--no-uprobe", self.no_uprobe),
             ("--no-local-backends", self.no_local_backends),
@@ -132,7 +139,7 @@ pub struct Watched {
     #[arg(long, value_name = "PATH")]
     pub error_log: Vec<PathBuf>,
     /// Watch only this nginx: pid of its master or of one of its workers
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = pid, allow_hyphen_values = true)]
     pub nginx: Option<u32>,
     /// Names of nginx processes to look for [default: nginx,openresty,angie,tengine]; with
     /// --role backend, names of the processes whose listening ports count
@@ -142,8 +149,7 @@ pub struct Watched {
     #[arg(long, value_enum, default_value_t)]
     pub role: Role,
     /// With --role backend: record connections accepted at this port; can be repeated
-    #[arg(long, value_name = "PORT", value_delimiter = ',',
-          value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = port)]
     pub port: Vec<u16>,
     /// For tests: do without the tracepoints of sends and receives
     #[arg(long, hide = true)]
@@ -268,12 +274,25 @@ pub struct Report {
     /// Form of the report
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// File to write it to instead of the terminal
+    /// File to write it to instead of the terminal; - is stdout
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace that file if it exists
+    #[arg(long, requires = "output")]
+    pub force: bool,
     /// Exit with status 1 if there is an incident of this cause; can be repeated
     #[arg(long, value_name = "CAUSE", value_parser = cause)]
     pub fail_on: Vec<Cause>,
+}
+
+impl Report {
+    /// What clap cannot see.
+    ///
+    /// # Errors
+    /// What does not fit, in a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        are_files(&self.traces)
+    }
 }
 
 /// `whoclosed show`
@@ -288,6 +307,45 @@ pub struct Show {
     /// Number of the incident in the report
     #[arg(value_name = "INCIDENT", value_parser = incident)]
     pub incident: u64,
+}
+
+impl Show {
+    /// As [`Report::check`].
+    ///
+    /// # Errors
+    /// What does not fit, in a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        are_files(std::slice::from_ref(&self.trace))?;
+        are_files(&self.backend)
+    }
+}
+
+/// `-`, by which many programs mean stdin or stdout.
+pub(crate) fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn are_files(traces: &[PathBuf]) -> Result<(), String> {
+    if traces.iter().any(|trace| is_dash(trace)) {
+        return Err(
+            "traces are read from files, more than once: write this one to a file first".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn pid(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("give the pid of a process, a number such as 4711".to_owned()),
+        Ok(pid) => Ok(pid),
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("give a port, a number from 1 to 65535".to_owned()),
+        Ok(port) => Ok(port),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -337,77 +395,5 @@ fn cause(text: &str) -> Result<Cause, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
-    }
-
-    #[track_caller]
-    fn check(line: &str) -> Result<(), String> {
-        let words = std::iter::once("whoclosed").chain(line.split_whitespace());
-        match Arguments::try_parse_from(words).unwrap().verb {
-            Verb::Capture(capture) => capture.check(),
-            Verb::Doctor(doctor) => doctor.check(),
-            Verb::Report(_) | Verb::Show(_) => Ok(()),
-        }
-    }
-
-    #[test]
-    fn options_of_the_other_role_are_refused() {
-        assert_eq!(check("capture --role backend --no-uprobe").unwrap_err(), {
-            "--no-uprobe goes with --role nginx only"
-        });
-        for verb in ["capture", "doctor"] {
-            let check = |line: &str| check(&format!("{verb} {line}"));
-            assert_eq!(check("--role backend --port 80,81"), Ok(()));
-            assert_eq!(check("--nginx 1"), Ok(()));
-            assert!(check("--port 80").unwrap_err().contains("--role backend"));
-            assert!(check("--role backend --nginx 1").is_err());
-            assert!(check("--role backend --error-log /x").is_err());
-        }
-    }
-
-    #[test]
-    fn names_that_no_process_has_are_refused() {
-        assert_eq!(check("capture --process-name nginx,angie"), Ok(()));
-        let long = check("capture --process-name my-nginx-for-tests").unwrap_err();
-        assert!(long.contains("\"my-nginx-for-te\""), "{long}");
-        assert!(check("doctor --process-name nginx,").is_err());
-        assert!(check("capture --process-name a,b,c,d,e,f,g,h,i").is_err());
-        // A backend's is looked for among the names of binaries, too.
-        let backend = "capture --role backend --process-name my-gunicorn-of-tests";
-        assert_eq!(check(backend), Ok(()));
-    }
-
-    #[test]
-    fn numbers_that_nothing_has_are_refused() {
-        for line in ["capture --nginx 0", "doctor --port 0", "show a.trace 0"] {
-            let words = std::iter::once("whoclosed").chain(line.split_whitespace());
-            assert!(Arguments::try_parse_from(words).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn what_clap_cannot_see_is_said_as_clap_says_its_own() {
-        let error = misused("doctor", "no");
-        assert_eq!(error.exit_code(), 2);
-        let said = error.to_string();
-        assert!(said.starts_with("error: no\n"), "{said}");
-        assert!(said.contains("Usage: whoclosed doctor [OPTIONS]"), "{said}");
-    }
-
-    #[test]
-    fn durations_are_read_and_bounded() {
-        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("15"), Ok(Duration::from_secs(15)));
-        for wrong in [
-            "0", "0s", "-5s", "-5", "25h", "1e30", "NaN", "inf", "soon", "",
-        ] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+#[path = "cli_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod join;
 pub mod judge;
 pub mod nginx;
+mod private_file;
 pub mod report;
 pub mod stderr;
 pub mod trace;

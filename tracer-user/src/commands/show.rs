@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 use super::judged;
-use crate::cli::Show;
+use crate::cli::{Show, misused};
 use crate::report::timeline;
 use crate::trace::record::Role;
 
 pub(super) fn run(arguments: &Show) -> Result<ExitCode> {
+    arguments
+        .check()
+        .map_err(|problem| misused("show", problem))?;
     if judged::role(&arguments.trace)? == Role::Backend {
         bail!(
             "{} was captured with --role backend and has no incidents: give the trace of nginx's \

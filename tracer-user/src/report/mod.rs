@@ -8,6 +8,7 @@ pub mod model;
 pub mod text;
 pub mod timeline;
 
+mod advice;
 mod incidents;
 mod meanwhile;
 pub(crate) mod page;

@@ -12,9 +12,10 @@ pub use super::words::{one_line, verdict_sentence};
 
 use anstyle::Style;
 
+use super::advice;
 use super::escape::escape;
 use super::incidents;
-use super::model::{Advice, Cause, Confidence, Incident, Joined, Means, Report, Side, Summary};
+use super::model::{Cause, Confidence, Incident, Joined, Means, Report, Side, Summary};
 use super::page::{BAD, DIM, GOOD, HEADING, PLAIN, Page, WARNING};
 use super::upstreams;
 use super::words::{NAME, clock, count, counted, date_time, milliseconds, who_and_how};
@@ -22,7 +23,7 @@ use super::words::{NAME, clock, count, counted, date_time, milliseconds, who_and
 /// Columns of the table of causes before an upstream.
 const WHY_WIDTH: usize = 7 + 2 + 21 + 2 + 19 + 2 + 8 + 2;
 /// Longest sentence of the judge that is shown whole.
-const SENTENCE: usize = 600;
+pub(super) const SENTENCE: usize = 600;
 
 /// Writes a whole report.
 ///
@@ -39,7 +40,7 @@ pub fn render(report: &Report, options: &TextOptions, out: &mut impl Write) -> f
         causes(&mut page, &report.incidents)?;
     }
     if !report.advice.is_empty() {
-        advice(&mut page, &report.advice)?;
+        advice::render(&mut page, &report.advice)?;
     }
     if !report.incidents.is_empty() {
         incidents::render(&mut page, &report.incidents)?;
@@ -343,24 +344,6 @@ fn causes<W: Write>(page: &mut Page<'_, W>, incidents: &[Incident]) -> fmt::Resu
         if !beside {
             page.paragraph("        ", PLAIN, upstream)?;
         }
-    }
-    Ok(())
-}
-
-fn advice<W: Write>(page: &mut Page<'_, W>, advice: &[Advice]) -> fmt::Result {
-    page.heading("What to change")?;
-    let mut sorted: Vec<_> = advice.iter().collect();
-    sorted.sort_by_key(|advice| std::cmp::Reverse(advice.incidents));
-    for (number, advice) in sorted.iter().enumerate() {
-        let label = format!("{:>3}. ", number + 1);
-        let errors = match advice.incidents {
-            0 => "no errors so far".to_owned(),
-            count => counted(count, "error", "errors"),
-        };
-        let name = escape(&advice.upstream, NAME);
-        page.labelled(HEADING, &label, HEADING, &format!("{name} ({errors})"))?;
-        page.paragraph("     ", PLAIN, &escape(&advice.text, SENTENCE))?;
-        page.paragraph("     Because: ", DIM, &escape(&advice.because, SENTENCE))?;
     }
     Ok(())
 }

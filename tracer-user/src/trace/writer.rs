@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use zstd::bulk::Compressor;
 
 use super::reader::MAX_LINE;
 use super::record::{FORMAT, Header, Record, VERSION};
+use crate::private_file::{self, Refused};
 
 /// Bytes of JSON at which a frame is written without waiting for a flush.
 pub const FRAME_BYTES: usize = 128 << 10;
@@ -141,29 +142,15 @@ impl Writer {
             path: path.to_owned(),
             source,
         };
-        if force {
-            match fs::symlink_metadata(path) {
-                Ok(found) if found.is_file() => fs::remove_file(path).map_err(failed)?,
-                Ok(_) => {
-                    return Err(WriteError::NotRegular {
-                        path: path.to_owned(),
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AlreadyExists => WriteError::Exists {
-                    path: path.to_owned(),
-                },
-                _ => failed(source),
-            })?;
+        let file = private_file::create(path, force).map_err(|refused| match refused {
+            Refused::Exists => WriteError::Exists {
+                path: path.to_owned(),
+            },
+            Refused::NotRegular => WriteError::NotRegular {
+                path: path.to_owned(),
+            },
+            Refused::Failed(source) => failed(source),
+        })?;
         Self::start(path, Box::new(file))
     }
 

@@ -1,5 +1,6 @@
 //! Tests of the trace writer.
 
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
 

@@ -20,10 +20,10 @@ pub(super) fn decide(case: &Case<'_>) -> Option<Verdict> {
     }
     let signal = owner::signal(number);
     let what_to_do = if number == SIGKILL {
-        "find out who sent it: a supervisor whose patience with a worker or a stop had run out, \
-         an orchestrator's end of the grace period, a person. A longer grace period (systemd: \
-         TimeoutStopSec, Kubernetes: terminationGracePeriodSeconds) lets requests end first \
-         (costs: slower deploys)"
+        "find out who sent the signal: a supervisor whose patience with a worker or a stop had \
+         run out, an orchestrator's end of the grace period, a person. A longer grace period \
+         (systemd: TimeoutStopSec, Kubernetes: terminationGracePeriodSeconds) lets requests end \
+         first (costs: slower deploys)"
     } else {
         "take the backend out of rotation before it is stopped (a preStop hook, a health check \
          that fails first), or let it handle the signal: stop accepting, finish the requests in \

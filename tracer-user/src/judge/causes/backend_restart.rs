@@ -10,7 +10,7 @@
 //!   older connections none was left and new ones were served. Not if a process of this
 //!   host closed this one and is not known to have ended. Likely only.
 
-use super::connect_refused::{is_refused, refusal};
+use super::connect_refused::{ENDED_BEFORE_NS, is_refused, refusal};
 use super::with_socket;
 use super::{Case, Remedy, Verdict, how_it_ended, in_flight, owner, reuse, sentences};
 use crate::judge::case::words;
@@ -19,10 +19,6 @@ use crate::judge::history::Stop;
 use crate::report::model::{Cause, Confidence};
 use crate::report::words::counted;
 use crate::trace::record::{Exit, PeerClose};
-
-/// How long before a refused connect its process may have ended; longer ago it is
-/// another story.
-const ENDED_BEFORE_NS: u64 = 60_000_000_000;
 
 pub(super) fn by_refusal(case: &Case<'_>) -> Option<Verdict> {
     if !is_refused(case) {

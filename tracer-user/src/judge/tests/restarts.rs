@@ -79,6 +79,34 @@ fn an_address_that_is_not_served_again_is_refused_and_its_end_is_named() {
 }
 
 #[test]
+fn advice_on_a_refused_connect_names_the_end_that_left_nobody_listening() {
+    let advised = |exit, ended_ms, others: Vec<Record>| {
+        let mut records = vec![served(1, 1000, 5), peer_close(1, ended_ms, Some(exit))];
+        records.extend(others);
+        records.extend(refused(3000));
+        let mut report = judged(records).report;
+        assert_eq!(report.incidents[0].cause, Cause::ConnectRefused);
+        let advice = report.advice.remove(0);
+        (advice.text, advice.because)
+    };
+    for (exit, past, first) in [
+        (Exit::Signal(9), "been killed by SIGKILL (9)", "who sent"),
+        (Exit::Signal(15), "been killed by SIGTERM (15)", "who sent"),
+        (Exit::Signal(11), "crashed (SIGSEGV (11))", "core dump"),
+        (Exit::Code(3), "exited with status 3", "log says why"),
+        (Exit::OutOfMemory, "been killed by the kernel", "memory"),
+    ] {
+        let (text, because) = advised(exit, 2900, Vec::new());
+        assert!(text.contains(past) && text.contains(first), "{text}");
+        assert!(because.contains(past), "{because}");
+    }
+    // Somebody was served since.
+    let (text, because) = advised(Exit::Signal(9), 2000, vec![served(2, 2500, 5)]);
+    assert!(text.starts_with("start the backend"), "{text}");
+    assert!(!because.contains("SIGKILL"), "{because}");
+}
+
+#[test]
 fn an_address_that_was_never_served_before_is_refused() {
     let mut records = refused(3000).to_vec();
     records.push(served(2, 4500, 5));
