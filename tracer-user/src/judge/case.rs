@@ -80,6 +80,9 @@ pub(super) struct Settings {
     pub(super) ssl_name: Option<String>,
     pub(super) ssl_server_name: Option<String>,
     pub(super) ssl_protocols: Option<String>,
+    /// The kernel encrypts what is sent over TLS, or may: then no sequence number tells of a
+    /// call that was missed.
+    pub(super) kernel_tls: bool,
     /// Of the main context and `events`.
     pub(super) worker_connections: Option<String>,
     pub(super) worker_rlimit_nofile: Option<String>,

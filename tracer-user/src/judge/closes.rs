@@ -15,7 +15,7 @@ pub(super) const CLOSE_WAITS_NS: u64 = 10_000_000_000;
 /// So long before a line was read at most its connection was closed, unless it did.
 const LATELY_NS: u64 = 2_000_000_000;
 /// The log is read in turns: what was closed so soon before one was to be read in it.
-const READ_SLACK_NS: u64 = 50_000_000;
+pub(super) const READ_SLACK_NS: u64 = 50_000_000;
 /// Closes kept beyond those of that time.
 const CLOSES: usize = 4096;
 /// Closes kept at all, some 700 bytes each.

@@ -30,7 +30,10 @@ impl Judge {
                 let version = nginx.version.as_deref();
                 Some(settings::settings_for(configuration, version, line))
             })
-            .unwrap_or_default()
+            .unwrap_or_else(|| Settings {
+                kernel_tls: true,
+                ..Settings::default()
+            })
     }
 
     /// See [`timers::of_head`].
@@ -76,7 +79,7 @@ impl Judge {
     }
 
     /// Records lost at about that time, which could have changed the verdict on this line.
-    fn lost_around(&self, entry: &Entry) -> u64 {
+    fn lost_around(&self, entry: &Entry, settings: &Settings) -> u64 {
         // Sightings are lost of some lines, not of those around them.
         const AFTER_NS: u64 = 2_100_000_000;
         let ns = entry.ns();
@@ -93,7 +96,15 @@ impl Judge {
         } else {
             0
         };
-        self.losses.verdicts.around(entry.span_ns()) + of_sightings
+        // Where the kernel encrypts, a connection does not tell what was missed of it.
+        let encrypted = settings.kernel_tls
+            && (entry.connection()).is_some_and(|found| found.handshake_ns.is_some());
+        let of_calls = if encrypted {
+            self.losses.calls_missed_around(entry.span_ns())
+        } else {
+            0
+        };
+        self.losses.verdicts.around(entry.span_ns()) + of_sightings + of_calls
     }
 
     /// Says why nothing is known of the backend's side, though its host was watched.
@@ -165,7 +176,7 @@ impl Judge {
             weaken(&mut verdict, aligned);
         }
         without_calls::weaken(&mut verdict, &case);
-        let lost = self.lost_around(entry);
+        let lost = self.lost_around(entry, &settings);
         if lost > 0 && case.matched() != Match::None {
             verdict.confidence = match verdict.confidence {
                 Confidence::Certain => Confidence::Likely,

@@ -76,7 +76,12 @@ impl Lost {
 
     /// May a call of nginx's be missing that failed, or read the end of a stream?
     pub(super) fn calls_missed(&self, time: RangeInclusive<u64>) -> bool {
-        self.sends.around(time.clone()) + self.receives.around(time) > 0
+        self.calls_missed_around(time) > 0
+    }
+
+    /// How many.
+    pub(super) fn calls_missed_around(&self, time: RangeInclusive<u64>) -> u64 {
+        self.sends.around(time.clone()) + self.receives.around(time)
     }
 
     /// May something be missing that nginx sent, to a backend or to a client?

@@ -112,6 +112,11 @@ pub(super) fn settings_for(
         ssl_name: agreed("ssl_name"),
         ssl_server_name: agreed("ssl_server_name"),
         ssl_protocols: agreed("ssl_protocols"),
+        kernel_tls: places.is_empty()
+            || values("ssl_conf_command")
+                .into_iter()
+                .flatten()
+                .any(|value| value.contains("KTLS")),
         worker_connections: main("worker_connections"),
         worker_rlimit_nofile: main("worker_rlimit_nofile"),
         worker_shutdown_timeout: main("worker_shutdown_timeout"),

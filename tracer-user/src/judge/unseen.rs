@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::agreement::{alert_agrees, closed_within};
 use super::alignment::{self, Pair};
 use super::clock::Clock;
-use super::closes::{self, Close, Closes};
+use super::closes::{self, Close, Closes, READ_SLACK_NS};
 use super::end::peer_end_ns;
 use super::fitting::{AT_ONCE, PASSES_ON_NS, no_socket};
 use super::line::UpstreamLine;
@@ -269,8 +269,11 @@ impl Unseen {
         let (earliest, latest) = closed_within(line);
         let from = |ns: u64| closes.partition_point(|close| close.connection.ended_ns < ns);
         let first = from(earliest.saturating_sub(ABOUT_NS));
-        let end = from(latest.saturating_add(ABOUT_NS));
+        let mut end = from(latest.saturating_add(ABOUT_NS));
         // The last before the line was read are the nearest.
+        if end.saturating_sub(first) > bounds.looks {
+            end = from(line.read_ns.saturating_add(READ_SLACK_NS)).max(first);
+        }
         let begin = first.max(end.saturating_sub(bounds.looks));
         let passed_over = (begin > first).then(|| begin - 1);
         let passed_over = passed_over.and_then(|index| closes.get(index));

@@ -415,3 +415,38 @@ fn an_end_that_was_not_missed_leaves_its_connection_to_a_line_that_was_not_seen(
     assert!(matched.contains(&Match::None), "{matched:?}");
     assert!(matched.contains(&Match::Ordered), "{matched:?}");
 }
+
+#[test]
+fn where_the_kernel_may_encrypt_what_was_missed_bears_on_every_verdict_over_tls() {
+    let mut said = premature();
+    said.upstream = format!("https://{PEER}/a");
+    let mut over_tls = stale();
+    over_tls.handshake_ns = Some(at(1));
+    let with = |set: Option<&str>, connection: &Connection| {
+        let mut nginx = nginx();
+        let configuration = nginx.configuration.as_mut().unwrap();
+        let setting = |value: &str| ("proxy_ssl_conf_command".to_owned(), value.to_owned());
+        configuration.locations.push(ProxyLocation {
+            server_name: "app".to_owned(),
+            location: "/".to_owned(),
+            pass: "https://app".to_owned(),
+            module: "proxy".to_owned(),
+            settings: set.map(setting).into_iter().collect(),
+        });
+        let connection = ended(connection.clone());
+        let records = vec![said.logged(), connection, said.line(), missed(SENDS, 5500)];
+        only(noticed_of(nginx, records)).confidence
+    };
+    let plain = stale();
+    assert_eq!(with(None, &over_tls), Confidence::Certain);
+    assert_eq!(with(Some("Options KTLS"), &over_tls), Confidence::Likely);
+    assert_eq!(with(Some("Options KTLS"), &plain), with(None, &plain));
+    // The configuration does not tell.
+    let records = vec![
+        said.logged(),
+        ended(over_tls),
+        said.line(),
+        missed(SENDS, 5500),
+    ];
+    assert_eq!(only(noticed(records)).confidence, Confidence::Likely);
+}

@@ -524,3 +524,25 @@ proptest! {
         prop_assert_eq!(crowded, matters);
     }
 }
+
+#[test]
+fn of_more_lines_than_can_be_told_apart_none_claims_a_connection_that_is_not_its_own() {
+    let mut records = Vec::new();
+    for index in 0..6000u64 {
+        let ms = 5000 + index / 3;
+        records.push(ended(stale(index + 1, ms)));
+        let mut line = premature(ms);
+        line.number = index;
+        records.push(line.line());
+    }
+    let judged = blind(records);
+    let mut unmatched = 0;
+    for (incident, right) in judged.report.incidents.iter().zip(1u64..) {
+        let found = incident.connection.as_ref().map(|found| found.cookie);
+        unmatched += u64::from(found.is_none());
+        let claimed = incident.matched == Match::Ordered;
+        assert!(!claimed || found == Some(right), "{incident:#?}");
+        assert!(claimed || incident.confidence == Confidence::Possible);
+    }
+    assert!(unmatched < 600, "{unmatched}");
+}

@@ -32,6 +32,10 @@ const SETTINGS: [&str; 17] = [
     "ssl_protocols",
 ];
 
+/// What is handed on to OpenSSL may stand several times: noted if the kernel is to encrypt.
+const TO_OPENSSL: &str = "ssl_conf_command";
+pub(super) const KERNEL_TLS: &str = "KTLS";
+
 /// A setting of the core that bears on what is passed on, whatever passes it.
 const BODY_SIZE: &str = "client_max_body_size";
 
@@ -145,6 +149,10 @@ impl InForce {
             if block.iter().any(|directive| directive.name == header) {
                 inner.settings.remove(&key);
             }
+            let to_openssl = format!("{module}_{TO_OPENSSL}");
+            if block.iter().any(|directive| directive.name == to_openssl) {
+                inner.settings.remove(&to_openssl);
+            }
             for directive in block {
                 if directive.name == header {
                     let is_connection = directive
@@ -153,6 +161,11 @@ impl InForce {
                     if is_connection {
                         let value = directive.argument(1).unwrap_or_default();
                         inner.settings.insert(key.clone(), value.to_owned());
+                    }
+                } else if directive.name == to_openssl {
+                    let value = directive.value();
+                    if value.contains(KERNEL_TLS) {
+                        inner.settings.insert(to_openssl.clone(), value);
                     }
                 } else if let Some(setting) = directive
                     .name
@@ -400,6 +413,27 @@ mod tests {
         assert_eq!(
             settings(&found.locations[1]),
             [("client_max_body_size", "0")]
+        );
+    }
+
+    #[test]
+    fn that_the_kernel_encrypts_is_noted_whatever_else_openssl_is_told() {
+        let found = read(
+            "http { proxy_ssl_conf_command Options KTLS; server {
+                 location /a { proxy_pass https://a; }
+                 location /b { proxy_pass https://b; proxy_ssl_conf_command MinProtocol TLSv1.2; }
+                 location /c { proxy_pass https://c; proxy_ssl_conf_command Options -X,KTLS;
+                   proxy_ssl_conf_command MinProtocol TLSv1.2; } } }",
+        );
+        let told: Vec<Vec<(&str, &str)>> = found.locations.iter().map(settings).collect();
+        let name = "proxy_ssl_conf_command";
+        assert_eq!(
+            told,
+            [
+                vec![(name, "Options KTLS")],
+                vec![],
+                vec![(name, "Options -X,KTLS")]
+            ]
         );
     }
 

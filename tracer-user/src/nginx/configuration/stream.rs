@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::settings::upstream;
+use super::settings::{KERNEL_TLS, upstream};
 use super::tree::Directive;
 use crate::trace::record::{Configuration, ProxyLocation};
 
@@ -11,7 +11,7 @@ use crate::trace::record::{Configuration, ProxyLocation};
 const MODULE: &str = "stream";
 
 /// Settings of `ngx_stream_proxy_module`. Its `proxy_timeout` is for both directions.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
     "proxy_timeout",
     "proxy_connect_timeout",
     "proxy_next_upstream",
@@ -21,7 +21,9 @@ const SETTINGS: [&str; 9] = [
     "proxy_ssl_name",
     "proxy_ssl_server_name",
     "proxy_ssl_protocols",
+    TO_OPENSSL,
 ];
+const TO_OPENSSL: &str = "proxy_ssl_conf_command";
 
 /// Adds what the part says.
 pub(super) fn add(directives: &[Directive], found: &mut Configuration) {
@@ -57,7 +59,9 @@ fn settings(block: &[Directive], around: &BTreeMap<String, String>) -> BTreeMap<
     let mut settings = around.clone();
     let own = block
         .iter()
-        .filter(|directive| SETTINGS.contains(&directive.name.as_str()));
+        .filter(|directive| SETTINGS.contains(&directive.name.as_str()))
+        // It may stand several times: noted if the kernel is to encrypt.
+        .filter(|directive| directive.name != TO_OPENSSL || directive.value().contains(KERNEL_TLS));
     settings.extend(own.map(|directive| (directive.name.clone(), directive.value())));
     settings
 }
