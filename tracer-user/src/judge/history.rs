@@ -1,13 +1,13 @@
 //! What one upstream's connections say over the whole capture: when it was served, which
 //! processes ended its connections, when it stopped and began again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::bursts::{self, Burst, Sudden};
 use super::end::{Ending, ending, idle_age_ns, peer_end_ns};
 use super::mid_life;
 use super::moments::{Moments, Reach};
-use super::work::Work;
+use super::work::{Work, at_once};
 use crate::report::model::InferredTimeout;
 use crate::trace::record::{
     BackendExit, BackendProcess, Connection, ConnectionEnd, Exit, PeerClose,
@@ -204,8 +204,23 @@ impl History {
     /// that a response took to begin.
     pub(super) fn settle(&mut self, idle_timeout: Option<InferredTimeout>, first_byte_ns: u64) {
         let longest_ns = self.longest_ns.max(first_byte_ns);
-        self.work.settle(longest_ns, &self.established);
+        let several = self.keeps_several();
+        self.work.settle(longest_ns, &self.established, several);
         self.bursts = bursts::of(&self.sudden, idle_timeout);
+    }
+
+    /// Parents two of whose processes held connections at the same time.
+    fn keeps_several(&self) -> BTreeSet<u32> {
+        let mut held: Vec<&Process> = self.processes.values().collect();
+        held.retain(|process| process.parent_pid > 1);
+        held.sort_by_key(|process| (process.parent_pid, process.held_ns));
+        let pairs = held.iter().zip(held.iter().skip(1));
+        pairs
+            .filter(|(one, next)| {
+                one.parent_pid == next.parent_pid && at_once(one.last_ns, next.held_ns)
+            })
+            .map(|(one, _)| one.parent_pid)
+            .collect()
     }
 
     pub(super) const fn work(&self) -> &Work {

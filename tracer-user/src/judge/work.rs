@@ -25,8 +25,10 @@ const TOGETHER_NS: u64 = 20_000_000;
 /// the limit (php-fpm): limits from this time on are not blurred out of recognition by it.
 const SUPERVISOR_NS: u64 = 1_100_000_000;
 const BLURRED_FROM_NS: u64 = 1_900_000_000;
-/// Within which share of their time workers end, of shorter limits too.
+/// Within which share of their time workers end, of shorter limits too; and of a
+/// supervisor that is known to keep several at once, whose looks may be far apart.
 const WORKERS_SHARE: f64 = 0.15;
+const CREWS_SHARE: f64 = 0.8;
 /// A connect refused this soon after an end tells that the listening socket ended too.
 const LISTENER_NS: u64 = 1_000_000_000;
 /// Times of one host taken on two processors.
@@ -167,7 +169,14 @@ impl Work {
 
     /// Infers the limit from what there is. `longest_ns` is at least as long as the
     /// longest request that succeeded.
-    pub(super) fn settle(&mut self, longest_ns: u64, established: &Moments) {
+    /// `several` are parents known to keep several processes at once.
+    pub(super) fn settle(
+        &mut self,
+        longest_ns: u64,
+        established: &Moments,
+        mut several: BTreeSet<u32>,
+    ) {
+        several.extend(self.several());
         let servers = self.closes.iter();
         let servers = servers.filter(|close| close.took_the_listener(established));
         self.servers = servers.map(|close| close.cookie).collect();
@@ -175,7 +184,7 @@ impl Work {
         // A worker is ended by the next look of its supervisor, so a request may have
         // succeeded after the limit.
         let of_workers = self
-            .of_workers()
+            .of_workers(&several)
             .filter(|mode| mode.ns.saturating_add(mode.spread_ns) >= longest_ns);
         // Some of the workers' ages may agree more closely by chance.
         let counted = |mode: &Option<Mode>| mode.map_or(0, |mode| mode.count);
@@ -208,7 +217,7 @@ impl Work {
     }
 
     /// Workers of one supervisor that ended with their longest request equally old.
-    fn of_workers(&self) -> Option<Mode> {
+    fn of_workers(&self, several: &BTreeSet<u32>) -> Option<Mode> {
         let mut longest: BTreeMap<u32, BTreeMap<u32, u64>> = BTreeMap::new();
         for close in &self.closes {
             if let Some(worker) = close.worker.filter(|_| self.may_be_the_limits(close)) {
@@ -218,9 +227,31 @@ impl Work {
             }
         }
         longest
-            .into_values()
-            .filter_map(|workers| of_one_supervisor(&workers.into_values().collect::<Vec<_>>()))
+            .into_iter()
+            .filter_map(|(parent, workers)| {
+                let ages: Vec<u64> = workers.into_values().collect();
+                of_one_supervisor(&ages, several.contains(&parent))
+            })
             .max_by_key(|mode| mode.count)
+    }
+
+    /// Parents two of whose processes had requests at the same time.
+    fn several(&self) -> BTreeSet<u32> {
+        let mut requests: Vec<(u32, u64, u64, u32)> = self
+            .closes
+            .iter()
+            .filter_map(|close| {
+                let WorkerEnd { pid, parent_pid } = close.worker?;
+                let began = close.ended_ns.saturating_sub(close.in_flight_ns);
+                Some((parent_pid, began, close.ended_ns, pid))
+            })
+            .collect();
+        requests.sort_unstable();
+        let pairs = requests.iter().zip(requests.iter().skip(1));
+        pairs
+            .filter(|(one, next)| one.0 == next.0 && one.3 != next.3 && at_once(one.2, next.1))
+            .map(|(one, _)| one.0)
+            .collect()
     }
 
     fn may_be_the_limits(&self, close: &Close) -> bool {
@@ -309,7 +340,13 @@ fn agreeing(ages: &[u64], share: f64) -> Option<Mode> {
 }
 
 /// The same of a supervisor's workers, which end by its next look after the limit.
-fn of_one_supervisor(ages: &[u64]) -> Option<Mode> {
+fn of_one_supervisor(ages: &[u64], several: bool) -> Option<Mode> {
+    if several {
+        let widest = sample(ages.iter()).mode(CREWS_SHARE, 0).and_then(enough);
+        return widest
+            .filter(|mode| mode.spread_ns <= SUPERVISOR_NS)
+            .or_else(|| of_one_supervisor(ages, false));
+    }
     let long = ages.iter().filter(|age| **age >= BLURRED_FROM_NS);
     let long = sample(long)
         .mode(WORKERS_SHARE, SUPERVISOR_NS)
@@ -319,6 +356,11 @@ fn of_one_supervisor(ages: &[u64]) -> Option<Mode> {
         });
     long.and_then(enough)
         .or_else(|| agreeing(ages, WORKERS_SHARE))
+}
+
+/// Was the first at work still when the next began?
+pub(super) const fn at_once(first_ended_ns: u64, next_began_ns: u64) -> bool {
+    next_began_ns.saturating_add(CLOCK_NS) < first_ended_ns
 }
 
 fn sample<'a>(ages: impl Iterator<Item = &'a u64>) -> Samples {

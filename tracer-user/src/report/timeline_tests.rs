@@ -3,6 +3,7 @@
 use super::*;
 use crate::report::model::Cause;
 use crate::report::text::samples;
+use crate::trace::record::{Call, ConnectionEnd, Exit, IdleEnd};
 
 /// Kept alive, idle for a second, used again as the backend closed it.
 fn stale() -> Connection {

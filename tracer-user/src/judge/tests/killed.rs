@@ -159,3 +159,34 @@ fn connections_of_one_worker_speak_once_for_a_limit() {
         Cause::BackendKilled
     );
 }
+
+/// Workers of one parent that have requests at the same time.
+fn crew_killed_after(times_ms: &[u64]) -> Vec<Record> {
+    (1..)
+        .zip(times_ms)
+        .flat_map(|(cookie, ms)| {
+            let end = 4000 + cookie * 350;
+            let pid = 4710 + u32::try_from(cookie).unwrap();
+            let mut records = vec![peer_close_by(pid, cookie, end, Some(KILLED))];
+            records.extend(cut_off(cookie, end, *ms));
+            records
+        })
+        .collect()
+}
+
+#[test]
+fn a_supervisor_that_keeps_several_workers_may_look_at_them_seldom() {
+    let limited = (Cause::WorkerTimeout, Confidence::Likely);
+    assert_all(crew_killed_after(&[650, 800, 1040]), limited.0, limited.1);
+    // The same of processes that follow each other, and ages too far apart.
+    let killed = (Cause::BackendKilled, Confidence::Certain);
+    assert_all(killed_after(&[650, 800, 1040]), killed.0, killed.1);
+    assert_all(crew_killed_after(&[600, 1000, 1500]), killed.0, killed.1);
+    // That it keeps several shows by others of its processes, too.
+    let mut records = killed_after(&[650, 800, 1040]);
+    records.extend([
+        backend_process(4801, 500, 3000),
+        backend_process(4802, 700, 3500),
+    ]);
+    assert_all(records, limited.0, limited.1);
+}
