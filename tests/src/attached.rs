@@ -51,13 +51,17 @@ const TLS: &[Hook] = &[
 ];
 
 /// All that a capture of one nginx attaches.
-pub const PROGRAMS: [Program; 20] = [
+pub const PROGRAMS: [Program; 21] = [
     at(
         &["whoclosed_state"],
         &[Hook::Tracepoint("inet_sock_set_state")],
     ),
     at(
         &["whoclosed_twin"],
+        &[Hook::Tracepoint("inet_sock_set_state")],
+    ),
+    at(
+        &["whoclosed_third"],
         &[Hook::Tracepoint("inet_sock_set_state")],
     ),
     at(&["whoclosed_gone"], &[Hook::Tracepoint("tcp_destroy_sock")]),
@@ -85,7 +89,7 @@ pub const PROGRAMS: [Program; 20] = [
     at(&["whoclosed_tls_r"], TLS),
     at(&["whoclosed_open"], &[Hook::Iterator("bpf_sk_storage_map")]),
     // Ready for when the kernel lets the first one miss a run.
-    at(&["whoclosed_third"], &[]),
+    at(&["whoclosed_4th"], &[]),
     at(&["whoclosed_sendt"], &[]),
     at(&["whoclosed_recvt"], &[]),
     at(&["whoclosed_gonet"], &[]),

@@ -82,7 +82,7 @@ macro_rules! twins {
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    fn whoclosed_state, whoclosed_twin, whoclosed_third(context: BtfTracePointContext) {
+    fn whoclosed_state, whoclosed_twin, whoclosed_third, whoclosed_4th(context: BtfTracePointContext) {
         let (from, to): (i32, i32) = (context.arg(1), context.arg(2));
         if let Some(cookie) = life::state_changed(socket(&context), from, to) {
             debug!(&context, "connection {}: state {} to {}", cookie, from, to);
@@ -229,7 +229,7 @@ fn whoclosed_write(context: BtfTracePointContext) -> i32 {
 // proto: const struct sock *sk, const int oldstate, const int newstate; since 4.16
 twins! {
     #[btf_tracepoint(function = "inet_sock_set_state")]
-    fn whoclosed_b_set, whoclosed_b_two, whoclosed_b_3(context: BtfTracePointContext) {
+    fn whoclosed_b_set, whoclosed_b_two, whoclosed_b_3, whoclosed_b_4(context: BtfTracePointContext) {
         accepting::state_changed(socket(&context), context.arg(1), context.arg(2));
     }
 }

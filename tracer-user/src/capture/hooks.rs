@@ -1,6 +1,8 @@
 //! What of the kernel's the programs are attached to, and what takes the place of what a
 //! kernel has not: the one table of both. Each is tried; no kernel's version decides.
 
+use crate::trace::record::{SECOND_PROGRAM, THIRD_PROGRAM};
+
 /// A program on a tracepoint and what a capture loses without it.
 pub(super) struct Tracepoint {
     pub(super) program: &'static str,
@@ -15,10 +17,10 @@ pub(super) struct Tracepoint {
 impl Tracepoint {
     /// Name of the hook in traces and messages.
     pub(super) fn hook(&self) -> String {
-        if [STATE_TWIN, ACCEPTING_TWIN].contains(&self.program) {
-            format!("{} (second program)", self.tracepoint)
-        } else {
-            self.tracepoint.to_owned()
+        match self.program {
+            STATE_TWIN | ACCEPTING_TWIN => format!("{} {SECOND_PROGRAM}", self.tracepoint),
+            STATE_THIRD | ACCEPTING_THIRD => format!("{} {THIRD_PROGRAM}", self.tracepoint),
+            _ => self.tracepoint.to_owned(),
         }
     }
 }
@@ -124,14 +126,22 @@ pub(super) const STATE_TWIN: &str = "whoclosed_twin";
 /// The same in a capture on a backend's host.
 const ACCEPTING: &str = "whoclosed_b_set";
 const ACCEPTING_TWIN: &str = "whoclosed_b_two";
-/// Programs whose second one takes what the first misses, and is attached from the start:
-/// there is always something that interrupts them.
-pub(super) const TWINS: [(&str, &str); 2] = [(STATE, STATE_TWIN), (ACCEPTING, ACCEPTING_TWIN)];
-/// Of changes of state, what the first two miss: seldom, but a change that none sees may
-/// take a whole connection with it.
-pub(super) const OF_STATES: [(&str, &str); 2] =
-    [(STATE, STATE_THIRD), (ACCEPTING, "whoclosed_b_3")];
+/// And these, for the changes at which it skips both: seldom, but a change that none sees
+/// may take a whole connection with it, and where a task interrupted the first program the
+/// second may be interrupted before anybody has noticed.
 pub(super) const STATE_THIRD: &str = "whoclosed_third";
+const ACCEPTING_THIRD: &str = "whoclosed_b_3";
+/// Programs that take what the first misses, and are attached from the start: there is
+/// always something that interrupts it.
+pub(super) const TWINS: [(&str, &str); 4] = [
+    (STATE, STATE_TWIN),
+    (STATE, STATE_THIRD),
+    (ACCEPTING, ACCEPTING_TWIN),
+    (ACCEPTING, ACCEPTING_THIRD),
+];
+/// Fourth ones, attached when the first has missed a run.
+pub(super) const OF_STATES: [(&str, &str); 2] =
+    [(STATE, "whoclosed_4th"), (ACCEPTING, "whoclosed_b_4")];
 /// Those of which another one is attached when the first has missed a run: only where tasks
 /// interrupt programs, and it costs each of nginx's calls.
 pub(super) const LATER_TWINS: [(&str, &str); 14] = [
@@ -168,6 +178,13 @@ pub(super) const OF_NGINX: &[Tracepoint] = &[
         tracepoint: "inet_sock_set_state",
         required: false,
         without: "a change of state that comes in the middle of another is lost",
+        instead: None,
+    },
+    Tracepoint {
+        program: STATE_THIRD,
+        tracepoint: "inet_sock_set_state",
+        required: false,
+        without: "a change of state that comes in the middle of two others is lost",
         instead: None,
     },
     Tracepoint {
@@ -222,6 +239,13 @@ pub(super) const OF_BACKEND: &[Tracepoint] = &[
         tracepoint: "inet_sock_set_state",
         required: false,
         without: "a change of state that comes in the middle of another is lost",
+        instead: None,
+    },
+    Tracepoint {
+        program: ACCEPTING_THIRD,
+        tracepoint: "inet_sock_set_state",
+        required: false,
+        without: "a change of state that comes in the middle of two others is lost",
         instead: None,
     },
     Tracepoint {

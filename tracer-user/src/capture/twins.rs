@@ -14,7 +14,7 @@ use tracer_ebpf::loss;
 use super::hooks::{LATER_TWINS, OF_STATES, TWINS};
 use super::missed_runs;
 use super::programs::why;
-use crate::trace::record::{Hook, SECOND_PROGRAM, THIRD_PROGRAM};
+use crate::trace::record::{FOURTH_PROGRAM, Hook, SECOND_PROGRAM, THIRD_PROGRAM};
 
 /// What a capture loses without one of those that are attached later.
 const WITHOUT: &str = "what interrupts the first program there is missed, and counted as lost";
@@ -80,7 +80,8 @@ impl Twins {
         let target = self.targets.get(first).map_or(first, String::as_str);
         match from_the_start(first).count() {
             1 => format!("{target} {SECOND_PROGRAM}"),
-            _ => format!("{target} {THIRD_PROGRAM}"),
+            2 => format!("{target} {THIRD_PROGRAM}"),
+            _ => format!("{target} {FOURTH_PROGRAM}"),
         }
     }
 
@@ -162,18 +163,24 @@ impl Twins {
     pub(super) fn that_count(&self, mut missed: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let firsts = TWINS.into_iter().chain(LATER_TWINS).map(|(first, _)| first);
         for first in firsts.collect::<BTreeSet<_>>() {
-            let now = from_the_start(first).map(|program| missed.get(program).copied());
-            let Some(now) = now.collect::<Option<Vec<u64>>>() else {
+            if !missed.contains_key(first) {
                 continue;
-            };
+            }
             let later = twin_of(first).and_then(|(_, twin)| missed.remove(twin));
             let before = self.attached.get(first).filter(|_| later.is_some());
-            let before = before.unwrap_or(&now);
-            let pairs = now.iter().zip(before);
-            let since = pairs.map(|(now, before)| now.saturating_sub(*before));
-            let since = since.chain(later).min().unwrap_or(0);
-            let until = now.iter().zip(before).map(|(now, before)| now.min(before));
-            let count = until.min().copied().unwrap_or(0) + since;
+            // Of those that are loaded: what each had missed when the later one came, and
+            // what it has missed since.
+            let parts = from_the_start(first)
+                .enumerate()
+                .filter_map(|(at, program)| {
+                    let now = missed.get(program).copied()?;
+                    let before = before.and_then(|before| before.get(at)).copied();
+                    let before = before.unwrap_or(now);
+                    Some((now.min(before), now.saturating_sub(before)))
+                });
+            let (until, since): (Vec<u64>, Vec<u64>) = parts.unzip();
+            let since = since.into_iter().chain(later).min().unwrap_or(0);
+            let count = until.into_iter().min().unwrap_or(0) + since;
             for program in from_the_start(first) {
                 missed.remove(program);
             }
@@ -185,8 +192,8 @@ impl Twins {
 
 /// The programs at the first one's place that are attached from the start.
 fn from_the_start(first: &'static str) -> impl Iterator<Item = &'static str> {
-    let twin = TWINS.into_iter().find(|(program, _)| *program == first);
-    iter::once(first).chain(twin.map(|(_, twin)| twin))
+    let twins = TWINS.into_iter().filter(move |(of, _)| *of == first);
+    iter::once(first).chain(twins.map(|(_, twin)| twin))
 }
 
 /// Were runs of this program missed on request?
@@ -268,16 +275,29 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_state_is_lost_where_all_three_programs_missed_it() {
+    fn a_change_of_state_is_lost_where_all_programs_missed_it() {
         let mut twins = Twins::default();
-        let third = |count| [(STATE, 40), (STATE_TWIN, 30), (STATE_THIRD, count)];
-        assert_eq!(counted(&twins, &third(0)).len(), 1);
-        assert_eq!(counted(&twins, &third(0))[STATE], 30);
-        // Until it was attached both of the others had to miss one.
-        twins.attached.insert(STATE, vec![20, 3]);
-        assert_eq!(counted(&twins, &third(0))[STATE], 3);
-        assert_eq!(counted(&twins, &third(9))[STATE], 12);
-        assert_eq!(counted(&twins, &third(50))[STATE], 23);
+        let fourth = |count| {
+            [
+                (STATE, 40),
+                (STATE_TWIN, 30),
+                (STATE_THIRD, 35),
+                (OF_STATES[0].1, count),
+            ]
+        };
+        assert_eq!(counted(&twins, &fourth(0)).len(), 1);
+        assert_eq!(counted(&twins, &fourth(0))[STATE], 30);
+        // Until it was attached all of the others had to miss one.
+        twins.attached.insert(STATE, vec![20, 3, 7]);
+        assert_eq!(counted(&twins, &fourth(0))[STATE], 3);
+        assert_eq!(counted(&twins, &fourth(9))[STATE], 12);
+        assert_eq!(counted(&twins, &fourth(50))[STATE], 23);
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_refused_misses_nothing_for_the_others() {
+        let missed = [(STATE, 40), (STATE_THIRD, 5)];
+        assert_eq!(counted(&Twins::default(), &missed)[STATE], 5);
     }
 
     /// Goes on missing runs while a program is attached.
@@ -297,7 +317,7 @@ mod tests {
         }
 
         fn missed(&self, program: &str) -> u64 {
-            assert!(["whoclosed_send", STATE, STATE_TWIN].contains(&program));
+            assert!(["whoclosed_send", STATE, STATE_TWIN, STATE_THIRD].contains(&program));
             self.missed
         }
     }
@@ -319,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_program_comes_as_soon_as_a_change_of_state_is_missed() {
+    fn a_fourth_program_comes_as_soon_as_a_change_of_state_is_missed() {
         let mut twins = Twins::default();
         let mut kernel = Busy::default();
         twins.attach_where_states_are_missed(&mut kernel);
@@ -330,7 +350,7 @@ mod tests {
         for _ in 0..2 {
             twins.attach_where_states_are_missed(&mut kernel);
         }
-        assert_eq!(twins.attached[STATE], [4, 4]);
+        assert_eq!(twins.attached[STATE], [4, 4, 4]);
         assert_eq!(twins.attached.len(), 1);
     }
 
@@ -345,7 +365,7 @@ mod tests {
         assert!(!hooks[0].attached && hooks[0].is_spare());
         let reason = hooks[0].reason.as_deref().unwrap();
         assert!(reason.starts_with("too large; without it "), "{reason}");
-        assert_eq!(twins.hook(STATE), "whoclosed_state (third program)");
+        assert_eq!(twins.hook(STATE), "whoclosed_state (fourth program)");
 
         twins.targets.insert("whoclosed_send", "s".to_owned());
         let mut kernel = Busy {

@@ -153,12 +153,16 @@ pub struct Hook {
 pub const SECOND_PROGRAM: &str = "(second program)";
 /// The same of one that takes what both miss.
 pub const THIRD_PROGRAM: &str = "(third program)";
+/// And of one that takes what these miss.
+pub const FOURTH_PROGRAM: &str = "(fourth program)";
 
 impl Hook {
-    /// Of a second or third program: without it the first one still sees most.
+    /// Of a second program or a further one: without it the first one still sees most.
     #[must_use]
     pub fn is_spare(&self) -> bool {
-        self.name.ends_with(SECOND_PROGRAM) || self.name.ends_with(THIRD_PROGRAM)
+        [SECOND_PROGRAM, THIRD_PROGRAM, FOURTH_PROGRAM]
+            .iter()
+            .any(|which| self.name.ends_with(which))
     }
 }
 

@@ -287,8 +287,16 @@ fn scored(
     let about_a_line = |wrong: &&String| wrong.contains(" is called ");
     let mistakes = wrong.iter().filter(about_a_line).count() as u64;
     let constants = score["constants"].as_array().into_iter().flatten();
+    // Of what the kernel skipped nothing need be known.
+    let lost = score["lost"].as_object().into_iter().flatten();
+    let missed = lost.filter_map(|(kind, count)| {
+        let program = kind.strip_prefix(MISSED)?;
+        Some((program.to_owned(), count.as_u64()?))
+    });
+    let missed: BTreeMap<String, u64> = missed.collect();
+    let sees_all = sees_calls && missed.is_empty();
     let is_wrong = |constant: &&Value| {
-        constant["right"] != true && (sees_calls || !unseen::is_unknown(constant))
+        constant["right"] != true && (sees_all || !unseen::is_unknown(constant))
     };
     for constant in constants.filter(is_wrong) {
         wrong.push(format!(
@@ -311,18 +319,12 @@ fn scored(
     if !sees_calls {
         wrong.extend(unseen::attached(&hooks));
     }
-    // What else was lost is among the failures.
-    let lost = score["lost"].as_object().into_iter().flatten();
-    let missed = lost.filter_map(|(kind, count)| {
-        let program = kind.strip_prefix(MISSED)?;
-        Some((program.to_owned(), count.as_u64()?))
-    });
     Outcome {
         right: verdicts.saturating_sub(mistakes),
         wrong,
         verdicts,
         hooks,
-        missed: missed.collect(),
+        missed,
         crowd: score["crowd"].as_u64().unwrap_or(0),
         refused: false,
     }

@@ -114,6 +114,28 @@ fn what_the_kernel_skipped_is_read_from_a_score_and_from_the_demo() {
 }
 
 #[test]
+fn a_count_may_be_unknown_only_where_the_kernel_skipped_runs() {
+    let unknown = SCORE.replace("idle_timeout_ms", "request_limit").replace(
+        r#""found": 5.1, "right": true"#,
+        r#""found": null, "right": false"#,
+    );
+    let wrong = |score: &str| read(&both(), &output(score, 0), None)[0].wrong.len();
+    assert_eq!(wrong(&unknown), 1);
+    let lost = r#""lost": { "missed_runs:recv": 5 }, "failures""#;
+    let skipped = unknown.replace(r#""failures""#, lost);
+    assert_eq!(wrong(&skipped), 0);
+    // Not a time, and nothing wrong.
+    assert_eq!(
+        wrong(&skipped.replace("request_limit", "idle_timeout_ms")),
+        1
+    );
+    assert_eq!(
+        wrong(&skipped.replace(r#""found": null"#, r#""found": 7"#)),
+        1
+    );
+}
+
+#[test]
 fn a_mistake_about_a_line_is_no_right_verdict_and_one_about_a_constant_is_no_line() {
     let mistake = r#""mistakes": ["1 (x) of stale is called nginx fin y (likely), but is z"]"#;
     let score = SCORE.replace(r#""mistakes": []"#, mistake);
