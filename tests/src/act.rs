@@ -118,6 +118,16 @@ pub struct Constant {
 pub enum Value {
     /// Silence after which connections are closed, milliseconds.
     IdleTimeoutMs(f64),
+    /// The same, and what the backend itself recorded: between the ends of its last
+    /// answers and its closes, milliseconds. On a busy host a timer goes off late.
+    KeptMs {
+        /// Configured.
+        timeout: f64,
+        /// The shortest.
+        least: f64,
+        /// The longest.
+        most: f64,
+    },
     /// Requests after which a connection is closed.
     RequestLimit(u32),
     /// Time after which the backend gives up a request, milliseconds.
@@ -140,7 +150,9 @@ pub enum Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::IdleTimeoutMs(ms) => write!(f, "idle timeout {ms:.1} ms"),
+            Self::IdleTimeoutMs(ms) | Self::KeptMs { timeout: ms, .. } => {
+                write!(f, "idle timeout {ms:.1} ms")
+            }
             Self::RequestLimit(requests) => write!(f, "request limit {requests}"),
             Self::WorkTimeoutMs(ms) => write!(f, "work timeout {ms:.1} ms"),
             Self::SupervisedTimeoutMs(ms) => write!(f, "supervised work timeout {ms:.1} ms"),

@@ -111,7 +111,6 @@ pub fn run(scenarios: &[Scenario], setting: &Setting) -> Result<Score> {
         runs_may_be_missed: setting.runs_may_be_missed
             || setting.crowd.is_some()
             || setting.miss_calls > 0,
-        crowded: setting.crowd.is_some(),
         ..Recorded::default()
     };
     let clients = match &good {

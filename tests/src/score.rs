@@ -88,8 +88,6 @@ struct Found<'a> {
     act: &'a Act,
     /// No line was seen being written.
     blind: bool,
-    /// The kernel has skipped runs of the programs, as it may.
-    skipped: bool,
 }
 
 /// The score of one run, or of several added up.
@@ -121,8 +119,6 @@ pub struct Score {
     pub lost: BTreeMap<String, u64>,
     /// Sends of the crowd beside, and as many receives.
     pub crowd: u64,
-    /// Lines without a connection, where the kernel skipped runs of the programs.
-    pub unseen: usize,
     /// Incidents that nothing stands behind, or a normal act.
     pub false_incidents: usize,
     /// Lines of the log that the report lacks.
@@ -176,8 +172,6 @@ impl Score {
                         scenario,
                         act,
                         blind: recorded.without_uprobe,
-                        skipped: recorded.runs_may_be_missed
-                            && score.lost.keys().any(|what| is_missed_run(what)),
                     };
                     score.judge(incident, &found, expected);
                 }
@@ -200,7 +194,7 @@ impl Score {
             }
         }
         for (scenario, constant) in &recorded.constants {
-            let inferred = Inferred::of(report, scenario, constant, recorded.crowded);
+            let inferred = Inferred::of(report, scenario, constant);
             score.constants.push(inferred);
         }
         score
@@ -338,7 +332,6 @@ impl Score {
         self.broken_runs += other.broken_runs;
         self.witnessed += other.witnessed;
         self.crowd += other.crowd;
-        self.unseen += other.unseen;
         for (cause, row) in &other.causes {
             self.causes.entry(cause.clone()).or_default().add(row);
         }

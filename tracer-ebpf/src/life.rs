@@ -29,8 +29,8 @@ const LAST_ACK: i32 = 9;
 const NS_PER_US: u64 = 1000;
 
 /// `inet_sock_set_state`: the socket goes from one TCP state to another. Gives the
-/// cookie if it is an upstream connection's. Two programs bring each change here, one
-/// after the other on one processor; the second finds all done. No two changes in a row
+/// cookie if it is an upstream connection's. Several programs bring each change here, one
+/// after the other on one processor; the later ones find all done. No two changes in a row
 /// leave the same state, so the state last left tells.
 #[inline(always)]
 pub(crate) fn state_changed(socket: Socket, from: i32, to: i32) -> Option<u64> {

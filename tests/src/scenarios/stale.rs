@@ -125,13 +125,33 @@ impl Part for All {
     fn constants(&self) -> Vec<Constant> {
         let constant = |kept: &Kept| Constant {
             upstream: kept.backend.address().to_string(),
-            value: Value::IdleTimeoutMs(kept.after.as_secs_f64() * 1000.0),
+            value: kept.idle_timeout(),
         };
         self.0.iter().map(constant).collect()
     }
 }
 
 impl Kept {
+    /// As configured, and as it turned out.
+    fn idle_timeout(&self) -> Value {
+        let timeout = self.after.as_secs_f64() * 1000.0;
+        let (mut least, mut most) = (timeout, timeout);
+        for connection in self.backend.connections() {
+            let idle = connection.end.filter(|end| end.why == Why::Idle);
+            let answered = connection.last_answered_ns();
+            if let (Some(end), Some(answered_ns)) = (idle, answered) {
+                let after = Duration::from_nanos(end.at_ns.saturating_sub(answered_ns));
+                let after = after.as_secs_f64() * 1000.0;
+                (least, most) = (least.min(after), most.max(after));
+            }
+        }
+        Value::KeptMs {
+            timeout,
+            least,
+            most,
+        }
+    }
+
     fn acts(&self) -> Vec<Act> {
         let mut acts = Vec::new();
         for connection in self.backend.connections() {

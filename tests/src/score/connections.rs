@@ -34,7 +34,6 @@ impl Score {
             scenario,
             act,
             blind,
-            skipped,
         } = *behind;
         self.witnessed += usize::from(told.is_some());
         let found = incident.connection.as_ref();
@@ -50,12 +49,7 @@ impl Score {
             .iter()
             .filter_map(|told| told.as_ref().err().map(String::as_str))
             .collect();
-        // What the kernel skipped may have been all that there was of a connection: then
-        // to know none is right, as long as nothing is certain.
-        let unseen = skipped && found.is_none() && incident.confidence != "certain";
-        if !problems.is_empty() && unseen {
-            self.unseen += 1;
-        } else if !problems.is_empty() {
+        if !problems.is_empty() {
             let problem = format!(
                 "wrong connection {} of {scenario} ({}, {}): {:?}, but {}",
                 named(incident),

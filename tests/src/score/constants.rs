@@ -14,22 +14,22 @@ pub struct Inferred {
     pub constant: Constant,
     /// What the report says, in the same unit.
     pub found: Option<f64>,
-    /// Near enough: an idle timeout within 2 % or 20 ms (up to 250 ms late where the
-    /// backend had to wait for the processor), a work timeout within 5 % or 50 ms (1.1 s under a
+    /// Near enough: an idle timeout within 2 % or 20 ms (or as the backend itself recorded,
+    /// which may have waited for the processor), a work timeout within 5 % or 50 ms (1.1 s under a
     /// supervisor), a number of requests exactly, a size between those seen, bytes of a
     /// request to its head.
     pub right: bool,
 }
 
 impl Inferred {
-    pub(super) fn of(report: &Report, scenario: &str, constant: &Constant, crowded: bool) -> Self {
+    pub(super) fn of(report: &Report, scenario: &str, constant: &Constant) -> Self {
         let upstream = report
             .upstreams
             .iter()
             .find(|upstream| upstream.address == constant.upstream);
         let found = match constant.value {
             Value::FailedBodyBytes(bytes) => counted(report, &constant.upstream, bytes),
-            value => upstream.and_then(|upstream| found(upstream, value, crowded)),
+            value => upstream.and_then(|upstream| found(upstream, value)),
         };
         Self {
             scenario: scenario.to_owned(),
@@ -44,6 +44,7 @@ impl Inferred {
     pub fn off_by_ms(&self) -> Option<f64> {
         match self.constant.value {
             Value::IdleTimeoutMs(ms)
+            | Value::KeptMs { timeout: ms, .. }
             | Value::WorkTimeoutMs(ms)
             | Value::SupervisedTimeoutMs(ms) => self.found.map(|found| (found - ms).abs()),
             Value::RequestLimit(_) | Value::SizeThreshold { .. } | Value::FailedBodyBytes(_) => {
@@ -76,18 +77,22 @@ fn counted(report: &Report, upstream: &str, body: u64) -> Option<(f64, bool)> {
 }
 
 /// What the report says, and whether that is near enough.
-fn found(upstream: &Upstream, value: Value, crowded: bool) -> Option<(f64, bool)> {
+fn found(upstream: &Upstream, value: Value) -> Option<(f64, bool)> {
     let near = |found: f64, truth: f64, share: f64, least: f64| {
         (found, (found - truth).abs() <= (truth * share).max(least))
     };
     match value {
         Value::IdleTimeoutMs(ms) => {
             let found = upstream.idle_timeout?.ms;
-            if crowded {
-                // A timer never goes off early, and its process waits for its turn.
-                return Some((found, (ms - 20.0..=ms + 250.0).contains(&found)));
-            }
             Some(near(found, ms, 0.02, 20.0))
+        }
+        Value::KeptMs {
+            timeout,
+            least,
+            most,
+        } => {
+            let (found, right) = near(upstream.idle_timeout?.ms, timeout, 0.02, 20.0);
+            Some((found, right || (least..=most).contains(&found)))
         }
         Value::WorkTimeoutMs(ms) => Some(near(upstream.work_timeout?.ms, ms, 0.05, 50.0)),
         Value::SupervisedTimeoutMs(ms) => Some(near(upstream.work_timeout?.ms, ms, 0.05, 1100.0)),

@@ -312,7 +312,7 @@ fn constants(total: &Score) -> String {
 fn kind(value: &crate::act::Value) -> &'static str {
     use crate::act::Value;
     match value {
-        Value::IdleTimeoutMs(_) => "idle timeout",
+        Value::IdleTimeoutMs(_) | Value::KeptMs { .. } => "idle timeout",
         Value::RequestLimit(_) => "request limit",
         Value::WorkTimeoutMs(_) | Value::SupervisedTimeoutMs(_) => "work timeout",
         Value::SizeThreshold { .. } => "size threshold",

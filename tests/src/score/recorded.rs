@@ -24,9 +24,6 @@ pub struct Recorded {
     /// The kernel may skip runs of the programs: what is lost of that kind is no failure.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub runs_may_be_missed: bool,
-    /// Other processes filled the processors: backends did late what their timers said.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub crowded: bool,
 }
 
 impl Recorded {

@@ -69,13 +69,6 @@ impl fmt::Display for Score {
         if self.crowd > 0 {
             writeln!(f, "crowd: {} sends, and as many receives", self.crowd)?;
         }
-        if self.unseen > 0 {
-            writeln!(
-                f,
-                "no connection, where the kernel skipped runs: {} lines",
-                self.unseen
-            )?;
-        }
         if self.lost.is_empty() {
             writeln!(f, "lost by the capture: nothing")?;
         }

@@ -370,49 +370,20 @@ fn a_loss_and_a_good_request_that_failed_fail_the_run() {
 }
 
 #[test]
-fn a_connection_that_the_kernel_let_nobody_see_may_be_unknown_but_no_other_one() {
-    let mut incidents = right(2);
-    incidents[0]["connection"] = Json::Null;
-    incidents[0]["confidence"] = "possible".into();
-    let scored = |incidents: &[Json], may_be_missed, count| {
-        let mut report = report(incidents);
-        report
-            .capture
-            .lost
-            .insert("missed_runs:whoclosed_state".into(), count);
-        let mut recorded = recorded(&acts(2), 2);
-        recorded.runs_may_be_missed = may_be_missed;
-        Score::of(&report, &recorded)
-    };
-    let excused = scored(&incidents, true, 3);
-    assert!(
-        excused.holds() && excused.unseen == 1 && excused.mistakes.is_empty(),
-        "{excused}"
-    );
-    assert!(!scored(&incidents, true, 0).holds());
-    assert!(!scored(&incidents, false, 3).holds());
-    incidents[0]["confidence"] = "certain".into();
-    assert!(!scored(&incidents, true, 3).holds());
-    // Another's connection is wrong whatever was missed.
-    incidents[0]["confidence"] = "possible".into();
-    incidents[0]["connection"] = incidents[1]["connection"].clone();
-    assert!(!scored(&incidents, true, 3).holds());
-}
-
-#[test]
-fn a_timer_on_a_crowded_host_goes_off_late_but_never_early() {
-    let constant = Constant {
-        upstream: "127.0.0.1:9000".into(),
-        value: Value::IdleTimeoutMs(800.0),
-    };
-    let right = |configured, crowded| {
-        let constant = Constant {
-            value: Value::IdleTimeoutMs(configured),
-            ..constant.clone()
-        };
-        Inferred::of(&report(&[]), "s", &constant, crowded).right
-    };
+fn an_idle_timeout_is_right_as_configured_or_as_the_backend_recorded() {
     // 1010 ms is what the report says.
-    assert!(right(800.0, true) && !right(800.0, false));
-    assert!(!right(1040.0, true) && !right(700.0, true));
+    let right = |timeout, most| {
+        let constant = Constant {
+            upstream: "127.0.0.1:9000".into(),
+            value: Value::KeptMs {
+                timeout,
+                least: timeout,
+                most,
+            },
+        };
+        Inferred::of(&report(&[]), "s", &constant).right
+    };
+    assert!(right(1000.0, 1000.0));
+    assert!(right(800.0, 1015.0) && !right(800.0, 1005.0));
+    assert!(!right(1040.0, 1100.0));
 }

@@ -1,4 +1,4 @@
-//! Second programs at one place, which see what the kernel lets the first miss: it skips a
+//! Further programs at one place, which see what the kernel lets the first miss: it skips a
 //! program on a processor where it is running already, interrupted by what now comes to it.
 //! Where only tasks interrupt programs, the second is loaded at the start and attached when
 //! the first has missed a run: most hosts never need it, and it costs each of nginx's calls.

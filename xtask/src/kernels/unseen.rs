@@ -18,6 +18,9 @@ const UNKNOWN: &str = "requests is unknown, not ";
 /// The lab's constants that rest on counted calls.
 const COUNTED: [&str; 2] = ["failed_body_bytes", "request_limit"];
 
+/// How the names of the programs on nginx's sends and receives begin.
+pub(super) const CALLS: [&str; 3] = ["whoclosed_send", "whoclosed_recv", "whoclosed_f_"];
+
 /// Whether nginx's sends and receives are seen on this kernel. The tracepoints are there
 /// from Linux 6.3 on. Before, programs at the ends of functions see them, which aarch64
 /// has from 6.4 on only (DYNAMIC_FTRACE_WITH_DIRECT_CALLS).

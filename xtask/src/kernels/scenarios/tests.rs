@@ -121,7 +121,9 @@ fn a_count_may_be_unknown_only_where_the_kernel_skipped_runs() {
     );
     let wrong = |score: &str| read(&both(), &output(score, 0), None)[0].wrong.len();
     assert_eq!(wrong(&unknown), 1);
-    let lost = r#""lost": { "missed_runs:recv": 5 }, "failures""#;
+    let other = r#""lost": { "missed_runs:whoclosed_exit": 5 }, "failures""#;
+    assert_eq!(wrong(&unknown.replace(r#""failures""#, other)), 1);
+    let lost = r#""lost": { "missed_runs:whoclosed_recv": 5 }, "failures""#;
     let skipped = unknown.replace(r#""failures""#, lost);
     assert_eq!(wrong(&skipped), 0);
     // Not a time, and nothing wrong.
