@@ -82,9 +82,8 @@ pub struct Stale {
     pub connection: Connection,
     /// How the backend closed it.
     pub means: Means,
-    /// Silence from the last answer to the backend's close.
-    pub idle: Duration,
-    /// At least so long was it silent before nginx could send: until the workers continued.
+    /// At least so long was it silent before nginx could send: from when the clients had
+    /// their answers, which nginx had read by then, until the workers continued.
     pub idle_before_request: Duration,
 }
 
@@ -141,6 +140,7 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
     let earlier = backend.connections().len();
     let hold = backend.hold_closes();
     let mut clients = pooled_by(nginx, race)?;
+    let passed_on_ns = now_ns();
     // The clients may have their answers a moment before that is written down.
     let pooled = backend.wait_until("the answers before the race", PATIENCE, |records| {
         records[earlier..]
@@ -205,14 +205,10 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
     for (client, target) in clients.iter_mut().zip(targets) {
         responses.push((target, client.receive()?));
     }
-    let stale = closed.into_iter().filter_map(|connection| {
-        let answered_ns = connection.last_answered_ns()?;
-        Some(Stale {
-            means: closing.means,
-            idle: between(answered_ns, connection.end?.at_ns),
-            idle_before_request: between(answered_ns, continued_ns),
-            connection,
-        })
+    let stale = closed.into_iter().map(|connection| Stale {
+        means: closing.means,
+        idle_before_request: between(passed_on_ns, continued_ns),
+        connection,
     });
     Ok(Raced {
         stale: stale.collect(),
