@@ -68,15 +68,7 @@ impl Accepted {
     /// If kind, size, cookie or a flag is not one that the programs write.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record = Self::read(bytes)?;
-        if record.kind != Kind::Accepted as u32 {
-            return Err(DecodeError::Kind(record.kind));
-        }
-        if record.size as usize != Self::SIZE {
-            return Err(DecodeError::Size {
-                expected: Self::SIZE,
-                found: record.size as usize,
-            });
-        }
+        Kind::Accepted.check(record.kind, record.size, Self::SIZE)?;
         if record.cookie == 0 {
             return Err(DecodeError::Value("cookie"));
         }

@@ -63,15 +63,7 @@ impl BackendExit {
     /// If kind, size, process or flag is not one that the programs write.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record = Self::read(bytes)?;
-        if record.kind != Kind::BackendExit as u32 {
-            return Err(DecodeError::Kind(record.kind));
-        }
-        if record.size as usize != Self::SIZE {
-            return Err(DecodeError::Size {
-                expected: Self::SIZE,
-                found: record.size as usize,
-            });
-        }
+        Kind::BackendExit.check(record.kind, record.size, Self::SIZE)?;
         if record.pid == 0 {
             return Err(DecodeError::Value("pid"));
         }

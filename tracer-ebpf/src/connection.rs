@@ -185,15 +185,7 @@ impl Connection {
     /// programs write.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record = Self::read(bytes)?;
-        if record.kind != Kind::Connection as u32 {
-            return Err(DecodeError::Kind(record.kind));
-        }
-        if record.size as usize != Self::SIZE {
-            return Err(DecodeError::Size {
-                expected: Self::SIZE,
-                found: record.size as usize,
-            });
-        }
+        Kind::Connection.check(record.kind, record.size, Self::SIZE)?;
         if !matches!(record.family, FAMILY_IPV4 | FAMILY_IPV6) {
             return Err(DecodeError::Value("family"));
         }

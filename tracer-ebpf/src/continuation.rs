@@ -50,15 +50,7 @@ impl Continuation {
     /// If kind, size or step is not one that the programs write.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record = Self::read(bytes)?;
-        if record.kind != Kind::Continuation as u32 {
-            return Err(DecodeError::Kind(record.kind));
-        }
-        if record.size as usize != Self::SIZE {
-            return Err(DecodeError::Size {
-                expected: Self::SIZE,
-                found: record.size as usize,
-            });
-        }
+        Kind::Continuation.check(record.kind, record.size, Self::SIZE)?;
         if record.next > NEXT_OTHER_SEND {
             return Err(DecodeError::Value("next"));
         }

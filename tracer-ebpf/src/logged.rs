@@ -36,15 +36,7 @@ impl Logged {
     /// If kind, size or level is not one that the programs write.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record = Self::read(bytes)?;
-        if record.kind != Kind::Logged as u32 {
-            return Err(DecodeError::Kind(record.kind));
-        }
-        if record.size as usize != Self::SIZE {
-            return Err(DecodeError::Size {
-                expected: Self::SIZE,
-                found: record.size as usize,
-            });
-        }
+        Kind::Logged.check(record.kind, record.size, Self::SIZE)?;
         if !(1..=8).contains(&record.level) {
             return Err(DecodeError::Value("level"));
         }

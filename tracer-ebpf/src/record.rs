@@ -46,6 +46,26 @@ impl Kind {
             other => Err(DecodeError::Kind(other)),
         }
     }
+
+    /// Checks the words at the front of a record that was read as one of this kind.
+    ///
+    /// # Errors
+    /// If they name another kind, or another size than `expected`.
+    pub(crate) const fn check(
+        self,
+        kind: u32,
+        size: u32,
+        expected: usize,
+    ) -> Result<(), DecodeError> {
+        let found = size as usize;
+        if kind != self as u32 {
+            return Err(DecodeError::Kind(kind));
+        }
+        if found != expected {
+            return Err(DecodeError::Size { expected, found });
+        }
+        Ok(())
+    }
 }
 
 /// Why bytes from the kernel are not a record.

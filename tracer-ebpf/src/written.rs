@@ -44,20 +44,14 @@ impl Written {
     /// # Errors
     /// If kind or size is not one that the programs write, or the text is not whole.
     pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
-        let size = |found| DecodeError::Size {
-            expected: Self::SIZE,
-            found,
-        };
         let (head, rest) = bytes
             .split_at_checked(Self::SIZE)
-            .ok_or_else(|| size(bytes.len()))?;
+            .ok_or(DecodeError::Size {
+                expected: Self::SIZE,
+                found: bytes.len(),
+            })?;
         let record = Self::read(head)?;
-        if record.kind != Kind::Written as u32 {
-            return Err(DecodeError::Kind(record.kind));
-        }
-        if record.size as usize != Self::SIZE {
-            return Err(size(record.size as usize));
-        }
+        Kind::Written.check(record.kind, record.size, Self::SIZE)?;
         let kept = (record.bytes as usize).min(TEXT);
         let text = rest.get(..kept).ok_or(DecodeError::Value("bytes"))?;
         Ok((record, text))
