@@ -4,6 +4,7 @@
 
 pub mod accepting;
 mod backends;
+mod bpf_calls;
 pub mod btf;
 mod calls;
 pub mod checks;

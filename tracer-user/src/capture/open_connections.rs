@@ -1,19 +1,16 @@
 //! Reads the connections that are still open through a BPF iterator over the socket
-//! storage. aya has no way to bind an iterator to a map yet, so the two bpf() calls
-//! that do it stand here.
+//! storage. aya has no way to bind an iterator to a map yet, so that is done here.
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::Map;
 use aya::programs::ProgramFd;
+use aya_obj::generated::{bpf_attach_type, bpf_cmd};
 
-// Commands and attach type of include/uapi/linux/bpf.h.
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_ITER_CREATE: libc::c_long = 33;
-const BPF_TRACE_ITER: u32 = 28;
+use super::bpf_calls::{address, bpf};
 
 /// `union bpf_attr`, member `link_create`, as far as iterators use it.
 #[repr(C)]
@@ -41,30 +38,6 @@ struct IterCreate {
     flags: u32,
 }
 
-/// A bpf() call that makes a descriptor.
-///
-/// # Errors
-/// The kernel's.
-pub(super) fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd> {
-    let pointer: *const T = attributes;
-    // SAFETY: the pointer and size describe a live struct that begins as the kernel's
-    // union for this command does; the kernel only reads it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            pointer,
-            libc::c_long::try_from(size_of::<T>())?,
-        )
-    };
-    if result < 0 {
-        return Err(std::io::Error::last_os_error().into());
-    }
-    let fd = i32::try_from(result)?;
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// The descriptor of a socket storage map.
 ///
 /// # Errors
@@ -89,22 +62,21 @@ pub(super) fn read<const SIZE: usize>(
         map_fd: number(map.as_raw_fd())?,
         reserved: [0; 3],
     };
-    let info: *const IteratorTarget = &raw const target;
     let link = bpf(
-        BPF_LINK_CREATE,
+        bpf_cmd::BPF_LINK_CREATE,
         &LinkCreate {
             prog_fd: number(program.as_fd().as_raw_fd())?,
             target_fd: 0,
-            attach_type: BPF_TRACE_ITER,
+            attach_type: bpf_attach_type::BPF_TRACE_ITER as u32,
             flags: 0,
-            iter_info: info.expose_provenance() as u64,
+            iter_info: address(&raw const target),
             iter_info_len: u32::try_from(size_of::<IteratorTarget>())?,
             reserved: 0,
         },
     )
     .context("cannot bind the iterator to the connection map")?;
     let iterator = bpf(
-        BPF_ITER_CREATE,
+        bpf_cmd::BPF_ITER_CREATE,
         &IterCreate {
             link_fd: number(link.as_raw_fd())?,
             flags: 0,

@@ -1,13 +1,13 @@
 //! Why this kernel refuses what a capture does: what of the host's policy, or its age,
 //! explains it. Whether it refuses is found by trying, never from these.
 
-use std::ffi::CStr;
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use aya_obj::generated::{bpf_insn, bpf_prog_type};
 
+use super::bpf_calls::{self, Program};
 use super::checks::Obstacle;
-use super::open_connections::bpf;
 use super::programs::telling_line;
 
 /// Says instead of a refusal of the kernel's what explains it.
@@ -206,37 +206,25 @@ fn helper(refusal: &str) -> Option<&str> {
     after.get(..end?).filter(|name| name.starts_with("bpf_"))
 }
 
-// Command and program type of include/uapi/linux/bpf.h.
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
-
-/// `union bpf_attr` for BPF_PROG_LOAD, as far as it is used.
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-}
-
 /// A program that reads eight bytes at address 0 by `bpf_probe_read_kernel`, and nothing
-/// else: each instruction as in `struct bpf_insn`.
-const READING: [u64; 7] = [
-    instruction(0xbf, 0xa1, 0),   // r1 = r10
-    instruction(0x07, 0x01, -8),  // r1 += -8
-    instruction(0xb7, 0x02, 8),   // r2 = 8
-    instruction(0xb7, 0x03, 0),   // r3 = 0
-    instruction(0x85, 0x00, 113), // call bpf_probe_read_kernel
-    instruction(0xb7, 0x00, 0),   // r0 = 0
-    instruction(0x95, 0x00, 0),   // exit
-];
-
-const fn instruction(code: u8, registers: u8, immediate: i32) -> u64 {
-    let [a, b, c, d] = immediate.to_ne_bytes();
-    u64::from_ne_bytes([code, registers, 0, 0, a, b, c, d])
+/// else.
+fn reading() -> [bpf_insn; 7] {
+    let instruction = |code, to, from, immediate| bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(to, from),
+        off: 0,
+        imm: immediate,
+    };
+    [
+        instruction(0xbf, 1, 10, 0),  // r1 = r10
+        instruction(0x07, 1, 0, -8),  // r1 += -8
+        instruction(0xb7, 2, 0, 8),   // r2 = 8
+        instruction(0xb7, 3, 0, 0),   // r3 = 0
+        instruction(0x85, 0, 0, 113), // call bpf_probe_read_kernel
+        instruction(0xb7, 0, 0, 0),   // r0 = 0
+        instruction(0x95, 0, 0, 0),   // exit
+    ]
 }
 
 /// Tries whether a program may read the kernel's memory, without attaching it to anything
@@ -245,19 +233,16 @@ const fn instruction(code: u8, registers: u8, immediate: i32) -> u64 {
 /// # Errors
 /// If not: the kernel's own words.
 pub(super) fn may_read_kernel() -> Result<()> {
-    const LICENSE: &CStr = c"GPL";
     let mut log = vec![0u8; 1 << 16];
-    let outcome = bpf(
-        BPF_PROG_LOAD,
-        &ProgLoad {
-            prog_type: BPF_PROG_TYPE_RAW_TRACEPOINT,
-            insn_cnt: u32::try_from(READING.len())?,
-            insns: READING.as_ptr().expose_provenance() as u64,
-            license: LICENSE.as_ptr().expose_provenance() as u64,
-            log_level: 1,
-            log_size: u32::try_from(log.len())?,
-            log_buf: log.as_mut_ptr().expose_provenance() as u64,
+    let outcome = bpf_calls::load(
+        &Program {
+            name: "reading",
+            kind: bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT,
+            attach_type: None,
+            license: c"GPL",
+            instructions: &reading(),
         },
+        &mut log,
     );
     let said = String::from_utf8_lossy(&log);
     outcome.map(drop).with_context(|| {

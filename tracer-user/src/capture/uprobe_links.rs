@@ -15,34 +15,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
+use aya_obj::generated::{BPF_F_UPROBE_MULTI_RETURN, bpf_attach_type, bpf_cmd, bpf_prog_type};
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, ReadCache};
 
-use super::open_connections::bpf;
-
-// Command, program type, attach type and flag of include/uapi/linux/bpf.h.
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_PROG_TYPE_KPROBE: u32 = 2;
-const BPF_TRACE_UPROBE_MULTI: u32 = 48;
-const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
-
-/// `union bpf_attr` for BPF_PROG_LOAD, as far as it is used.
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
-    prog_ifindex: u32,
-    expected_attach_type: u32,
-}
+use super::bpf_calls::{self, Program, address, bpf};
 
 /// `union bpf_attr`, member `link_create` with `uprobe_multi`.
 #[repr(C)]
@@ -104,8 +81,17 @@ impl UprobeLinks {
                 .functions
                 .get(&program.function_key())
                 .with_context(|| format!("there is no program {name}"))?;
-            let loaded = load(name, &program.license, &function.instructions)
-                .with_context(|| format!("cannot load {name}"))?;
+            let loaded = bpf_calls::load(
+                &Program {
+                    name,
+                    kind: bpf_prog_type::BPF_PROG_TYPE_KPROBE,
+                    attach_type: Some(bpf_attach_type::BPF_TRACE_UPROBE_MULTI),
+                    license: &program.license,
+                    instructions: &function.instructions,
+                },
+                &mut [],
+            )
+            .with_context(|| format!("cannot load {name}"))?;
             this.programs.insert(name.clone(), loaded);
         }
         if let Some((_, program)) = this.programs().next() {
@@ -141,45 +127,13 @@ impl UprobeLinks {
     }
 }
 
-fn address<T>(pointer: *const T) -> u64 {
-    pointer.expose_provenance() as u64
-}
-
-fn load(
-    name: &str,
-    license: &CString,
-    instructions: &[aya_obj::generated::bpf_insn],
-) -> Result<OwnedFd> {
-    let mut prog_name = [0; 16];
-    for (to, from) in prog_name.iter_mut().take(15).zip(name.bytes()) {
-        *to = from;
-    }
-    bpf(
-        BPF_PROG_LOAD,
-        &ProgLoad {
-            prog_type: BPF_PROG_TYPE_KPROBE,
-            insn_cnt: u32::try_from(instructions.len())?,
-            insns: address(instructions.as_ptr()),
-            license: address(license.as_ptr()),
-            log_level: 0,
-            log_size: 0,
-            log_buf: 0,
-            kern_version: 0,
-            prog_flags: 0,
-            prog_name,
-            prog_ifindex: 0,
-            expected_attach_type: BPF_TRACE_UPROBE_MULTI,
-        },
-    )
-}
-
 /// In all processes that run the binary.
 fn link(program: BorrowedFd<'_>, at_return: bool, offset: u64, binary: &Path) -> Result<OwnedFd> {
     let path = CString::new(binary.as_os_str().as_bytes())?;
     let attributes = LinkCreate {
         prog_fd: u32::try_from(program.as_raw_fd())?,
         target_fd: 0,
-        attach_type: BPF_TRACE_UPROBE_MULTI,
+        attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32,
         flags: 0,
         path: address(path.as_ptr()),
         offsets: address(&raw const offset),
@@ -194,7 +148,7 @@ fn link(program: BorrowedFd<'_>, at_return: bool, offset: u64, binary: &Path) ->
         pid: 0,
         reserved: 0,
     };
-    bpf(BPF_LINK_CREATE, &attributes)
+    bpf(bpf_cmd::BPF_LINK_CREATE, &attributes)
 }
 
 /// Asks for a link to what is no file: a kernel that has such links says so
