@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, pipe};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use lab::attached::{held_by, listed};
 use lab::backend::{Backend, Habits, IPV4};
@@ -15,6 +15,7 @@ use lab::clock::{PATIENCE, wait_for};
 use lab::load::{self, Request};
 use lab::nginx::{Configuration, Nginx, Upstream, terminal};
 use lab::{processes, tool};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::Signal;
@@ -121,27 +122,8 @@ fn a_terminal_that_goes_ends_a_capture_in_order() {
     let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace");
-    let (ours, its) = terminal().unwrap();
-    let mut command = processes::bound_to_us(Path::new("setsid"));
-    command
-        .args(["--ctty", "env", "--default-signal=HUP"])
-        .arg(tool::binary().unwrap())
-        .args(["capture", "--duration", "600s"])
-        .args(["--nginx", &nginx.master_pid().to_string(), "--output"])
-        .arg(&trace)
-        .stdin(its.try_clone().unwrap())
-        .stdout(its.try_clone().unwrap())
-        .stderr(its);
-    let mut child = command.spawn().unwrap();
-    drop(command);
-    let mut ours = File::from(ours);
-    let mut shown = Vec::new();
-    while !String::from_utf8_lossy(&shown).contains(tool::CAPTURING) {
-        let mut some = [0; 256];
-        let read = ours.read(&mut some).unwrap();
-        assert!(read > 0 && shown.len() < 1 << 16, "it never captured");
-        shown.extend_from_slice(&some[..read]);
-    }
+    let (mut child, mut ours) = on_a_terminal("xterm", &nginx, &trace);
+    shown_until(tool::CAPTURING, &mut ours);
     let fail = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
     let requests = [Request::get("/app/failed").asking(fail)];
     let _ = load::run(nginx.address(), &requests, 1, true);
@@ -153,6 +135,61 @@ fn a_terminal_that_goes_ends_a_capture_in_order() {
     let report = report(&trace);
     assert!(report.capture.complete);
     assert_eq!(report.incidents.len(), 1);
+}
+
+#[test]
+fn a_terminal_that_can_show_no_bar_is_told_all_the_same() {
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let upstream = Upstream::new("app", backend.address());
+    let nginx = Nginx::start(&Configuration::new(vec![upstream])).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let (mut child, mut ours) = on_a_terminal("dumb", &nginx, &trace);
+    shown_until(tool::CAPTURING, &mut ours);
+    let fail = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
+    let requests = [Request::get("/app/failed").asking(fail)];
+    let _ = load::run(nginx.address(), &requests, 1, true);
+    // As it comes, long before the report.
+    shown_until("#1 closed-without-answer", &mut ours);
+    processes::signal(child.id(), Signal::INT).unwrap();
+    shown_until("What to change", &mut ours);
+    let ended = wait_for("the command to end", PATIENCE, || Ok(child.try_wait()?)).unwrap();
+    assert!(ended.success(), "{ended}");
+}
+
+/// A capture of this nginx on a terminal of its own, and our end of that. It heeds hangups,
+/// whether this test runs under nohup or not.
+fn on_a_terminal(kind: &str, nginx: &Nginx, trace: &Path) -> (Child, File) {
+    let (ours, its) = terminal().unwrap();
+    let mut command = processes::bound_to_us(Path::new("setsid"));
+    command
+        .args(["--ctty", "env", "--default-signal=HUP"])
+        .arg(format!("TERM={kind}"))
+        .arg(tool::binary().unwrap())
+        .args(["capture", "--duration", "600s"])
+        .args(["--nginx", &nginx.master_pid().to_string(), "--output"])
+        .arg(trace)
+        .stdin(its.try_clone().unwrap())
+        .stdout(its.try_clone().unwrap())
+        .stderr(its);
+    (command.spawn().unwrap(), File::from(ours))
+}
+
+/// Reads what a terminal shows, as far as these words.
+fn shown_until(words: &str, terminal: &mut File) {
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains(words) {
+        let mut waiting = [PollFd::new(terminal, PollFlags::IN)];
+        let patience = Timespec::try_from(PATIENCE).unwrap();
+        let ready = poll(&mut waiting, Some(&patience)).unwrap();
+        let said = String::from_utf8_lossy(&shown).into_owned();
+        assert!(ready > 0, "waited in vain for {words:?}: {said}");
+        let mut some = [0; 256];
+        let read = terminal.read(&mut some).unwrap();
+        assert!(read > 0 && shown.len() < 1 << 16, "no {words:?}: {said}");
+        shown.extend_from_slice(&some[..read]);
+    }
 }
 
 #[test]

@@ -64,6 +64,9 @@ impl Progress {
             bar.set_style(style);
             bar
         });
+        // A terminal of no type (`TERM` unset or `dumb`) can show no bar, and a hidden bar
+        // would keep the lines back that are to stand above it.
+        let bar = bar.filter(|bar| !bar.is_hidden());
         Self {
             bar,
             quiet,
