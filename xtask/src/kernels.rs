@@ -8,6 +8,7 @@ mod boot;
 mod doctor;
 pub(crate) mod fetch;
 mod files;
+mod given;
 mod guest;
 mod image;
 mod nobody;
@@ -36,7 +37,8 @@ const SEED: u64 = 1;
 #[derive(Args, Debug, Default)]
 pub(crate) struct Options {
     /// Lines such as 6.12 (the newest kernel of it), 6.12-cloud, 6.12-confidentiality
-    /// (locked down), 6.1-preempt, 6.12-cloud-arm64 (another machine's, slow), or host
+    /// (locked down), 6.1-preempt, 6.12-cloud-arm64 (another machine's, slow), or host; or a
+    /// kernel's file with a slash in its path, such as /boot/vmlinuz-5.15.0-130-generic
     /// [default: all that the archive has for this machine, and host]
     versions: Vec<String>,
     /// Only what `cargo xtask test` runs: two kernels, a few scenarios

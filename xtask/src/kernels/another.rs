@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::boot;
 use super::fetch::{self, Kernel};
-use super::rows;
+use super::{given, rows};
 use crate::foreign::{self, Packages};
 use crate::machine::{AARCH64, Machine};
 use crate::{build, cross, setup, step, workspace};
@@ -32,7 +32,7 @@ const LIBRARIES: [&str; 2] = ["lib", "usr/lib"];
 
 /// Whether some rows are named, and all of another machine.
 pub(super) fn are_all(names: &[String]) -> bool {
-    let is_one = |name: &String| rows::line(name).0.ends_with(ENDING.0);
+    let is_one = |name: &String| !given::is_file(name) && rows::line(name).0.ends_with(ENDING.0);
     !names.is_empty() && names.iter().all(is_one)
 }
 
@@ -179,6 +179,7 @@ mod tests {
         };
         assert!(are_all(&["6.12-cloud-arm64", "7.3-arm64-integrity"]));
         assert!(!are_all(&["7.3-arm64", "6.12"]));
+        assert!(!are_all(&["./vmlinux-arm64"]));
         assert!(!are_all(&[]));
     }
 

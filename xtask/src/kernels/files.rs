@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use crate::machine::Machine;
 use crate::workspace;
 
+/// What stands between such a name and the process whose it is.
+const OWNED: &str = ".of-";
+
 /// The name of the guests' file system.
 const IMAGE: &str = "image";
 
@@ -28,7 +31,7 @@ pub(super) fn folder() -> Result<PathBuf> {
 
 /// A file or folder there that is this run's alone.
 pub(super) fn own(name: &str) -> Result<PathBuf> {
-    Ok(folder()?.join(format!("{name}.{}", std::process::id())))
+    Ok(folder()?.join(format!("{name}{OWNED}{}", std::process::id())))
 }
 
 /// Removes what runs left that were killed.
@@ -43,11 +46,10 @@ pub(super) fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// The process in a name that [`own`] made. In `6.12` there is none: what the guests of
+/// The process in a name that [`own`] made. In others there is none: what the guests of
 /// the matrix wrote stays.
 fn owner(name: &str) -> Option<u32> {
-    let (name, owner) = name.rsplit_once('.')?;
-    (name.starts_with(IMAGE) || name.contains('.')).then(|| owner.parse().ok())?
+    name.rsplit_once(OWNED)?.1.parse().ok()
 }
 
 /// A file that goes with this.
@@ -69,10 +71,10 @@ mod tests {
         let own = |name| owner(own(name).unwrap().file_name()?.to_str()?);
         let this = Some(std::process::id());
         let arm = image(Some(AARCH64));
-        for name in [IMAGE, arm.as_str(), "6.12-cloud", "7.3"] {
+        for name in [IMAGE, arm.as_str(), "6.12-cloud", "vmlinux-5.15.85"] {
             assert_eq!(own(name), this, "{name}");
         }
-        for name in ["6.12", "6.12-cloud", "whoclosed-lab"] {
+        for name in ["6.12", "vmlinux-5.15.85", "whoclosed-lab"] {
             assert_eq!(owner(name), None, "{name}");
         }
     }

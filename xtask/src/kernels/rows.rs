@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::another;
 use super::fetch::{self, Kernel};
+use super::{another, given};
 use crate::machine::Machine;
 
 /// The name of the kernel that is running already: its row is no guest's.
@@ -53,7 +53,10 @@ impl Run {
 
 /// The rows of these names, or all.
 pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
-    let mut names = names.to_vec();
+    let (files, mut names): (Vec<String>, Vec<String>) =
+        names.iter().cloned().partition(|name| given::is_file(name));
+    let given = files.iter().map(|file| given::kernel(file));
+    let given: Vec<Kernel> = given.collect::<Result<_>>()?;
     let mut lines: Vec<String> = names
         .iter()
         .filter(|name| *name != HOST)
@@ -61,7 +64,8 @@ pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
         .collect();
     lines.sort();
     lines.dedup();
-    let kernels = if !lines.is_empty() || names.is_empty() {
+    let is_all = names.is_empty() && given.is_empty();
+    let kernels = if !lines.is_empty() || is_all {
         another::kernels(&lines)
     } else {
         Ok(Vec::new())
@@ -70,7 +74,7 @@ pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
         eprintln!("kernels: {error:#}");
         Vec::new()
     });
-    if names.is_empty() {
+    if is_all {
         names = fetch::LINES.map(str::to_owned).to_vec();
         let more = kernels.iter().map(|kernel| kernel.name.clone());
         let more: Vec<String> = more.filter(|name| !names.contains(name)).collect();
@@ -78,7 +82,14 @@ pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
         names.extend(ENDED.map(str::to_owned));
         names.push(HOST.to_owned());
     }
-    Ok(runs(names, &kernels))
+    let mut runs = runs(names, &kernels);
+    runs.extend(given.into_iter().map(|kernel| Run {
+        name: kernel.name.clone(),
+        kernel: Some(kernel),
+        append: "",
+        refuses: None,
+    }));
+    Ok(runs)
 }
 
 /// The rows of these names, with those of the kernels that could be had.
