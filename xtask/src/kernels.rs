@@ -6,6 +6,7 @@ mod archive;
 mod bench;
 mod boot;
 mod doctor;
+mod emulator;
 pub(crate) mod fetch;
 mod files;
 mod given;
@@ -26,6 +27,7 @@ use clap::Args;
 
 use crate::{apt, build, setup, step, workspace};
 use bench::Bench;
+use emulator::Emulator;
 use rows::HOST;
 
 /// The kernels of the short matrix: nginx's sends and receives are seen by other means on
@@ -125,7 +127,7 @@ fn short(agent: &Path, nginx: &Path, options: &Options) -> Result<()> {
 
 /// Installs what the guests need and is missing; the emulator's and busybox's paths.
 pub(crate) fn install() -> Result<[PathBuf; 2]> {
-    Ok([boot::need_emulator(None)?, image::busybox()?])
+    Ok([Emulator::of(None).need()?, image::busybox()?])
 }
 
 /// A program that is here, or is now, from this package.

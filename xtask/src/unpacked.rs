@@ -22,6 +22,8 @@ pub(crate) struct Unpacked {
     pub(crate) folder: &'static str,
     /// The packages that may hold it, by distribution and release.
     pub(crate) packages: &'static [&'static str],
+    /// Packages of files that it reads, unpacked into the same folder.
+    pub(crate) beside: &'static [&'static str],
     /// The folder that it lies in.
     pub(crate) within: &'static str,
     /// Its name there; a version may follow.
@@ -122,21 +124,17 @@ impl Unpacked {
             let folder = temporary.join(package);
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
-            println!("setup: downloads {package}, to be unpacked into the cache, not installed");
-            let mut command = apt::apt_get();
-            // The sandbox user may not enter a home folder, and apt would say so each time.
-            command
-                .args(["-o", "APT::Sandbox::User=root", "download", package])
-                .current_dir(&folder);
-            apt::run(&format!("setup: download {package}"), &mut command)?;
-            let archive = only_archive(&folder)?;
             let unpacked = folder.join("unpacked");
-            let mut command = Command::new("dpkg");
-            command.arg("-x").arg(&archive).arg(&unpacked);
-            step::run(&format!("setup: unpack {package}"), &mut command)?;
+            let archive = download(package, &folder, &unpacked)?;
             if self.locate(&unpacked).is_some() {
                 let depends =
                     step::ask(Command::new("dpkg").arg("-f").arg(&archive).arg("Depends"));
+                for (package, folder) in self.beside.iter().map(|name| (name, temporary.join(name)))
+                {
+                    fs::create_dir_all(&folder)
+                        .with_context(|| format!("cannot create {}", folder.display()))?;
+                    download(package, &folder, &unpacked)?;
+                }
                 let libraries = parse_libraries(&depends.unwrap_or_default()).join("\n");
                 fs::write(unpacked.join(LIBRARIES), libraries)
                     .with_context(|| format!("cannot note which libraries {} needs", self.name))?;
@@ -148,6 +146,22 @@ impl Unpacked {
             self.name
         )
     }
+}
+
+/// Downloads a package into a folder that has no other, and unpacks it. The archive.
+fn download(package: &str, folder: &Path, unpacked: &Path) -> Result<PathBuf> {
+    println!("setup: downloads {package}, to be unpacked into the cache, not installed");
+    let mut command = apt::apt_get();
+    // The sandbox user may not enter a home folder, and apt would say so each time.
+    command
+        .args(["-o", "APT::Sandbox::User=root", "download", package])
+        .current_dir(folder);
+    apt::run(&format!("setup: download {package}"), &mut command)?;
+    let archive = only_archive(folder)?;
+    let mut command = Command::new("dpkg");
+    command.arg("-x").arg(&archive).arg(unpacked);
+    step::run(&format!("setup: unpack {package}"), &mut command)?;
+    Ok(archive)
 }
 
 fn only_archive(folder: &Path) -> Result<PathBuf> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::boot;
+use super::emulator::Emulator;
 use super::fetch::{self, Kernel};
 use super::{given, rows};
 use crate::foreign::{self, Packages};
@@ -91,7 +91,7 @@ pub(super) struct Carried {
 impl Carried {
     /// Builds and fetches it for this machine, and installs what that and its emulator need.
     pub(super) fn have(machine: Machine) -> Result<Self> {
-        boot::need_emulator(Some(machine))?;
+        Emulator::of(Some(machine)).need()?;
         let root = Root::have(machine)?;
         let found = setup::build()?;
         let cross = cross::set_up(machine, &found.toolchain)?;

@@ -16,7 +16,7 @@ use super::files::Removed;
 use super::rows::{self, HOST, Run};
 use super::scenarios::{self, Scenario};
 use super::table::{self, Row, Told};
-use super::{Options, boot, files, image, unseen};
+use super::{Options, boot, emulator, files, image, unseen};
 use crate::machine::Machine;
 use crate::{step, workspace};
 
@@ -205,7 +205,7 @@ impl Bench {
             "seed {}, {:.0} s, {}",
             options.seed,
             began.elapsed().as_secs_f64(),
-            boot::emulator().unwrap_or_default()
+            emulator::version().unwrap_or_default()
         );
         let explicit = !options.versions.is_empty();
         let wrong = |row: &&Row| row.is_wrong() || (explicit && row.is_missing());

@@ -7,53 +7,14 @@
 //! need not be able to run these kernels.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::emulator::Emulator;
 use super::fetch::Kernel;
 use super::guest::{End, Guest, Progress};
-use crate::machine::{AARCH64, Machine};
-use crate::{step, workspace};
-
-/// An emulator.
-struct Emulator {
-    program: &'static str,
-    /// The package that holds it.
-    package: &'static str,
-    /// The machine and the processor that it is to be.
-    machine: &'static [&'static str],
-    /// The device that the kernel has its console on, and the one for the guest's report.
-    ports: [&'static str; 2],
-    /// Whether the second hangs on the PCI bus, for want of another in the machine.
-    is_second_on_pci: bool,
-}
-
-/// That of this machine.
-const NATIVE: Emulator = Emulator {
-    program: "qemu-system-x86_64",
-    package: "qemu-system-x86",
-    machine: &["-cpu", "max"],
-    ports: ["ttyS0", "ttyS1"],
-    is_second_on_pci: false,
-};
-/// That of 64-bit ARM. The processor is that of many servers, and quicker to emulate than
-/// one with all there is.
-const ARM: Emulator = Emulator {
-    program: "qemu-system-aarch64",
-    package: "qemu-system-arm",
-    machine: &["-machine", "virt", "-cpu", "neoverse-n1"],
-    ports: ["ttyAMA0", "ttyS0"],
-    is_second_on_pci: true,
-};
-
-fn emulator_of(machine: Option<Machine>) -> &'static Emulator {
-    match machine {
-        Some(AARCH64) => &ARM,
-        _ => &NATIVE,
-    }
-}
 
 /// What the guest says when its kernel and system are up, and before its command's status.
 const UP: &str = "guest: up";
@@ -101,15 +62,6 @@ impl Booted {
     }
 }
 
-/// Installs the emulator if it is missing; its path.
-pub(super) fn need_emulator(machine: Option<Machine>) -> Result<PathBuf> {
-    if !cfg!(target_arch = "x86_64") {
-        bail!("other kernels are booted on x86-64 only, so far");
-    }
-    let emulator = emulator_of(machine);
-    super::need(emulator.program, emulator.package)
-}
-
 /// What is booted.
 pub(super) struct Boot<'a> {
     pub(super) kernel: &'a Kernel,
@@ -137,12 +89,12 @@ pub(super) fn boot(what: &Boot<'_>) -> Result<Booted> {
 }
 
 fn once(what: &Boot<'_>) -> Result<Booted> {
-    let emulator = emulator_of(what.kernel.machine);
+    let emulator = Emulator::of(what.kernel.machine);
     let [console, output] = ["console", "output"].map(|name| what.folder.join(name));
     for file in [&console, &output] {
         File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
     }
-    let program = workspace::find_program(emulator.program).context("the emulator is gone")?;
+    let program = emulator.find()?.context("the emulator is gone")?;
     // However this program ends, the emulator does not outlive it.
     let mut command = Command::new("setpriv");
     command
@@ -207,12 +159,6 @@ fn once(what: &Boot<'_>) -> Result<Booted> {
 fn ended(output: &str) -> Option<u8> {
     let last = output.lines().rev().find(|line| !line.trim().is_empty())?;
     last.trim().strip_prefix(ENDED)?.parse().ok()
-}
-
-/// The emulator and its version, for the record.
-pub(super) fn emulator() -> Option<String> {
-    let said = step::ask(Command::new(NATIVE.program).arg("--version"))?;
-    Some(said.lines().next()?.to_owned())
 }
 
 #[cfg(test)]
