@@ -400,9 +400,13 @@ fn actor() -> *const c_void {
 }
 
 /// Is the current task leaving an exec that did what it should? Its registers hold the
-/// system call until it makes another.
+/// system call until it makes another. Not known where the kernel does not hand them out;
+/// the verifier then never comes to what it would refuse.
 #[inline(always)]
 fn is_in_exec() -> bool {
+    if crate::setting(&SETTINGS, settings::TASK_REGISTERS) == 0 {
+        return false;
+    }
     // SAFETY: no arguments; the kernel returns the current task.
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: a task that the kernel gave.

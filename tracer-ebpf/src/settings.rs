@@ -26,8 +26,10 @@ pub const TICK_NS: usize = 6;
 pub const NO_LOCAL_BACKENDS: usize = 7;
 /// For tests: of a hundred of nginx's sends and receives, so many are missed; 0 as a rule.
 pub const MISSED_CALLS: usize = 8;
+/// 1 where programs can ask for a task's registers (`bpf_task_pt_regs`, Linux 5.15).
+pub const TASK_REGISTERS: usize = 9;
 /// Length of the global `SETTINGS`.
-pub const SETTINGS: usize = 9;
+pub const SETTINGS: usize = 10;
 
 /// Slots of the thread table; a thread's slot is its id modulo this.
 pub const THREADS: usize = 4096;

@@ -160,6 +160,9 @@ pub struct Watched {
     /// For tests: do without links of uprobes
     #[arg(long, hide = true)]
     pub no_uprobe_links: bool,
+    /// For tests: do without a task's registers
+    #[arg(long, hide = true)]
+    pub no_task_registers: bool,
 }
 
 impl Watched {
@@ -189,6 +192,7 @@ impl Watched {
             io_tracepoints: self.no_io_tracepoints,
             fentry: self.no_fentry,
             uprobe_links: self.no_uprobe_links,
+            task_registers: self.no_task_registers,
             calls: 0,
         }
     }

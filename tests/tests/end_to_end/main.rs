@@ -37,6 +37,7 @@ mod missed_calls;
 mod modules;
 mod modules_over_tls;
 mod no_io;
+mod older_kernels;
 mod other_layouts;
 mod privileges;
 mod reloads;

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tracer_ebpf::layout::{COUNT, FIELDS, Field, Reads};
 
 use super::checks::Obstacle;
+pub(super) use arguments::Argument;
 pub use types::Types;
 
 /// Where kernels with CONFIG_DEBUG_INFO_BTF put theirs.

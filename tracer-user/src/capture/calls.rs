@@ -25,6 +25,8 @@ pub struct Withheld {
     pub calls: u32,
     /// Links of uprobes.
     pub uprobe_links: bool,
+    /// A task's registers.
+    pub task_registers: bool,
 }
 
 impl Withheld {
@@ -114,7 +116,7 @@ pub(super) fn fitting(programs: &[Call], types: &Types<'_>) -> Result<Vec<Call>>
     let mut targets: Vec<&str> = programs.iter().map(|program| program.target).collect();
     targets.dedup();
     for target in targets {
-        let Some(parameters) = types.parameters(target) else {
+        let Some(parameters) = types.parameters(target)? else {
             continue;
         };
         let fits = |program: &&Call| {
@@ -132,6 +134,7 @@ pub(super) fn fitting(programs: &[Call], types: &Types<'_>) -> Result<Vec<Call>>
                 parameters.join(", ")
             );
         };
+        types.check_function(target, program.takes)?;
         found.push(*program);
     }
     for hook in [SENDS, RECEIVES] {

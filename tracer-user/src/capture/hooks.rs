@@ -1,6 +1,7 @@
 //! What of the kernel's the programs are attached to, and what takes the place of what a
 //! kernel has not: the one table of both. Each is tried; no kernel's version decides.
 
+use super::btf::Argument;
 use crate::trace::record::{SECOND_PROGRAM, THIRD_PROGRAM};
 
 /// A program on a tracepoint and what a capture loses without it.
@@ -59,61 +60,85 @@ pub(super) struct Call {
     pub(super) program: &'static str,
     /// Tracepoint or function.
     pub(super) target: &'static str,
-    /// The function's parameters as far as the program relies on them: `""` is any.
+    /// The names of the function's parameters as far as the program relies on them: `""` is
+    /// any.
     pub(super) parameters: &'static [&'static str],
+    /// What the program takes of them.
+    pub(super) takes: &'static [Argument],
 }
 
-const fn call(
+/// A program on a tracepoint, whose arguments stand with those of all others.
+const fn call(hook: &'static str, program: &'static str) -> Call {
+    function(hook, program, hook, &[], &[])
+}
+
+/// A program at the end of a function.
+const fn function(
     hook: &'static str,
     program: &'static str,
     target: &'static str,
     parameters: &'static [&'static str],
+    takes: &'static [Argument],
 ) -> Call {
     Call {
         hook,
         program,
         target,
         parameters,
+        takes,
     }
 }
+
+const SOCK: Argument = Argument::Pointer("sock");
+const INT: Argument = Argument::Integer(4);
 
 /// Ways to see nginx's sends and receives, the best first.
 pub(super) const WAYS: [Way; 2] = [
     Way {
         by: By::Tracepoints,
         programs: &[
-            call(SENDS, "whoclosed_send", SENDS, &[]),
-            call(RECEIVES, "whoclosed_recv", RECEIVES, &[]),
+            call(SENDS, "whoclosed_send"),
+            call(RECEIVES, "whoclosed_recv"),
         ],
     },
     Way {
         by: By::Functions,
         programs: &[
-            call(SENDS, "whoclosed_f_s", "tcp_sendmsg", &["sk", "", ""]),
+            function(
+                SENDS,
+                "whoclosed_f_s",
+                "tcp_sendmsg",
+                &["sk", "", ""],
+                &[SOCK],
+            ),
             // Until 6.4; later kernels send files through the other.
-            call(
+            function(
                 SENDS,
                 "whoclosed_f_p",
                 "tcp_sendpage",
                 &["sk", "", "", "", ""],
+                &[SOCK],
             ),
-            call(
+            function(
                 RECEIVES,
                 "whoclosed_f_r4",
                 "tcp_recvmsg",
                 &["sk", "", "", "flags"],
+                &[SOCK, Argument::Any, Argument::Any, INT],
             ),
-            call(
+            function(
                 RECEIVES,
                 "whoclosed_f_r5",
                 "tcp_recvmsg",
                 &["sk", "", "", "flags", ""],
+                &[SOCK, Argument::Any, Argument::Any, INT],
             ),
-            call(
+            function(
                 RECEIVES,
                 "whoclosed_f_r6",
                 "tcp_recvmsg",
                 &["sk", "", "", "nonblock", "flags", ""],
+                &[SOCK, Argument::Any, Argument::Any, INT, INT],
             ),
         ],
     },

@@ -2,6 +2,7 @@
 //! writes all that they give to a trace. Judges nothing; the verdicts shown on the way
 //! come from [`crate::judge`], fed with the very records that are written.
 
+mod abilities;
 pub mod accepting;
 mod backends;
 mod bpf_calls;

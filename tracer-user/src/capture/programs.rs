@@ -23,7 +23,7 @@ pub use self::uprobes::{HANDSHAKE_FUNCTION, LOG_FUNCTION};
 use super::calls::{self, Withheld};
 use super::hooks::{OF_BACKEND, OF_NGINX, Tracepoint};
 use super::twins::Twins;
-use super::{clock, mid_life};
+use super::{abilities, clock, mid_life};
 use crate::trace::record::{Hook, Role};
 
 #[cfg(programs_embedded)]
@@ -157,6 +157,8 @@ impl Programs {
         values[settings::NO_LOCAL_BACKENDS] = u32::from(options.no_local_backends);
         values[settings::TICK_NS] = clock::tick_ns();
         values[settings::MISSED_CALLS] = options.withheld.calls;
+        let registers = abilities::registers(options.withheld.task_registers);
+        values[settings::TASK_REGISTERS] = u32::from(registers.is_none());
         let level: u8 = if options.diagnostics { u8::MAX } else { 0 };
         let layout_global: &[u32; layout::COUNT] = &facts.layout;
 
@@ -179,7 +181,7 @@ impl Programs {
 
         let mut this = Self {
             ebpf,
-            hooks: Vec::new(),
+            hooks: registers.into_iter().collect(),
             refused: Vec::new(),
             losses_told: BTreeMap::new(),
             twins: Twins::new(options.twins_at_once),

@@ -3,12 +3,9 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
-use aya_obj::generated::{bpf_insn, bpf_prog_type};
+use anyhow::Result;
 
-use super::bpf_calls::{self, Program};
 use super::checks::Obstacle;
-use super::programs::telling_line;
 
 /// Says instead of a refusal of the kernel's what explains it.
 pub(super) fn explained<T>(result: Result<T>) -> Result<T> {
@@ -206,53 +203,6 @@ fn helper(refusal: &str) -> Option<&str> {
     after.get(..end?).filter(|name| name.starts_with("bpf_"))
 }
 
-/// A program that reads eight bytes at address 0 by `bpf_probe_read_kernel`, and nothing
-/// else.
-fn reading() -> [bpf_insn; 7] {
-    let instruction = |code, to, from, immediate| bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(to, from),
-        off: 0,
-        imm: immediate,
-    };
-    [
-        instruction(0xbf, 1, 10, 0),  // r1 = r10
-        instruction(0x07, 1, 0, -8),  // r1 += -8
-        instruction(0xb7, 2, 0, 8),   // r2 = 8
-        instruction(0xb7, 3, 0, 0),   // r3 = 0
-        instruction(0x85, 0, 0, 113), // call bpf_probe_read_kernel
-        instruction(0xb7, 0, 0, 0),   // r0 = 0
-        instruction(0x95, 0, 0, 0),   // exit
-    ]
-}
-
-/// Tries whether a program may read the kernel's memory, without attaching it to anything
-/// and without the kernel's description of its types.
-///
-/// # Errors
-/// If not: the kernel's own words.
-pub(super) fn may_read_kernel() -> Result<()> {
-    let mut log = vec![0u8; 1 << 16];
-    let outcome = bpf_calls::load(
-        &Program {
-            name: "reading",
-            kind: bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT,
-            attach_type: None,
-            license: c"GPL",
-            instructions: &reading(),
-        },
-        &mut log,
-    );
-    let said = String::from_utf8_lossy(&log);
-    outcome.map(drop).with_context(|| {
-        format!(
-            "the kernel refuses a program that reads its memory: {}",
-            telling_line(said.trim_end_matches('\0'))
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,13 +318,5 @@ mod tests {
         };
         let found = explanation("unknown func bpf_probe_read#4", &host, "5.10.0").unwrap();
         assert!(found.what.contains("lockdown=confidentiality"), "{found}");
-    }
-
-    #[test]
-    fn a_program_may_read_the_kernel_or_the_kernel_says_why_not() {
-        if let Err(refused) = may_read_kernel() {
-            let said = format!("{refused:#}");
-            assert!(said.contains("(os error"), "{said}");
-        }
     }
 }

@@ -11,9 +11,9 @@ use super::checks::{self, Obstacle};
 use super::host::{self, Host};
 use super::listeners::Listeners;
 use super::programs::{Options, Programs};
-use super::refusals::{self, explained};
+use super::refusals::explained;
 use super::write_calls::WriteCalls;
-use super::{Withheld, btf, options_of, uprobes};
+use super::{Withheld, abilities, btf, options_of, uprobes};
 use crate::trace::record::{ErrorLog, Hook, Role};
 
 /// What the capture would be asked for.
@@ -116,7 +116,7 @@ pub fn rehearse(request: &Request) -> Rehearsal {
     };
     // Where these programs were not tried, or for another reason refused.
     if may_try && programs.is_none() {
-        this.check(explained(refusals::may_read_kernel()));
+        this.check(explained(abilities::may_read_kernel()));
     }
     if let Some(mut host) = this.host.take() {
         look_at_nginx(&mut this, &mut host, request, programs.as_mut());

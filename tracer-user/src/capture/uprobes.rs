@@ -88,16 +88,22 @@ fn attach_to(watched: &Watched, programs: &mut Programs, left_out: bool) -> bool
         });
         return false;
     }
+    let (by, no_links) = match programs.instead_of_links() {
+        Some((by, no_links)) => (Some(by.to_owned()), Some(no_links.to_owned())),
+        None => (None, None),
+    };
     for (function, result, without) in [
         (LOG_FUNCTION, log_call, WITHOUT_LINES),
         (HANDSHAKE_FUNCTION, handshake, WITHOUT_HANDSHAKES),
     ] {
-        let reason = result.err();
+        let refused = result.err();
+        let attached = refused.is_none();
+        let refused = refused.map(|error| format!("{error:#}; without it {without}"));
         programs.hooks.push(Hook {
             name: format!("{function} in {binary}"),
-            attached: reason.is_none(),
-            by: None,
-            reason: reason.map(|error| format!("{error:#}; without it {without}")),
+            attached,
+            by: by.clone().filter(|_| attached),
+            reason: refused.or_else(|| no_links.clone()),
         });
     }
     seen

@@ -81,6 +81,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) cgroup: Option<&'a MemoryCgroup>,
     /// It ends by itself.
     pub(crate) ends: bool,
+    /// More options of the capture.
+    pub(crate) options: &'a [&'a str],
 }
 
 /// What became of one request to a victim.
@@ -125,7 +127,7 @@ impl Scene<'_> {
             cgroup.take(pid).unwrap();
         }
         let upstream = Upstream::new("app", backend);
-        let mut bench = Bench::start(&Configuration::new(vec![upstream]), &[]);
+        let mut bench = Bench::start(&Configuration::new(vec![upstream]), self.options);
         let mut client = Client::connect(bench.nginx.address()).unwrap();
         client.send(&Request::post("/app/one", body)).unwrap();
         let nginx_side = victim.address();

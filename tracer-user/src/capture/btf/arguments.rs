@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::Types;
+use super::types::Parameter;
 
-/// What a program takes at a place of its tracepoint's argument list.
+/// What a program takes at a place of its tracepoint's or function's argument list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Argument {
+pub(in crate::capture) enum Argument {
     /// A pointer to this struct.
     Pointer(&'static str),
     /// An integer of so many bytes.
@@ -20,6 +21,9 @@ pub(super) enum Argument {
 }
 
 use Argument::{Any, Enum, Integer, Pointer};
+
+/// Bytes of the place that each argument of a function has on its way to a program.
+const PLACE_BYTES: u32 = 8;
 
 /// Each program, its tracepoint, and the arguments that it takes from there; further ones
 /// do not matter. `tracer-ebpf/src/main.rs` has the programs.
@@ -65,13 +69,44 @@ const STATE: &[Argument] = &[SOCK, Integer(4), Integer(4)];
 const RESET_REASON: &[Argument] = &[SOCK, Any, Enum("sk_rst_reason")];
 
 impl Types<'_> {
-    /// Names of a function's parameters, in their order. None if this kernel has no such
-    /// function, or several that disagree.
-    #[must_use]
-    pub fn parameters(&self, function: &str) -> Option<Vec<String>> {
-        let parameters = self.function(function)?;
+    /// Names of a function's parameters, in their order; none if this kernel has no such
+    /// function.
+    ///
+    /// # Errors
+    /// If it has several that disagree.
+    pub fn parameters(&self, function: &str) -> Result<Option<Vec<String>>> {
         let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-        Some(parameters.iter().map(|it| name(it.name)).collect())
+        let names =
+            |parameters: Vec<Parameter<'_>>| parameters.iter().map(|it| name(it.name)).collect();
+        Ok(self.function(function)?.map(names))
+    }
+
+    /// Whether a function has these arguments, each in a place of its own, so that what it
+    /// returns stands where it is looked for.
+    ///
+    /// # Errors
+    /// If not: the error names the argument.
+    pub(in crate::capture) fn check_function(
+        &self,
+        function: &str,
+        takes: &[Argument],
+    ) -> Result<()> {
+        let parameters = self
+            .function(function)?
+            .with_context(|| format!("this kernel has no function {function}"))?;
+        for (index, parameter) in parameters.iter().enumerate() {
+            let place = || format!("argument {} of {function}", index + 1);
+            ensure!(
+                self.size(parameter.target)
+                    .is_some_and(|bytes| bytes <= PLACE_BYTES),
+                "{} is not of one place in this kernel",
+                place()
+            );
+            if let Some(argument) = takes.get(index) {
+                self.check_argument(parameter.target, *argument, &place())?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a tracepoint has these arguments.
@@ -91,26 +126,31 @@ impl Types<'_> {
                 .get(index + 1)
                 .with_context(|| format!("this kernel has no {place}"))?
                 .target;
-            let (is_so, what) = match *argument {
-                Any => continue,
-                Pointer(name) => {
-                    let target = self.pointee(id).map(|target| self.struct_name(target));
-                    (
-                        target == Some(name.as_bytes()),
-                        format!("pointer to {name}"),
-                    )
-                }
-                Integer(bytes) => {
-                    let is_so = self.is_integer(id) && self.size(id) == Some(bytes);
-                    (is_so, format!("integer of {bytes} bytes"))
-                }
-                Enum(name) => (
-                    self.enum_name(id) == name.as_bytes(),
-                    format!("enum {name}"),
-                ),
-            };
-            ensure!(is_so, "{place} is no {what} in this kernel");
+            self.check_argument(id, *argument, &place)?;
         }
+        Ok(())
+    }
+
+    fn check_argument(&self, id: u32, argument: Argument, place: &str) -> Result<()> {
+        let (is_so, what) = match argument {
+            Any => return Ok(()),
+            Pointer(name) => {
+                let target = self.pointee(id).map(|target| self.struct_name(target));
+                (
+                    target == Some(name.as_bytes()),
+                    format!("pointer to {name}"),
+                )
+            }
+            Integer(bytes) => {
+                let is_so = self.is_integer(id) && self.size(id) == Some(bytes);
+                (is_so, format!("integer of {bytes} bytes"))
+            }
+            Enum(name) => (
+                self.enum_name(id) == name.as_bytes(),
+                format!("enum {name}"),
+            ),
+        };
+        ensure!(is_so, "{place} is no {what} in this kernel");
         Ok(())
     }
 

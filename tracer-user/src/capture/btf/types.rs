@@ -299,18 +299,25 @@ impl<'a> Types<'a> {
         }
     }
 
-    /// The parameters of a function. None if there is no such function, or if several
-    /// of the name disagree.
-    pub(super) fn function(&self, name: &str) -> Option<Vec<Parameter<'a>>> {
-        let mut prototypes = self
-            .functions
-            .get(name.as_bytes())?
+    /// The parameters of a function; none if there is no such function.
+    ///
+    /// # Errors
+    /// If several of the name disagree: which is meant cannot be told.
+    pub(super) fn function(&self, name: &str) -> Result<Option<Vec<Parameter<'a>>>> {
+        let Some(functions) = self.functions.get(name.as_bytes()) else {
+            return Ok(None);
+        };
+        let mut prototypes = functions
             .iter()
-            .filter_map(|id| Some(self.head(*id)?.target));
-        let one = prototypes.next()?;
-        prototypes
-            .all(|other| other == one)
-            .then(|| self.prototype(one))?
+            .map(|id| self.head(*id).map(|head| head.target));
+        let one = prototypes.next().flatten();
+        ensure!(
+            prototypes.all(|other| other == one),
+            "this kernel has several functions {name} that disagree"
+        );
+        let parameters = one.and_then(|one| self.prototype(one));
+        let parameters = parameters.with_context(|| format!("the types of {name} are cut off"))?;
+        Ok(Some(parameters))
     }
 
     /// The parameters of the functions that a typedef's pointer points to.

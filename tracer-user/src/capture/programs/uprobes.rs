@@ -20,6 +20,9 @@ pub const LOG_FUNCTION: &str = "ngx_log_error_core";
 pub const HANDSHAKE_FUNCTION: &str = "ngx_ssl_handshake";
 /// nginx's function that sends a close_notify.
 const SHUTDOWN_FUNCTION: &str = "ngx_ssl_shutdown";
+/// What they are attached by where there are no links.
+const PERF_EVENTS: &str = "perf_event_open";
+
 /// How they are attached; found once, when they are loaded.
 pub(super) enum Uprobes {
     /// Nobody wanted one so far.
@@ -120,6 +123,15 @@ impl Programs {
             bail!("{}; nor by a link: {no_links}", why(&error));
         }
         bail!(why(&error))
+    }
+
+    /// What takes the place of links, and why there are none; none where they are used.
+    #[must_use]
+    pub fn instead_of_links(&self) -> Option<(&'static str, &str)> {
+        match &self.uprobes {
+            Uprobes::ByPerfEvents { no_links, .. } => Some((PERF_EVENTS, no_links)),
+            _ => None,
+        }
     }
 
     /// Do binaries that come later need a capability for their uprobes? One that did not

@@ -5,8 +5,10 @@ use anyhow::Result;
 use tracer_ebpf::layout::{Field, Reads};
 
 use super::super::Types;
-use super::super::arguments::TAKES;
+use super::super::arguments::{Argument, TAKES};
 use super::kernels::{self, Kernel};
+use crate::capture::calls;
+use crate::capture::hooks::{By, WAYS};
 
 const HEADER: usize = 24;
 const INT: u32 = 1;
@@ -14,6 +16,7 @@ const PTR: u32 = 2;
 const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const BIT_FIELDS: u32 = 1 << 31;
 
@@ -57,6 +60,16 @@ impl Draft {
 
     fn set(&mut self, at: usize, word: u32) {
         self.blob[at..at + 4].copy_from_slice(&word.to_le_bytes());
+    }
+
+    /// One more type.
+    fn append(&mut self, words: &[u32]) {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let added = u32::try_from(bytes.len()).unwrap();
+        self.blob.splice(self.strings..self.strings, bytes);
+        self.set(12, self.word(12) + added);
+        self.set(16, self.word(16) + added);
+        self.strings += usize::try_from(added).unwrap();
     }
 
     fn kind(&self, id: u32) -> u32 {
@@ -250,20 +263,14 @@ fn two_structs_of_a_name_that_disagree_are_an_error_and_two_that_agree_are_none(
         let (structure, entries) = draft.path(&field);
         let (_, entry) = entries[0];
         // The same struct with this member alone, once more.
-        let copy: Vec<u32> = [
+        draft.append(&[
             draft.word(structure),
             STRUCT << 24 | 1,
             draft.word(structure + 8),
             draft.word(entry),
             draft.word(entry + 4),
             draft.word(entry + 8) + shift,
-        ]
-        .into();
-        let bytes: Vec<u8> = copy.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let end = draft.strings;
-        draft.blob.splice(end..end, bytes);
-        draft.set(12, draft.word(12) + 24);
-        draft.set(16, draft.word(16) + 24);
+        ]);
         match draft.offset(&field) {
             Ok(_) => assert!(agrees),
             Err(error) => {
@@ -295,7 +302,7 @@ fn an_argument_that_is_absent_or_another_is_named_for_every_program() {
                 let mut changed = whole.clone();
                 changed.set(prototype + 12 + (index + 1) * 8 + 4, int);
                 let mut damaged = vec![without(&whole, &shorter, prototype, index)];
-                if *argument != super::super::arguments::Argument::Any {
+                if *argument != Argument::Any {
                     damaged.push(changed);
                 }
                 for draft in damaged {
@@ -316,13 +323,18 @@ fn an_argument_that_is_absent_or_another_is_named_for_every_program() {
     assert!(seen > 300, "{seen}");
 }
 
-/// Where the prototype of a tracepoint is.
-fn prototype(draft: &Draft, tracepoint: &str) -> usize {
+/// Id of the prototype of a tracepoint.
+fn prototype_id(draft: &Draft, tracepoint: &str) -> u32 {
     let name = format!("btf_trace_{tracepoint}");
     let is_it = |id: &u32| draft.kind(*id) == 8 && draft.name(draft.at(*id)) == name;
     let typedef = draft.ids().find(is_it).unwrap();
     let pointer = draft.word(draft.at(typedef) + 8);
-    draft.at(draft.word(draft.at(pointer) + 8))
+    draft.word(draft.at(pointer) + 8)
+}
+
+/// Where the prototype of a tracepoint is.
+fn prototype(draft: &Draft, tracepoint: &str) -> usize {
+    draft.at(prototype_id(draft, tracepoint))
 }
 
 /// The draft without a prototype's arguments from `index` on.
@@ -335,4 +347,47 @@ fn without(whole: &Draft, shorter: &Draft, prototype: usize, index: usize) -> Dr
     draft.set(12, draft.word(12) - removed);
     draft.set(16, draft.word(16) - removed);
     draft
+}
+
+#[test]
+fn a_function_whose_arguments_are_others_is_named_and_one_of_two_is_not_taken_for_absent() {
+    let functions = WAYS.iter().find(|way| way.by == By::Functions).unwrap();
+    let mut seen = 0;
+    for kernel in kernels::all() {
+        let whole = Draft::of(&kernel.blob);
+        let int = whole.find(INT, Some(1));
+        let fitting = |draft: &Draft| {
+            let types = Types::parse(&draft.blob).unwrap();
+            calls::fitting(functions.programs, &types)
+        };
+        for call in fitting(&whole).unwrap() {
+            let is_it =
+                |id: &u32| whole.kind(*id) == FUNC && whole.name(whole.at(*id)) == call.target;
+            let function = whole.ids().find(is_it).unwrap();
+            let prototype = whole.at(whole.word(whole.at(function) + 8));
+            for (index, argument) in call.takes.iter().enumerate() {
+                if *argument == Argument::Any {
+                    continue;
+                }
+                let mut changed = whole.clone();
+                changed.set(prototype + 12 + index * 8 + 4, int);
+                let error = fitting(&changed).unwrap_err().to_string();
+                let place = format!("argument {} of {}", index + 1, call.target);
+                assert!(error.contains(&place), "{}: {error}", kernel.name);
+                seen += 1;
+            }
+            // Another function of the name, with the arguments of a tracepoint's probe.
+            let mut doubled = whole.clone();
+            let at = whole.at(function);
+            let other = prototype_id(&whole, "tcp_destroy_sock");
+            doubled.append(&[whole.word(at), whole.word(at + 4), other]);
+            let error = fitting(&doubled).unwrap_err().to_string();
+            assert!(
+                error.contains(call.target) && error.contains("disagree"),
+                "{}: {error}",
+                kernel.name
+            );
+        }
+    }
+    assert!(seen > 50, "{seen}");
 }
