@@ -257,6 +257,42 @@ fn an_error_log_that_leaves_out_errors_is_no_full_verdict() {
 }
 
 #[test]
+fn a_server_whose_log_leaves_out_errors_is_no_full_verdict_whatever_other_logs_show() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|configuration| {
+        configuration.more = "error_log logs/server.log crit;".to_owned();
+    });
+    let pid = nginx.master_pid().to_string();
+    let (status, found) = doctor(here(), &["--nginx", &pid]);
+    assert_eq!(
+        (status, &found["possible"]),
+        (1, &true.into()),
+        "{found:#}"
+    );
+    let limits = only(&found, "limits");
+    let text = limits["text"].as_str().unwrap();
+    assert!(
+        text.contains("logs/server.log") && text.contains("at crit"),
+        "{text}"
+    );
+    let remedy = limits["do"].as_str().unwrap();
+    assert!(remedy.contains("logs/server.log error;"), "{remedy}");
+    let narrowest = &found["found"]["nginx"][0]["narrowest_log"];
+    assert_eq!(narrowest["level"], "crit");
+}
+
+#[test]
+fn beside_a_log_of_errors_one_that_leaves_them_out_hides_nothing() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|configuration| {
+        configuration.main = "error_log logs/crit.log crit;\n".to_owned();
+    });
+    let pid = nginx.master_pid().to_string();
+    let (status, found) = doctor(here(), &["--nginx", &pid]);
+    assert_eq!((status, &found["full"]), (0, &true.into()), "{found:#}");
+}
+
+#[test]
 fn without_the_hooks_of_sends_and_receives_a_capture_runs_and_what_it_lacks_is_said() {
     let _alone = alone();
     let nginx = quiet_nginx(|_| {});

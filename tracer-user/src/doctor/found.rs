@@ -112,6 +112,9 @@ pub struct Nginx {
     pub configuration_problems: Vec<String>,
     /// Error logs that a capture would read.
     pub error_logs: Vec<ErrorLog>,
+    /// Of the logs of its requests the one that leaves out the most, where that is known: a
+    /// request's lines go to the logs of its own context and to no other.
+    pub narrowest_log: Option<ErrorLog>,
 }
 
 /// An error log.

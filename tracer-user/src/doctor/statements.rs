@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::found::{Found, Nginx};
+use super::found::{ErrorLog, Found, Nginx};
 use crate::nginx::line::Level;
 use crate::trace::record::Role;
 
@@ -167,29 +167,53 @@ fn of_nginx(nginx: &Nginx) -> Vec<Statement> {
     said
 }
 
-/// Levels that leave out what a report is about.
+/// Levels that leave out what a report is about. A line goes to all logs of its context and
+/// to none of another one: of logs in one context the wider level counts, of contexts the
+/// narrower.
 fn levels(nginx: &Nginx, name: &str) -> Option<Statement> {
-    let logs = nginx.error_logs.iter().filter_map(|log| {
-        let word = log.level.as_deref()?;
-        Some((Level::from_word(word.as_bytes())?, word))
-    });
-    let (widest, word) = logs.max_by_key(|(level, _)| *level)?;
-    if widest < Level::Error {
-        return Some(Statement::new(
-            Weight::Limits,
-            format!(
+    let of = |log: &ErrorLog| Level::from_word(log.level.as_deref()?.as_bytes());
+    let widest = nginx.error_logs.iter().filter_map(of).max();
+    // Where contexts are not known, a log that gets all may stand beside any.
+    let log = match &nginx.narrowest_log {
+        Some(narrowest) => narrowest,
+        None => (nginx.error_logs.iter()).find(|log| widest.is_some() && of(log) == widest)?,
+    };
+    let (level, word) = (of(log)?, log.level.as_deref()?);
+    let others_show_more = widest.is_some_and(|widest| widest > level);
+    if level < Level::Error {
+        let (text, file) = if others_show_more {
+            let text = format!(
+                "Most failures of requests that {name} logs to {} will not be told: they are \
+                 logged at error, and that log is at {word}",
+                log.path
+            );
+            (text, log.path.as_str())
+        } else {
+            let text = format!(
                 "Most failures of {name}'s upstreams will not be told: they are logged at error, \
                  and its error log is at {word}"
-            ),
-            Some("set `error_log FILE error;`, or info, and reload nginx".to_owned()),
+            );
+            (text, "FILE")
+        };
+        return Some(Statement::new(
+            Weight::Limits,
+            text,
+            Some(format!(
+                "set `error_log {file} error;`, or info, and reload nginx"
+            )),
         ));
     }
-    (widest < Level::Info).then(|| {
+    let which = if others_show_more {
+        format!("its error log {}", log.path)
+    } else {
+        "its error log".to_owned()
+    };
+    (level < Level::Info).then(|| {
         Statement::new(
             Weight::Note,
             format!(
                 "Clients of {name} that leave before they are answered are counted, but not told \
-                 one by one: nginx logs them at info, and its error log is at {word}"
+                 one by one: nginx logs them at info, and {which} is at {word}"
             ),
             Some(
                 "set `error_log FILE info;` and reload nginx for the time of a capture, if you \

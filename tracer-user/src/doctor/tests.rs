@@ -64,6 +64,7 @@ fn whole() -> Found {
                 path: "/var/log/nginx/error.log".to_owned(),
                 level: Some("info".to_owned()),
             }],
+            narrowest_log: None,
         }],
         ..Found::default()
     }
@@ -235,15 +236,50 @@ fn a_level_that_leaves_out_errors_limits_and_one_that_leaves_out_clients_does_no
     assert_eq!(with("debug").statements, []);
 }
 
+fn log(path: &str, level: &str) -> ErrorLog {
+    ErrorLog {
+        path: path.to_owned(),
+        level: Some(level.to_owned()),
+    }
+}
+
 #[test]
-fn of_two_logs_the_wider_counts() {
+fn of_two_logs_of_one_context_the_wider_counts() {
     let mut found = whole();
-    let crit = ErrorLog {
-        path: "/var/log/nginx/crit.log".to_owned(),
-        level: Some("crit".to_owned()),
-    };
-    found.nginx[0].error_logs.insert(0, crit);
-    assert!(Diagnosis::of(found).full);
+    let logs = [log("/m.log", "error"), log("/c.log", "crit")];
+    found.nginx[0].error_logs = logs.to_vec();
+    for narrowest in [None, Some(logs[0].clone())] {
+        found.nginx[0].narrowest_log = narrowest;
+        let diagnosis = Diagnosis::of(found.clone());
+        assert!(diagnosis.full);
+        let text = &diagnosis.statements[0].text;
+        assert!(text.ends_with("its error log is at error"), "{text}");
+    }
+}
+
+#[test]
+fn of_two_contexts_the_one_that_leaves_out_more_counts() {
+    let mut found = whole();
+    found.nginx[0].error_logs = vec![log("/m.log", "error"), log("/s.log", "crit")];
+    found.nginx[0].narrowest_log = Some(log("/s.log", "crit"));
+    let diagnosis = Diagnosis::of(found.clone());
+    assert!(!diagnosis.full);
+    let said = &diagnosis.statements[0];
+    assert_eq!(said.weight, Weight::Limits);
+    assert_eq!(
+        said.text,
+        "Most failures of requests that nginx 812 logs to /s.log will not be told: they are \
+         logged at error, and that log is at crit"
+    );
+    let remedy = said.remedy.as_deref().unwrap();
+    assert!(remedy.contains("`error_log /s.log error;`"), "{remedy}");
+    // A server of which only the clients that leave are hidden is no limit.
+    found.nginx[0].error_logs = vec![log("/m.log", "info"), log("/s.log", "error")];
+    found.nginx[0].narrowest_log = Some(log("/s.log", "error"));
+    let diagnosis = Diagnosis::of(found);
+    assert!(diagnosis.full);
+    let text = &diagnosis.statements[0].text;
+    assert!(text.ends_with("its error log /s.log is at error"), "{text}");
 }
 
 #[test]

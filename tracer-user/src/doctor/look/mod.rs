@@ -9,6 +9,7 @@ use crate::capture::checks;
 use crate::capture::refusals::Policy;
 use crate::capture::rehearsal::{Rehearsal, Request, rehearse};
 use crate::capture::{host_name, programs};
+use crate::trace::record;
 
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 
@@ -72,14 +73,16 @@ fn instances(rehearsal: &Rehearsal) -> Vec<Nginx> {
                 configuration_path: in_force.path.clone(),
                 configuration_read: in_force.configuration.is_some(),
                 configuration_problems: in_force.problems.clone(),
-                error_logs: logs
-                    .iter()
-                    .map(|log| ErrorLog {
-                        path: log.path.clone(),
-                        level: log.level.clone(),
-                    })
-                    .collect(),
+                error_logs: logs.iter().cloned().map(error_log).collect(),
+                narrowest_log: watched.narrowest(logs).map(error_log),
             }
         })
         .collect()
+}
+
+fn error_log(log: record::ErrorLog) -> ErrorLog {
+    ErrorLog {
+        path: log.path,
+        level: log.level,
+    }
 }
