@@ -74,20 +74,31 @@ pub(super) fn all(found: &Found) -> Vec<Statement> {
         })
         .collect();
     all.extend(hooks);
-    all.extend(found.warnings.iter().map(|warning| {
-        let (text, remedy) = in_two(warning);
-        let weight = if text.contains(NOT_THERE_YET) {
-            Weight::Note
-        } else {
-            Weight::Limits
-        };
-        Statement::new(weight, text, remedy)
-    }));
+    all.extend(found.warnings.iter().map(|warning| of_warning(warning)));
     all.extend(found.nginx.iter().flat_map(of_nginx));
     all.extend(memory(found));
     all.extend(clock(found));
     all.sort_by_key(|said| said.weight);
     all
+}
+
+/// Those that a capture tells before it begins: what limits it, and whatever it would warn of
+/// besides.
+pub(super) fn before_capture(found: &Found) -> Vec<Statement> {
+    let mut all = all(found);
+    let warned: Vec<Statement> = found.warnings.iter().map(|text| of_warning(text)).collect();
+    all.retain(|said| said.weight == Weight::Limits || warned.contains(said));
+    all
+}
+
+fn of_warning(warning: &str) -> Statement {
+    let (text, remedy) = in_two(warning);
+    let weight = if text.contains(NOT_THERE_YET) {
+        Weight::Note
+    } else {
+        Weight::Limits
+    };
+    Statement::new(weight, text, remedy)
 }
 
 /// `REASON; without it CONSEQUENCE`, the form of a hook's reason, turned round.

@@ -1,8 +1,8 @@
 //! What is said of hosts that are not this one.
 
 use super::found::{Capability, ErrorLog, Found, Kernel, Memory, Nginx, Process};
-use super::statements::Weight;
-use super::{Diagnosis, text};
+use super::statements::{Statement, Weight};
+use super::{Diagnosis, text, warnings};
 use crate::capture::checks::{self, Obstacle};
 use crate::report::text::TextOptions;
 use crate::trace::record::{Hook, Role};
@@ -321,6 +321,51 @@ fn a_warning_with_advice_is_told_in_two() {
     assert_eq!(statements[0].text, "Lines will not be tied");
     assert_eq!(statements[0].remedy.as_deref(), Some("run it on the host"));
     assert_eq!(statements[1].weight, Weight::Note);
+}
+
+#[test]
+fn a_capture_warns_of_all_that_limits_it_and_of_nothing_else() {
+    let mut found = whole();
+    found.nginx[0].error_logs[0].level = Some("crit".to_owned());
+    found.nginx[0].configuration_problems = vec!["include x: no such file".to_owned()];
+    found.kernel.clock_source = Some("hpet".to_owned());
+    found.memory.free_bytes = Some(20 << 20);
+    found.hooks[1] = hook(
+        "tcp_retransmit_skb",
+        Some("no such tracepoint; without it retransmissions are not counted"),
+    );
+    found.warnings = vec![
+        "lines will not be tied; run it on the host".to_owned(),
+        "the error log /x does not exist; it is read once nginx creates it".to_owned(),
+    ];
+    let warned = warnings(&found);
+    let diagnosis = Diagnosis::of(found);
+    let limits: Vec<&Statement> = (diagnosis.statements.iter())
+        .filter(|said| said.weight == Weight::Limits)
+        .collect();
+    assert_eq!(limits.len(), 4);
+    for said in limits {
+        let line = match &said.remedy {
+            Some(remedy) => format!("{}; {remedy}", said.text),
+            None => said.text.clone(),
+        };
+        assert_eq!(warned.iter().filter(|warned| **warned == line).count(), 1);
+    }
+    // A log that is not there yet is told of though it limits nothing.
+    assert_eq!(warned.len(), 5, "{warned:#?}");
+    let not_there = "The error log /x does not exist";
+    assert!(warned.iter().any(|line| line.starts_with(not_there)));
+    assert_eq!(warnings(&whole()), [""; 0]);
+}
+
+#[test]
+fn what_a_capture_warns_of_does_not_reach_the_terminal_raw() {
+    let mut found = whole();
+    found.nginx[0].configuration_read = false;
+    found.nginx[0].configuration_path = "/etc/\u{1b}[2Jx".to_owned();
+    let warned = warnings(&found);
+    assert_eq!(warned.len(), 1);
+    assert!(!warned[0].contains('\u{1b}'), "{warned:?}");
 }
 
 #[test]

@@ -125,7 +125,10 @@ fn has_servers(directive: &Directive) -> bool {
 }
 
 fn names_a_log(directive: &Directive) -> bool {
-    directive.block.iter().any(|inner| inner.name == "error_log")
+    directive
+        .block
+        .iter()
+        .any(|inner| inner.name == "error_log")
 }
 
 /// Is there a server whose lines go to the log around it? One without servers may get them.
