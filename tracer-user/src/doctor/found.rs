@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::capture::checks::Obstacle;
+use crate::judge::by_functions::Past;
 use crate::trace::record::{Hook, Role};
 
 /// Everything that was found.
@@ -115,6 +116,9 @@ pub struct Nginx {
     /// Of the logs of its requests the one that leaves out the most, where that is known: a
     /// request's lines go to the logs of its own context and to no other.
     pub narrowest_log: Option<ErrorLog>,
+    /// What of its bytes goes past the kernel's TCP functions, by its configuration.
+    #[serde(skip)]
+    pub past_functions: Past,
 }
 
 /// An error log.

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::found::{ErrorLog, Found, Nginx};
+use crate::judge::by_functions;
 use crate::nginx::line::Level;
 use crate::trace::record::Role;
 
@@ -73,7 +74,13 @@ pub(super) fn all(found: &Found) -> Vec<Statement> {
             ))
         })
         .collect();
+    let calls = if all.is_empty() {
+        calls_by_functions(found)
+    } else {
+        None
+    };
     all.extend(hooks);
+    all.extend(calls);
     all.extend(found.warnings.iter().map(|warning| of_warning(warning)));
     all.extend(found.nginx.iter().flat_map(of_nginx));
     all.extend(memory(found));
@@ -112,6 +119,42 @@ fn consequence_first(hook: &str, reason: &str) -> String {
         }
         None => format!("{hook} is not attached: {reason}"),
     }
+}
+
+/// What programs at the ends of functions do not see of nginx's sends and receives: a limit
+/// only where there is such a thing, or nobody knows.
+fn calls_by_functions(found: &Found) -> Option<Statement> {
+    let by = by_functions::instead(&found.hooks)?;
+    let past: Vec<_> = (found.nginx.iter())
+        .map(|nginx| nginx.past_functions)
+        .collect();
+    let unknown = by_functions::unknown(&past);
+    let seen = format!(
+        "nginx's sends and receives are seen at the ends of the kernel's TCP functions alone ({by})"
+    );
+    if unknown.is_empty() {
+        return Some(Statement::new(
+            Weight::Note,
+            format!(
+                "Clients on unix sockets, and what the kernel encrypts (KTLS), would not be seen, \
+                 but nginx's configuration has neither: {seen}"
+            ),
+            None,
+        ));
+    }
+    let condition = if by_functions::is_guessed(&past) {
+        ", if there are any"
+    } else {
+        ""
+    };
+    Some(Statement::new(
+        Weight::Limits,
+        format!(
+            "It will not be known {}{condition}: {seen}",
+            unknown.join(", nor ")
+        ),
+        Some("run it on Linux 6.3 or later, which has tracepoints that see these too".to_owned()),
+    ))
 }
 
 /// The words of the kernel's refusal of a uprobe to a process without CAP_SYS_ADMIN.

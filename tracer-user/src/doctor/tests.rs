@@ -4,8 +4,9 @@ use super::found::{Capability, ErrorLog, Found, Kernel, Memory, Nginx, Process};
 use super::statements::{Statement, Weight};
 use super::{Diagnosis, text, warnings};
 use crate::capture::checks::{self, Obstacle};
+use crate::judge::by_functions::Past;
 use crate::report::text::TextOptions;
-use crate::trace::record::{Hook, Role};
+use crate::trace::record::{Clients, Configuration, Hook, Role};
 
 fn hook(name: &str, reason: Option<&str>) -> Hook {
     Hook {
@@ -14,6 +15,13 @@ fn hook(name: &str, reason: Option<&str>) -> Hook {
         by: None,
         reason: reason.map(str::to_owned),
     }
+}
+
+fn past(clients: Clients) -> Past {
+    Past::of(Some(&Configuration {
+        clients: Some(clients),
+        ..Configuration::default()
+    }))
 }
 
 /// A host on which all is as it should be.
@@ -65,6 +73,7 @@ fn whole() -> Found {
                 level: Some("info".to_owned()),
             }],
             narrowest_log: None,
+            past_functions: past(Clients::default()),
         }],
         ..Found::default()
     }
@@ -194,6 +203,45 @@ fn what_takes_the_place_of_a_hook_counts_as_attached_and_is_named() {
     let line = "  hooks     3 of 3 attached, 1 of them by a fallback: fexit tcp_recvmsg for \
                 sock_recv_length\n";
     assert!(shown.contains(line), "{shown}");
+}
+
+#[test]
+fn what_a_fallback_does_not_see_limits_only_where_nginx_may_have_it() {
+    let with = |past: Past| {
+        let mut found = whole();
+        found.hooks.push(Hook {
+            by: Some("fexit tcp_sendmsg".to_owned()),
+            reason: Some("tracepoint: none".to_owned()),
+            ..hook("sock_send_length", None)
+        });
+        found.nginx[0].past_functions = past;
+        Diagnosis::of(found)
+    };
+    let none = with(past(Clients::default()));
+    assert!(none.full);
+    assert_eq!(none.statements[0].weight, Weight::Note);
+    assert!(
+        none.statements[0]
+            .text
+            .ends_with("alone (fexit tcp_sendmsg)")
+    );
+    let unix = with(past(Clients {
+        unix: true,
+        ..Clients::default()
+    }));
+    assert!(!unix.full);
+    let text = &unix.statements[0].text;
+    let says = "It will not be known whether clients on unix sockets were served: nginx's sends";
+    assert!(text.starts_with(says), "{text}");
+    let unknown = with(Past::of(None));
+    assert!(!unknown.full);
+    let text = &unknown.statements[0].text;
+    assert!(text.contains(", nor what was sent to backends"), "{text}");
+    assert!(text.contains(", if there are any: "), "{text}");
+    // Without such programs there is nothing to say.
+    let mut found = whole();
+    found.nginx[0].past_functions = Past::of(None);
+    assert_eq!(Diagnosis::of(found).statements, []);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::capture::host::Watched;
 use crate::capture::refusals::Policy;
 use crate::capture::rehearsal::{Request, rehearse};
 use crate::capture::{checks, host_name, programs};
+use crate::judge::by_functions::Past;
 use crate::trace::record::{self, Role};
 
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
@@ -94,6 +95,12 @@ pub(crate) fn instance(
         configuration_problems: in_force.problems.clone(),
         error_logs: logs.iter().cloned().map(error_log).collect(),
         narrowest_log: watched.narrowest(logs).map(error_log),
+        past_functions: Past::of(
+            in_force
+                .configuration
+                .as_ref()
+                .filter(|_| !in_force.changed_since_start),
+        ),
     }
 }
 
