@@ -118,11 +118,20 @@ What it would tell
 What was found
   kernel    Linux 6.12.9 x86_64, type information (BTF) read, not locked down,
             clock tsc
-  process   user 0, with CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
-            CAP_SYS_ADMIN
+  process   user 0
+  rights    has CAP_BPF, required: to load programs and maps into the kernel
+            has CAP_PERFMON, required: to attach programs to tracepoints and to
+            nginx
+            has CAP_SYS_PTRACE, required: to read nginx's binary, configuration
+            and logs through /proc
+            has CAP_DAC_READ_SEARCH, required: to read nginx's configuration and
+            logs
+            has CAP_SYS_ADMIN, optional: to see nginx write its log where the
+            kernel lets nobody else, and ask for listening sockets in the
+            network namespaces of containers
   memory    64 MiB at most, 8 of them the ring buffer; this host has 900 MiB
             free
-  hooks     2 of 2 attached
+  hooks     2 of 2 attached: inet_sock_set_state, tcp_retransmit_skb
   nginx     nginx/1.26.2 (master 812), 4 workers, names ngx_log_error_core,
             configuration /etc/nginx/nginx.conf, error log
             /var/log/nginx/error.log (info)
@@ -199,10 +208,31 @@ fn what_takes_the_place_of_a_hook_counts_as_attached_and_is_named() {
         ..hook("sock_recv_length", None)
     });
     assert!(Diagnosis::of(found.clone()).full);
+    found.hooks.push(hook("tcp_send_reset", Some("none")));
     let shown = shown(found, 1000);
-    let line = "  hooks     3 of 3 attached, 1 of them by a fallback: fexit tcp_recvmsg for \
-                sock_recv_length\n";
-    assert!(shown.contains(line), "{shown}");
+    let lines = "  hooks     3 of 4 attached, 1 of them by a fallback: inet_sock_set_state, \
+                 tcp_retransmit_skb, sock_recv_length by fexit tcp_recvmsg\n            \
+                 not attached: tcp_send_reset\n";
+    assert!(shown.contains(lines), "{shown}");
+}
+
+#[test]
+fn of_a_capability_that_is_missing_it_is_said_whether_and_what_for_it_is_needed() {
+    let mut found = whole();
+    for capability in &mut found.process.capabilities {
+        capability.held = capability.name == "CAP_BPF";
+    }
+    let wide = shown(found.clone(), 1000);
+    for line in [
+        "  rights    has CAP_BPF, required: to load programs",
+        "            lacks CAP_PERFMON, required: to attach programs",
+        "            lacks CAP_SYS_ADMIN, optional: to see nginx write its log",
+    ] {
+        assert!(wide.contains(line), "{wide}");
+    }
+    let narrow = shown(found, 60);
+    let longest = narrow.lines().map(|line| line.chars().count()).max();
+    assert!(longest <= Some(60), "{narrow}");
 }
 
 #[test]
