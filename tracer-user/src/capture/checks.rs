@@ -261,6 +261,39 @@ mod tests {
         assert!(!purposes(Role::Backend).contains("nginx"));
     }
 
+    /// What stands after this, to the first of these characters, each time that it stands there.
+    fn after<'a>(text: &'a str, start: &str, ends: &[char]) -> Vec<&'a str> {
+        let parts = text.split(start).skip(1);
+        parts.filter_map(|part| part.split(ends).next()).collect()
+    }
+
+    #[test]
+    fn the_units_in_the_documentation_give_what_is_required_and_no_more() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/doctor.md");
+        let page = fs::read_to_string(page).unwrap();
+        for role in [Role::Nginx, Role::Backend] {
+            let required = privileges(role).into_iter().filter(|one| one.required);
+            let required: Vec<String> = required.map(|one| one.capability.to_string()).collect();
+            for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+                assert_eq!(after(&page, setting, &['"']), [required.join(" ")]);
+            }
+            let added = |name: &String| format!("+{}", name["CAP_".len()..].to_lowercase());
+            let added: Vec<String> = required.iter().map(added).collect();
+            let expected = format!("-all,{}", added.join(","));
+            assert_eq!(after(&page, "\nCAPS=", &['\n']), [expected]);
+            // The table says of each what it is for, and of the optional that it is one.
+            let rows = after(&page, "\n| `", &['|']);
+            let rows: Vec<&str> = rows
+                .into_iter()
+                .filter(|row| row.starts_with("CAP_"))
+                .collect();
+            let optional = privileges(role).into_iter().filter(|one| !one.required);
+            let optional = optional.map(|one| format!("{}`, optional ", one.capability));
+            let names = required.iter().map(|name| format!("{name}` "));
+            assert_eq!(rows, names.chain(optional).collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn each_missing_capability_is_named_with_its_purpose() {
         use Capability::{
