@@ -1,7 +1,8 @@
 //! What is not seen where programs at the ends of the kernel's TCP functions took the place
 //! of the tracepoints on sends and receives (`docs/compatibility.md`). Those functions are of
 //! TCP alone: bytes on a unix socket never come there, and what the kernel encrypts goes past
-//! them (`tls_sw_sendmsg` of net/tls/tls_sw.c calls `tcp_sendmsg_locked`).
+//! them (`tls_push_sg` of net/tls/tls_main.c calls `do_tcp_sendpages`, since Linux 6.5
+//! `tcp_sendmsg_locked`).
 
 use crate::trace::record::{Configuration, Hook};
 
