@@ -110,6 +110,15 @@ impl Capture {
         Self::of_backends(&["--port", &port.to_string()], output)
     }
 
+    /// As [`Capture::of_backend`], with the command as the caller calls it.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn of_backend_as(command: Command, port: u16, output: &Path) -> Result<Self> {
+        let which = ["--role", "backend", "--port", &port.to_string()];
+        Self::start_with(command, &which, output, &[])
+    }
+
     /// The same with other arguments that say which connections.
     ///
     /// # Errors

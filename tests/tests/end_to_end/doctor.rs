@@ -70,6 +70,34 @@ fn capture_says_so_too(mut command: Command, more: &[&str], said: &Value) {
     assert!(!output.exists());
 }
 
+/// A capture in its place runs, and warns of what limits it in the same sentences, of each
+/// once.
+#[track_caller]
+fn capture_warns_of_it_too(more: &[&str], found: &Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = here();
+    command.args(["capture", "--duration", "1s", "--output"]);
+    command.arg(folder.path().join("trace")).args(more);
+    let finished = tool::finish(&mut command).unwrap();
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    let all = found["statements"].as_array().unwrap();
+    let expected: BTreeSet<String> = (all.iter())
+        .filter(|said| said["weight"] == "limits")
+        .map(remedy_and_text)
+        .collect();
+    assert!(!expected.is_empty(), "{found:#}");
+    let lines = finished.stderr.lines();
+    let warned: Vec<&str> = lines
+        .filter_map(|line| line.strip_prefix("warning: "))
+        .collect();
+    let as_set: BTreeSet<String> = warned.iter().map(|&line| line.to_owned()).collect();
+    assert_eq!(as_set, expected, "{}", finished.stderr);
+    assert_eq!(warned.len(), expected.len(), "{}", finished.stderr);
+    command.arg("--quiet").arg("--force");
+    let finished = tool::finish(&mut command).unwrap();
+    assert_eq!(finished.stderr, "");
+}
+
 /// The command in namespaces of its own, after this has been done there.
 fn after(namespaces: &[&str], script: &str) -> Command {
     let unshare = processes::which("unshare").expect("unshare of util-linux");
@@ -254,6 +282,40 @@ fn an_error_log_that_leaves_out_errors_is_no_full_verdict() {
         limits["text"].as_str().unwrap().contains("at crit"),
         "{limits}"
     );
+    capture_warns_of_it_too(&["--nginx", &pid], &found);
+}
+
+#[test]
+fn a_server_whose_log_leaves_out_errors_is_no_full_verdict_whatever_other_logs_show() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|configuration| {
+        configuration.more = "error_log logs/server.log crit;".to_owned();
+    });
+    let pid = nginx.master_pid().to_string();
+    let (status, found) = doctor(here(), &["--nginx", &pid]);
+    assert_eq!((status, &found["possible"]), (1, &true.into()), "{found:#}");
+    let limits = only(&found, "limits");
+    let text = limits["text"].as_str().unwrap();
+    assert!(
+        text.contains("logs/server.log") && text.contains("at crit"),
+        "{text}"
+    );
+    let remedy = limits["do"].as_str().unwrap();
+    assert!(remedy.contains("logs/server.log error;"), "{remedy}");
+    let narrowest = &found["found"]["nginx"][0]["narrowest_log"];
+    assert_eq!(narrowest["level"], "crit");
+    capture_warns_of_it_too(&["--nginx", &pid], &found);
+}
+
+#[test]
+fn beside_a_log_of_errors_one_that_leaves_them_out_hides_nothing() {
+    let _alone = alone();
+    let nginx = quiet_nginx(|configuration| {
+        configuration.main = "error_log logs/crit.log crit;\n".to_owned();
+    });
+    let pid = nginx.master_pid().to_string();
+    let (status, found) = doctor(here(), &["--nginx", &pid]);
+    assert_eq!((status, &found["full"]), (0, &true.into()), "{found:#}");
 }
 
 #[test]
@@ -270,6 +332,30 @@ fn without_the_hooks_of_sends_and_receives_a_capture_runs_and_what_it_lacks_is_s
     assert!(
         can.contains("who closed") && !can.contains("how many requests"),
         "{can}"
+    );
+    capture_warns_of_it_too(&more, &found);
+}
+
+#[test]
+fn a_capture_warns_as_doctor_does_where_pids_are_not_the_hosts() {
+    let _alone = alone();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let own = ["--pid", "--fork", "--kill-child"];
+    let more = ["--role", "backend", "--port", &port];
+    let (status, found) = doctor(after(&own, "true"), &more);
+    assert_eq!((status, &found["possible"]), (1, &true.into()), "{found:#}");
+    let folder = tempfile::tempdir().unwrap();
+    let mut capture = after(&own, "true");
+    capture.args(["capture", "--duration", "1s", "--output"]);
+    capture.arg(folder.path().join("trace")).args(more);
+    let finished = tool::finish(&mut capture).unwrap();
+    let warned = format!("warning: {}\n", remedy_and_text(only(&found, "limits")));
+    assert_eq!(
+        finished.stderr.matches(&warned).count(),
+        1,
+        "{}",
+        finished.stderr
     );
 }
 

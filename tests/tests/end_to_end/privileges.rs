@@ -11,13 +11,15 @@ use lab::attached::held_by;
 use lab::backend::{Backend, Habits, IPV4};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, wait_for};
-use lab::load::{self, Request};
+use lab::load::{self, Client, Request};
+use lab::netns::Namespace;
 use lab::nginx::{self, Configuration, Nginx, Upstream};
 use lab::tool::Capture;
 use lab::{processes, tool};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::bench::{Bench, alone, report};
+use crate::bench::{Bench, alone, records, report};
 use crate::causes::{is_on, only};
 use crate::doctor::{doctor, remedy_and_text};
 use crate::unprivileged::copied_command;
@@ -155,6 +157,15 @@ fn without_root_but_with_its_capabilities_a_failure_is_matched_exactly() {
     let pid = nginx.master_pid().to_string();
     let (status, found) = doctor(with_alone(&program, needed()), &["--nginx", &pid]);
     assert_eq!((status, &found["full"]), (0, &true.into()), "{found:#}");
+    let capabilities = found["found"]["process"]["capabilities"]
+        .as_array()
+        .unwrap();
+    let optional: Vec<_> = (capabilities.iter())
+        .filter(|one| one["required"] == false)
+        .collect();
+    assert_eq!(optional.len(), 1, "{capabilities:#?}");
+    assert_eq!(optional[0]["name"], "CAP_SYS_ADMIN");
+    assert_eq!(optional[0]["held"], false);
     let bench = Bench::by(nginx, |_| with_alone(&program, needed()));
     let uid = fs::read_to_string(format!("/proc/{}/status", bench.capture().pid())).unwrap();
     assert!(
@@ -162,6 +173,82 @@ fn without_root_but_with_its_capabilities_a_failure_is_matched_exactly() {
         "{uid}"
     );
     tells_a_failure(bench, &backend, "exact");
+}
+
+/// What doctor weighs as limits, as a capture says it.
+#[track_caller]
+fn limits(found: &Value) -> Vec<String> {
+    let all = found["statements"].as_array().unwrap().iter();
+    let limits = all.filter(|said| said["weight"] == "limits");
+    limits.map(remedy_and_text).collect()
+}
+
+#[test]
+fn what_an_optional_capability_is_for_is_told_by_both_verbs_where_it_is_missing() {
+    let _alone = alone();
+    let namespace = Namespace::create().unwrap();
+    let upstream = Upstream::new("app", "127.0.0.1:1");
+    let start = || Nginx::start(&Configuration::new(vec![upstream.clone()]));
+    let nginx = namespace.enter(start).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let program = copied_command(&folder);
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let pid = nginx.master_pid().to_string();
+    let (status, found) = doctor(with_alone(&program, needed()), &["--nginx", &pid]);
+    assert_eq!((status, &found["possible"]), (1, &true.into()), "{found:#}");
+    let said = limits(&found);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("listening sockets"), "{said:?}");
+    let mut capture = with_alone(&program, needed());
+    capture.args(["capture", "--duration", "1s", "--nginx", &pid]);
+    capture.arg("--output").arg(folder.path().join("trace"));
+    let finished = tool::finish(&mut capture).unwrap().succeeded().unwrap();
+    let warning = format!("warning: {}\n", said[0]);
+    assert!(finished.stderr.starts_with(&warning), "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("warning: ").count(), 1);
+    let more = needed().chain(["sys_admin"]);
+    let (status, found) = doctor(with_alone(&program, more), &["--nginx", &pid]);
+    assert_eq!((status, &found["full"]), (0, &true.into()), "{found:#}");
+}
+
+#[test]
+fn on_a_backends_host_the_same_capabilities_suffice_and_are_given_up() {
+    const REQUESTS: usize = 3;
+    let _alone = alone();
+    let backend = Backend::start(IPV4, Habits::default()).unwrap();
+    let port = backend.address().port();
+    let folder = tempfile::tempdir().unwrap();
+    let program = copied_command(&folder);
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let more = ["--role", "backend", "--port", &port.to_string()];
+    let (_, found) = doctor(with_alone(&program, needed()), &more);
+    // Namespaces of others on this host may be beyond it.
+    assert_eq!(found["possible"], true, "{found:#}");
+    let trace = folder.path().join("trace");
+    let command = with_alone(&program, needed());
+    let capture = Capture::of_backend_as(command, port, &trace).unwrap();
+    gives_up(capture.pid(), READS);
+    assert_eq!(sets(capture.pid(), "NoNewPrivs"), BTreeSet::from([1]));
+    let close = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
+    let mut ends = BTreeSet::new();
+    for _ in 0..REQUESTS {
+        let mut client = Client::connect(backend.address()).unwrap();
+        ends.insert(client.local().to_string());
+        assert!(client.ask(&Request::get("/x").asking(close)).is_err());
+    }
+    capture.finish().unwrap().succeeded().unwrap();
+
+    assert_eq!(records(&trace, "end").len(), 1);
+    assert_eq!(records(&trace, "loss"), [Value::Null; 0]);
+    let accepted = records(&trace, "accepted");
+    assert_eq!(accepted.len(), REQUESTS, "{accepted:#?}");
+    let this_process = std::process::id();
+    for record in &accepted {
+        assert_eq!(record["end"], "closed", "{record:#}");
+        assert_eq!(record["pid"], this_process, "{record:#}");
+    }
+    let remotes = accepted.iter().map(|one| one["remote"].as_str().unwrap());
+    assert_eq!(remotes.map(str::to_owned).collect::<BTreeSet<_>>(), ends);
 }
 
 #[test]

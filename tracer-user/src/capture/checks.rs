@@ -51,14 +51,15 @@ const BPF: Privilege = required(
     Some(Capability::CAP_SYS_ADMIN),
     "load programs and maps into the kernel",
 );
-const PERFMON: Privilege = required(
-    Capability::CAP_PERFMON,
-    Some(Capability::CAP_SYS_ADMIN),
-    "attach programs to tracepoints and to nginx",
-);
-
 /// Without these no program gets into the kernel.
-pub(crate) const FOR_PROGRAMS: [Privilege; 2] = [BPF, PERFMON];
+pub(crate) const fn for_programs(role: Role) -> [Privilege; 2] {
+    let purpose = match role {
+        Role::Nginx => "attach programs to tracepoints and to nginx",
+        Role::Backend => "attach programs to tracepoints",
+    };
+    let included_in = Some(Capability::CAP_SYS_ADMIN);
+    [BPF, required(Capability::CAP_PERFMON, included_in, purpose)]
+}
 
 /// Without these nginx cannot be looked at.
 pub(crate) const FOR_NGINX: [Privilege; 2] = [
@@ -88,20 +89,28 @@ const FOR_PORTS: [Privilege; 2] = [
     ),
 ];
 
-const SYS_ADMIN: Privilege = Privilege {
-    capability: Capability::CAP_SYS_ADMIN,
-    included_in: None,
-    required: false,
-    purpose: "see nginx write its log where the kernel lets nobody else, and to ask for listening \
-              sockets in the network namespaces of containers",
-};
+/// What makes a capture whole where others lack something.
+const fn optional(role: Role) -> Privilege {
+    Privilege {
+        capability: Capability::CAP_SYS_ADMIN,
+        included_in: None,
+        required: false,
+        purpose: match role {
+            Role::Nginx => {
+                "see nginx write its log where the kernel lets nobody else, and ask for \
+                 listening sockets in the network namespaces of containers"
+            }
+            Role::Backend => "ask for listening sockets in the network namespaces of containers",
+        },
+    }
+}
 
 /// All that a capture in this role uses.
 #[must_use]
 pub fn privileges(role: Role) -> Vec<Privilege> {
-    let mut all = FOR_PROGRAMS.to_vec();
+    let mut all = for_programs(role).to_vec();
     all.extend(of_proc(role));
-    all.push(SYS_ADMIN);
+    all.push(optional(role));
     all
 }
 
@@ -240,6 +249,49 @@ mod tests {
     fn missing(held_now: &[Capability]) -> String {
         let found = held(&privileges(Role::Nginx), &set(held_now));
         found.map_or_else(|obstacle| obstacle.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn what_a_capability_is_for_is_said_of_the_role_it_is_for() {
+        let purposes = |role| {
+            let all = privileges(role).into_iter().map(|one| one.purpose);
+            all.collect::<Vec<_>>().join("; ")
+        };
+        assert!(purposes(Role::Nginx).contains("see nginx write its log"));
+        assert!(!purposes(Role::Backend).contains("nginx"));
+    }
+
+    /// What stands after this, to the first of these characters, each time that it stands there.
+    fn after<'a>(text: &'a str, start: &str, ends: &[char]) -> Vec<&'a str> {
+        let parts = text.split(start).skip(1);
+        parts.filter_map(|part| part.split(ends).next()).collect()
+    }
+
+    #[test]
+    fn the_units_in_the_documentation_give_what_is_required_and_no_more() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/doctor.md");
+        let page = fs::read_to_string(page).unwrap();
+        for role in [Role::Nginx, Role::Backend] {
+            let required = privileges(role).into_iter().filter(|one| one.required);
+            let required: Vec<String> = required.map(|one| one.capability.to_string()).collect();
+            for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+                assert_eq!(after(&page, setting, &['"']), [required.join(" ")]);
+            }
+            let added = |name: &String| format!("+{}", name["CAP_".len()..].to_lowercase());
+            let added: Vec<String> = required.iter().map(added).collect();
+            let expected = format!("-all,{}", added.join(","));
+            assert_eq!(after(&page, "\nCAPS=", &['\n']), [expected]);
+            // The table says of each what it is for, and of the optional that it is one.
+            let rows = after(&page, "\n| `", &['|']);
+            let rows: Vec<&str> = rows
+                .into_iter()
+                .filter(|row| row.starts_with("CAP_"))
+                .collect();
+            let optional = privileges(role).into_iter().filter(|one| !one.required);
+            let optional = optional.map(|one| format!("{}`, optional ", one.capability));
+            let names = required.iter().map(|name| format!("{name}` "));
+            assert_eq!(rows, names.chain(optional).collect::<Vec<_>>());
+        }
     }
 
     #[test]

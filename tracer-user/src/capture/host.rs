@@ -108,6 +108,16 @@ impl Watched {
         self.told.1
     }
 
+    /// Of the logs of its requests the one that hides the most, if it is known: what those
+    /// that the user gave may hide is not.
+    #[must_use]
+    pub fn narrowest(&self, followed: &[ErrorLog]) -> Option<ErrorLog> {
+        let path = self.in_force.narrowest_log.clone()?;
+        let level = self.in_force.narrowest_level.clone();
+        let is_known = followed.iter().any(|log| log.level.is_some());
+        is_known.then_some(ErrorLog { path, level })
+    }
+
     fn new(instance: Instance) -> Result<Self> {
         let binary = Binary::read(&instance.exe)?;
         let in_force = configuration::read(&instance, &binary);
@@ -144,12 +154,7 @@ impl Watched {
             configuration_path: Some(self.in_force.path.clone()),
             workers: self.instance.workers.clone(),
             error_logs: followed.to_vec(),
-            // What logs that the user gave may hide is not known.
-            narrowest_level: self
-                .in_force
-                .narrowest_level
-                .clone()
-                .filter(|_| followed.iter().any(|log| log.level.is_some())),
+            narrowest_level: self.narrowest(followed).and_then(|log| log.level),
             configuration: self.in_force.configuration.clone(),
             configuration_problem: (!problems.is_empty()).then(|| problems.join("; ")),
             changed_before_start: self.in_force.changed_since_start,

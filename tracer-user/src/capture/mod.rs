@@ -43,11 +43,14 @@ use anyhow::{Context as _, Result};
 pub use self::calls::Withheld;
 use self::course::Signals;
 use self::host::Host;
+use self::listeners::Listeners;
 use self::looks::Looks;
 use self::programs::{Options, Programs};
 use self::progress::Progress;
 use self::session::Session;
 use self::write_calls::WriteCalls;
+use crate::doctor::found::Found;
+use crate::doctor::{self, look};
 use crate::judge::Judge;
 use crate::report::words::counted;
 use crate::trace::record::{Capture, ErrorLog, Record, Role};
@@ -132,9 +135,9 @@ fn remove_unused(output: &Path) {
 struct Prepared {
     /// Uprobes are wanted in the binaries of instances that come later, too.
     uprobes: bool,
-    no_local_backends: bool,
     programs: Programs,
     write_calls: WriteCalls,
+    listeners: Listeners,
     losses: Looks,
     progress: Progress,
     /// Has taken the records that the trace begins with.
@@ -143,6 +146,7 @@ struct Prepared {
 
 fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Prepared> {
     let losses = Looks::begin(clock::monotonic_ns());
+    let memory = look::free_memory(request.ring_bytes.unwrap_or(programs::RING_BYTES));
     let mut programs = checks::load(&Options {
         no_local_backends: request.no_local_backends,
         ring_bytes: request.ring_bytes,
@@ -186,26 +190,46 @@ fn prepare(request: &Request, host: &mut Host, writer: &mut Writer) -> Result<Pr
     writer.flush()?;
 
     let progress = Progress::new(request.duration, request.quiet);
-    for warning in checks::warnings(Role::Nginx)
-        .into_iter()
-        .chain(std::mem::take(&mut host.warnings))
-    {
+    let listeners = listeners_of(request, host);
+    let instances = host
+        .watched
+        .iter()
+        .zip(followed.iter().zip(&sees_log_calls));
+    let found = Found {
+        nginx: instances
+            .map(|(watched, (logs, seen))| look::instance(watched, logs, *seen))
+            .collect(),
+        hooks: programs.hooks.clone(),
+        warnings: [
+            checks::warnings(Role::Nginx),
+            std::mem::take(&mut host.warnings),
+        ]
+        .concat(),
+        ..look::here(Role::Nginx, memory, true)
+    };
+    for warning in doctor::warnings(&found) {
         progress.say(&format!("warning: {warning}"));
-    }
-    for hook in programs.hooks.iter().filter(|hook| !hook.attached) {
-        let reason = hook.reason.as_deref().unwrap_or_default();
-        progress.say(&format!("warning: {} is not attached: {reason}", hook.name));
     }
     progress.say(&announcement(request, host, &followed));
     Ok(Prepared {
         uprobes: !request.no_uprobe,
-        no_local_backends: request.no_local_backends,
         programs,
         write_calls,
+        listeners,
         losses,
         progress,
         judge,
     })
+}
+
+/// The listening sockets of backends that may be on this host.
+fn listeners_of(request: &Request, host: &mut Host) -> Listeners {
+    if request.no_local_backends {
+        return Listeners::default();
+    }
+    let watched = host.watched.iter();
+    let masters: Vec<u32> = watched.map(|one| one.instance.master_pid).collect();
+    Listeners::open(&masters, &mut host.warnings)
 }
 
 /// What the programs are told of nginx.

@@ -42,9 +42,20 @@ fn for_maps(held: &CapsHashSet) -> Option<Capability> {
 /// Gives up what is not needed any more. `uprobes`: those of later binaries need theirs.
 /// `works` tells whether the maps can still be read; it is asked without CAP_BPF.
 ///
-/// # Errors
-/// If the kernel does not take them back.
-pub(super) fn give_up(uprobes: bool, works: impl FnOnce() -> bool) -> Result<()> {
+/// What cannot be given up is kept, and is no reason to lose the capture: `warn` is told.
+pub(super) fn give_up(
+    uprobes: bool,
+    works: impl FnOnce() -> bool,
+    warn: impl FnOnce(std::fmt::Arguments<'_>),
+) {
+    if let Err(error) = try_to_give_up(uprobes, works) {
+        warn(format_args!(
+            "the capture runs with more privileges than it needs: {error:#}"
+        ));
+    }
+}
+
+fn try_to_give_up(uprobes: bool, works: impl FnOnce() -> bool) -> Result<()> {
     let held = caps::read(None, CapSet::Permitted).context("cannot read the capabilities")?;
     let mut keep = kept(&held, uprobes);
     let mut least = keep.clone();
@@ -81,6 +92,53 @@ mod tests {
             Some(CAP_SYS_ADMIN)
         );
         assert_eq!(for_maps(&set(&[CAP_PERFMON])), None);
+    }
+
+    /// Lets the kernel refuse this thread every capset(2).
+    fn refuse_capset() {
+        let statement = |code: u32, jt, jf, k| libc::sock_filter {
+            code: u16::try_from(code).unwrap(),
+            jt,
+            jf,
+            k,
+        };
+        let number = u32::try_from(libc::SYS_capset).unwrap();
+        let refused = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap();
+        let mut filter = [
+            // The number of the call is the first word of `struct seccomp_data`.
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0, refused),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).unwrap(),
+            filter: filter.as_mut_ptr(),
+        };
+        rustix::thread::set_no_new_privs(true).unwrap();
+        // SAFETY: the kernel copies the program, and the statements that it points to, before
+        // the call returns; both live until then.
+        let set = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    #[test]
+    fn what_cannot_be_given_up_is_warned_of_and_ends_nothing() {
+        // The filter is this thread's alone.
+        let warned = std::thread::spawn(|| {
+            refuse_capset();
+            let mut warned = String::new();
+            give_up(false, || true, |why| warned = why.to_string());
+            warned
+        });
+        let warned = warned.join().unwrap();
+        assert!(warned.contains("cannot give up capabilities"), "{warned}");
     }
 
     #[test]

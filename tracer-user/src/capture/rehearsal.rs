@@ -94,7 +94,7 @@ pub fn rehearse(request: &Request) -> Rehearsal {
     let missing = checks::held(&checks::privileges(request.role), &held);
     this.obstacles.extend(missing.err());
     let may = |wanted: &[_]| checks::held(wanted, &held).is_ok();
-    let may_try = may(&checks::FOR_PROGRAMS);
+    let may_try = may(&checks::for_programs(request.role));
     let may_load = may_load.is_ok() && may_try;
     let may_look = may(&checks::of_proc(request.role));
 

@@ -101,27 +101,17 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(mut host: Host, prepared: Prepared, writer: Writer) -> Result<Self> {
+    pub(super) fn new(host: Host, prepared: Prepared, writer: Writer) -> Result<Self> {
         let Prepared {
-            no_local_backends,
             mut programs,
             write_calls,
+            listeners,
             losses,
             progress,
             judge,
             uprobes,
         } = prepared;
         let records = programs.take_records()?;
-        let masters: Vec<u32> = host
-            .watched
-            .iter()
-            .map(|watched| watched.instance.master_pid)
-            .collect();
-        let listeners = if no_local_backends {
-            Listeners::default()
-        } else {
-            Listeners::open(&masters, &mut host.warnings)
-        };
         Ok(Self {
             strangers: Strangers::new(&host),
             host,
@@ -152,9 +142,10 @@ impl Session {
         let programs = &mut self.programs;
         let uprobes = self.uprobes && programs.uprobes_need_capabilities();
         let works = || programs.upstreams().is_ok() && programs.open_connections().is_ok();
-        if let Err(error) = privileges::give_up(uprobes, works) {
-            self.progress.say(&format!("warning: {error:#}"));
-        }
+        let progress = &self.progress;
+        privileges::give_up(uprobes, works, |why| {
+            progress.say(&format!("warning: {why}"));
+        });
     }
 
     /// Runs to its end.

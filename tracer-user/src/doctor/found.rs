@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::capture::checks::Obstacle;
+use crate::judge::by_functions::Past;
 use crate::trace::record::{Hook, Role};
 
 /// Everything that was found.
@@ -112,6 +113,12 @@ pub struct Nginx {
     pub configuration_problems: Vec<String>,
     /// Error logs that a capture would read.
     pub error_logs: Vec<ErrorLog>,
+    /// Of the logs of its requests the one that leaves out the most, where that is known: a
+    /// request's lines go to the logs of its own context and to no other.
+    pub narrowest_log: Option<ErrorLog>,
+    /// What of its bytes goes past the kernel's TCP functions, by its configuration.
+    #[serde(skip)]
+    pub past_functions: Past,
 }
 
 /// An error log.

@@ -3,7 +3,8 @@
 //!
 //! [`look`] gathers facts and leaves nothing behind; [`statements`] is a pure function of
 //! them; [`text`] prints both. What keeps a capture from running is said in the words of
-//! [`crate::capture::checks`], which `capture` uses too.
+//! [`crate::capture::checks`], which `capture` uses too; what limits it, `capture` says in
+//! the words of [`warnings`], from what it has tried itself.
 
 pub mod found;
 pub mod look;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use self::found::Found;
 use self::statements::{Statement, Weight};
+use crate::report::escape::escape;
 
 /// Name of the JSON's form.
 pub const SCHEMA: &str = "whoclosed.doctor/1";
@@ -37,6 +39,20 @@ pub struct Diagnosis {
     pub statements: Vec<Statement>,
     /// The facts.
     pub found: Found,
+}
+
+/// What a capture tells its user before it begins: all that makes it less than whole, as the
+/// diagnosis has it, one line each.
+#[must_use]
+pub fn warnings(found: &Found) -> Vec<String> {
+    statements::before_capture(found)
+        .into_iter()
+        .map(|said| match said.remedy {
+            Some(remedy) => format!("{}; {remedy}", said.text),
+            None => said.text,
+        })
+        .map(|line| escape(&line, usize::MAX))
+        .collect()
 }
 
 impl Diagnosis {

@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::found::{Found, Nginx};
+use super::found::{ErrorLog, Found, Nginx};
+use crate::judge::by_functions;
 use crate::nginx::line::Level;
 use crate::trace::record::Role;
 
@@ -73,21 +74,38 @@ pub(super) fn all(found: &Found) -> Vec<Statement> {
             ))
         })
         .collect();
+    let calls = if all.is_empty() {
+        calls_by_functions(found)
+    } else {
+        None
+    };
     all.extend(hooks);
-    all.extend(found.warnings.iter().map(|warning| {
-        let (text, remedy) = in_two(warning);
-        let weight = if text.contains(NOT_THERE_YET) {
-            Weight::Note
-        } else {
-            Weight::Limits
-        };
-        Statement::new(weight, text, remedy)
-    }));
+    all.extend(calls);
+    all.extend(found.warnings.iter().map(|warning| of_warning(warning)));
     all.extend(found.nginx.iter().flat_map(of_nginx));
     all.extend(memory(found));
     all.extend(clock(found));
     all.sort_by_key(|said| said.weight);
     all
+}
+
+/// Those that a capture tells before it begins: what limits it, and whatever it would warn of
+/// besides.
+pub(super) fn before_capture(found: &Found) -> Vec<Statement> {
+    let mut all = all(found);
+    let warned: Vec<Statement> = found.warnings.iter().map(|text| of_warning(text)).collect();
+    all.retain(|said| said.weight == Weight::Limits || warned.contains(said));
+    all
+}
+
+fn of_warning(warning: &str) -> Statement {
+    let (text, remedy) = in_two(warning);
+    let weight = if text.contains(NOT_THERE_YET) {
+        Weight::Note
+    } else {
+        Weight::Limits
+    };
+    Statement::new(weight, text, remedy)
 }
 
 /// `REASON; without it CONSEQUENCE`, the form of a hook's reason, turned round.
@@ -101,6 +119,42 @@ fn consequence_first(hook: &str, reason: &str) -> String {
         }
         None => format!("{hook} is not attached: {reason}"),
     }
+}
+
+/// What programs at the ends of functions do not see of nginx's sends and receives: a limit
+/// only where there is such a thing, or nobody knows.
+fn calls_by_functions(found: &Found) -> Option<Statement> {
+    let by = by_functions::instead(&found.hooks)?;
+    let past: Vec<_> = (found.nginx.iter())
+        .map(|nginx| nginx.past_functions)
+        .collect();
+    let unknown = by_functions::unknown(&past);
+    let seen = format!(
+        "nginx's sends and receives are seen at the ends of the kernel's TCP functions alone ({by})"
+    );
+    if unknown.is_empty() {
+        return Some(Statement::new(
+            Weight::Note,
+            format!(
+                "Clients on unix sockets, and what the kernel encrypts (KTLS), would not be seen, \
+                 but nginx's configuration has neither: {seen}"
+            ),
+            None,
+        ));
+    }
+    let condition = if by_functions::is_guessed(&past) {
+        ", if there are any"
+    } else {
+        ""
+    };
+    Some(Statement::new(
+        Weight::Limits,
+        format!(
+            "It will not be known {}{condition}: {seen}",
+            unknown.join(", nor ")
+        ),
+        Some("run it on Linux 6.3 or later, which has tracepoints that see these too".to_owned()),
+    ))
 }
 
 /// The words of the kernel's refusal of a uprobe to a process without CAP_SYS_ADMIN.
@@ -167,29 +221,53 @@ fn of_nginx(nginx: &Nginx) -> Vec<Statement> {
     said
 }
 
-/// Levels that leave out what a report is about.
+/// Levels that leave out what a report is about. A line goes to all logs of its context and
+/// to none of another one: of logs in one context the wider level counts, of contexts the
+/// narrower.
 fn levels(nginx: &Nginx, name: &str) -> Option<Statement> {
-    let logs = nginx.error_logs.iter().filter_map(|log| {
-        let word = log.level.as_deref()?;
-        Some((Level::from_word(word.as_bytes())?, word))
-    });
-    let (widest, word) = logs.max_by_key(|(level, _)| *level)?;
-    if widest < Level::Error {
-        return Some(Statement::new(
-            Weight::Limits,
-            format!(
+    let of = |log: &ErrorLog| Level::from_word(log.level.as_deref()?.as_bytes());
+    let widest = nginx.error_logs.iter().filter_map(of).max();
+    // Where contexts are not known, a log that gets all may stand beside any.
+    let log = match &nginx.narrowest_log {
+        Some(narrowest) => narrowest,
+        None => (nginx.error_logs.iter()).find(|log| widest.is_some() && of(log) == widest)?,
+    };
+    let (level, word) = (of(log)?, log.level.as_deref()?);
+    let others_show_more = widest.is_some_and(|widest| widest > level);
+    if level < Level::Error {
+        let (text, file) = if others_show_more {
+            let text = format!(
+                "Most failures of requests that {name} logs to {} will not be told: they are \
+                 logged at error, and that log is at {word}",
+                log.path
+            );
+            (text, log.path.as_str())
+        } else {
+            let text = format!(
                 "Most failures of {name}'s upstreams will not be told: they are logged at error, \
                  and its error log is at {word}"
-            ),
-            Some("set `error_log FILE error;`, or info, and reload nginx".to_owned()),
+            );
+            (text, "FILE")
+        };
+        return Some(Statement::new(
+            Weight::Limits,
+            text,
+            Some(format!(
+                "set `error_log {file} error;`, or info, and reload nginx"
+            )),
         ));
     }
-    (widest < Level::Info).then(|| {
+    let which = if others_show_more {
+        format!("its error log {}", log.path)
+    } else {
+        "its error log".to_owned()
+    };
+    (level < Level::Info).then(|| {
         Statement::new(
             Weight::Note,
             format!(
                 "Clients of {name} that leave before they are answered are counted, but not told \
-                 one by one: nginx logs them at info, and its error log is at {word}"
+                 one by one: nginx logs them at info, and {which} is at {word}"
             ),
             Some(
                 "set `error_log FILE info;` and reload nginx for the time of a capture, if you \

@@ -1,11 +1,12 @@
 //! What is said of hosts that are not this one.
 
 use super::found::{Capability, ErrorLog, Found, Kernel, Memory, Nginx, Process};
-use super::statements::Weight;
-use super::{Diagnosis, text};
+use super::statements::{Statement, Weight};
+use super::{Diagnosis, text, warnings};
 use crate::capture::checks::{self, Obstacle};
+use crate::judge::by_functions::Past;
 use crate::report::text::TextOptions;
-use crate::trace::record::{Hook, Role};
+use crate::trace::record::{Clients, Configuration, Hook, Role};
 
 fn hook(name: &str, reason: Option<&str>) -> Hook {
     Hook {
@@ -14,6 +15,13 @@ fn hook(name: &str, reason: Option<&str>) -> Hook {
         by: None,
         reason: reason.map(str::to_owned),
     }
+}
+
+fn past(clients: Clients) -> Past {
+    Past::of(Some(&Configuration {
+        clients: Some(clients),
+        ..Configuration::default()
+    }))
 }
 
 /// A host on which all is as it should be.
@@ -64,6 +72,8 @@ fn whole() -> Found {
                 path: "/var/log/nginx/error.log".to_owned(),
                 level: Some("info".to_owned()),
             }],
+            narrowest_log: None,
+            past_functions: past(Clients::default()),
         }],
         ..Found::default()
     }
@@ -108,11 +118,20 @@ What it would tell
 What was found
   kernel    Linux 6.12.9 x86_64, type information (BTF) read, not locked down,
             clock tsc
-  process   user 0, with CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
-            CAP_SYS_ADMIN
+  process   user 0
+  rights    has CAP_BPF, required: to load programs and maps into the kernel
+            has CAP_PERFMON, required: to attach programs to tracepoints and to
+            nginx
+            has CAP_SYS_PTRACE, required: to read nginx's binary, configuration
+            and logs through /proc
+            has CAP_DAC_READ_SEARCH, required: to read nginx's configuration and
+            logs
+            has CAP_SYS_ADMIN, optional: to see nginx write its log where the
+            kernel lets nobody else, and ask for listening sockets in the
+            network namespaces of containers
   memory    64 MiB at most, 8 of them the ring buffer; this host has 900 MiB
             free
-  hooks     2 of 2 attached
+  hooks     2 of 2 attached: inet_sock_set_state, tcp_retransmit_skb
   nginx     nginx/1.26.2 (master 812), 4 workers, names ngx_log_error_core,
             configuration /etc/nginx/nginx.conf, error log
             /var/log/nginx/error.log (info)
@@ -189,10 +208,70 @@ fn what_takes_the_place_of_a_hook_counts_as_attached_and_is_named() {
         ..hook("sock_recv_length", None)
     });
     assert!(Diagnosis::of(found.clone()).full);
+    found.hooks.push(hook("tcp_send_reset", Some("none")));
     let shown = shown(found, 1000);
-    let line = "  hooks     3 of 3 attached, 1 of them by a fallback: fexit tcp_recvmsg for \
-                sock_recv_length\n";
-    assert!(shown.contains(line), "{shown}");
+    let lines = "  hooks     3 of 4 attached, 1 of them by a fallback: inet_sock_set_state, \
+                 tcp_retransmit_skb, sock_recv_length by fexit tcp_recvmsg\n            \
+                 not attached: tcp_send_reset\n";
+    assert!(shown.contains(lines), "{shown}");
+}
+
+#[test]
+fn of_a_capability_that_is_missing_it_is_said_whether_and_what_for_it_is_needed() {
+    let mut found = whole();
+    for capability in &mut found.process.capabilities {
+        capability.held = capability.name == "CAP_BPF";
+    }
+    let wide = shown(found.clone(), 1000);
+    for line in [
+        "  rights    has CAP_BPF, required: to load programs",
+        "            lacks CAP_PERFMON, required: to attach programs",
+        "            lacks CAP_SYS_ADMIN, optional: to see nginx write its log",
+    ] {
+        assert!(wide.contains(line), "{wide}");
+    }
+    let narrow = shown(found, 60);
+    let longest = narrow.lines().map(|line| line.chars().count()).max();
+    assert!(longest <= Some(60), "{narrow}");
+}
+
+#[test]
+fn what_a_fallback_does_not_see_limits_only_where_nginx_may_have_it() {
+    let with = |past: Past| {
+        let mut found = whole();
+        found.hooks.push(Hook {
+            by: Some("fexit tcp_sendmsg".to_owned()),
+            reason: Some("tracepoint: none".to_owned()),
+            ..hook("sock_send_length", None)
+        });
+        found.nginx[0].past_functions = past;
+        Diagnosis::of(found)
+    };
+    let none = with(past(Clients::default()));
+    assert!(none.full);
+    assert_eq!(none.statements[0].weight, Weight::Note);
+    assert!(
+        none.statements[0]
+            .text
+            .ends_with("alone (fexit tcp_sendmsg)")
+    );
+    let unix = with(past(Clients {
+        unix: true,
+        ..Clients::default()
+    }));
+    assert!(!unix.full);
+    let text = &unix.statements[0].text;
+    let says = "It will not be known whether clients on unix sockets were served: nginx's sends";
+    assert!(text.starts_with(says), "{text}");
+    let unknown = with(Past::of(None));
+    assert!(!unknown.full);
+    let text = &unknown.statements[0].text;
+    assert!(text.contains(", nor what was sent to backends"), "{text}");
+    assert!(text.contains(", if there are any: "), "{text}");
+    // Without such programs there is nothing to say.
+    let mut found = whole();
+    found.nginx[0].past_functions = Past::of(None);
+    assert_eq!(Diagnosis::of(found).statements, []);
 }
 
 #[test]
@@ -235,15 +314,50 @@ fn a_level_that_leaves_out_errors_limits_and_one_that_leaves_out_clients_does_no
     assert_eq!(with("debug").statements, []);
 }
 
+fn log(path: &str, level: &str) -> ErrorLog {
+    ErrorLog {
+        path: path.to_owned(),
+        level: Some(level.to_owned()),
+    }
+}
+
 #[test]
-fn of_two_logs_the_wider_counts() {
+fn of_two_logs_of_one_context_the_wider_counts() {
     let mut found = whole();
-    let crit = ErrorLog {
-        path: "/var/log/nginx/crit.log".to_owned(),
-        level: Some("crit".to_owned()),
-    };
-    found.nginx[0].error_logs.insert(0, crit);
-    assert!(Diagnosis::of(found).full);
+    let logs = [log("/m.log", "error"), log("/c.log", "crit")];
+    found.nginx[0].error_logs = logs.to_vec();
+    for narrowest in [None, Some(logs[0].clone())] {
+        found.nginx[0].narrowest_log = narrowest;
+        let diagnosis = Diagnosis::of(found.clone());
+        assert!(diagnosis.full);
+        let text = &diagnosis.statements[0].text;
+        assert!(text.ends_with("its error log is at error"), "{text}");
+    }
+}
+
+#[test]
+fn of_two_contexts_the_one_that_leaves_out_more_counts() {
+    let mut found = whole();
+    found.nginx[0].error_logs = vec![log("/m.log", "error"), log("/s.log", "crit")];
+    found.nginx[0].narrowest_log = Some(log("/s.log", "crit"));
+    let diagnosis = Diagnosis::of(found.clone());
+    assert!(!diagnosis.full);
+    let said = &diagnosis.statements[0];
+    assert_eq!(said.weight, Weight::Limits);
+    assert_eq!(
+        said.text,
+        "Most failures of requests that nginx 812 logs to /s.log will not be told: they are \
+         logged at error, and that log is at crit"
+    );
+    let remedy = said.remedy.as_deref().unwrap();
+    assert!(remedy.contains("`error_log /s.log error;`"), "{remedy}");
+    // A server of which only the clients that leave are hidden is no limit.
+    found.nginx[0].error_logs = vec![log("/m.log", "info"), log("/s.log", "error")];
+    found.nginx[0].narrowest_log = Some(log("/s.log", "error"));
+    let diagnosis = Diagnosis::of(found);
+    assert!(diagnosis.full);
+    let text = &diagnosis.statements[0].text;
+    assert!(text.ends_with("its error log /s.log is at error"), "{text}");
 }
 
 #[test]
@@ -285,6 +399,51 @@ fn a_warning_with_advice_is_told_in_two() {
     assert_eq!(statements[0].text, "Lines will not be tied");
     assert_eq!(statements[0].remedy.as_deref(), Some("run it on the host"));
     assert_eq!(statements[1].weight, Weight::Note);
+}
+
+#[test]
+fn a_capture_warns_of_all_that_limits_it_and_of_nothing_else() {
+    let mut found = whole();
+    found.nginx[0].error_logs[0].level = Some("crit".to_owned());
+    found.nginx[0].configuration_problems = vec!["include x: no such file".to_owned()];
+    found.kernel.clock_source = Some("hpet".to_owned());
+    found.memory.free_bytes = Some(20 << 20);
+    found.hooks[1] = hook(
+        "tcp_retransmit_skb",
+        Some("no such tracepoint; without it retransmissions are not counted"),
+    );
+    found.warnings = vec![
+        "lines will not be tied; run it on the host".to_owned(),
+        "the error log /x does not exist; it is read once nginx creates it".to_owned(),
+    ];
+    let warned = warnings(&found);
+    let diagnosis = Diagnosis::of(found);
+    let limits: Vec<&Statement> = (diagnosis.statements.iter())
+        .filter(|said| said.weight == Weight::Limits)
+        .collect();
+    assert_eq!(limits.len(), 4);
+    for said in limits {
+        let line = match &said.remedy {
+            Some(remedy) => format!("{}; {remedy}", said.text),
+            None => said.text.clone(),
+        };
+        assert_eq!(warned.iter().filter(|warned| **warned == line).count(), 1);
+    }
+    // A log that is not there yet is told of though it limits nothing.
+    assert_eq!(warned.len(), 5, "{warned:#?}");
+    let not_there = "The error log /x does not exist";
+    assert!(warned.iter().any(|line| line.starts_with(not_there)));
+    assert_eq!(warnings(&whole()), [""; 0]);
+}
+
+#[test]
+fn what_a_capture_warns_of_does_not_reach_the_terminal_raw() {
+    let mut found = whole();
+    found.nginx[0].configuration_read = false;
+    found.nginx[0].configuration_path = "/etc/\u{1b}[2Jx".to_owned();
+    let warned = warnings(&found);
+    assert_eq!(warned.len(), 1);
+    assert!(!warned[0].contains('\u{1b}'), "{warned:?}");
 }
 
 #[test]

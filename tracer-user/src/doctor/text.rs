@@ -5,15 +5,17 @@
 use std::fmt::{self, Write};
 
 use super::Diagnosis;
-use super::found::{Found, Nginx};
+use super::found::{Capability, Found, Nginx};
 use super::statements::{Statement, Weight};
 use crate::report::escape::escape;
 use crate::report::page::{BAD, DIM, GOOD, PLAIN, Page, TextOptions, WARNING};
 use crate::report::words::counted;
-use crate::trace::record::Role;
+use crate::trace::record::{Hook, Role};
 
 /// Longest sentence that is shown whole.
 const SENTENCE: usize = 900;
+/// The same of a list of facts.
+const LIST: usize = 4000;
 const NAME: usize = 200;
 
 /// Writes a diagnosis.
@@ -72,17 +74,17 @@ fn list<W: Write>(
 
 fn facts<W: Write>(page: &mut Page<'_, W>, found: &Found) -> fmt::Result {
     let mut fact = |label: &str, text: &str| {
-        page.labelled(
-            DIM,
-            &format!("  {label:<8}  "),
-            PLAIN,
-            &escape(text, SENTENCE),
-        )
+        page.labelled(DIM, &format!("  {label:<8}  "), PLAIN, &escape(text, LIST))
     };
     fact("kernel", &kernel(found))?;
     fact("process", &process(found))?;
+    for (number, capability) in found.process.capabilities.iter().enumerate() {
+        fact(if number == 0 { "rights" } else { "" }, &right(capability))?;
+    }
     fact("memory", &memory(found))?;
-    fact("hooks", &hooks(found))?;
+    for (label, text) in ["hooks", ""].into_iter().zip(hooks(found)) {
+        fact(label, &text)?;
+    }
     if found.role == Role::Nginx && found.nginx.is_empty() {
         fact("nginx", "none looked at")?;
     }
@@ -126,21 +128,7 @@ fn kernel(found: &Found) -> String {
 
 fn process(found: &Found) -> String {
     let process = &found.process;
-    let names = |held: bool| -> Vec<&str> {
-        process
-            .capabilities
-            .iter()
-            .filter(|capability| capability.held == held)
-            .map(|capability| capability.name.as_str())
-            .collect()
-    };
     let mut parts = vec![format!("user {}", process.uid)];
-    for (held, word) in [(true, "with"), (false, "without")] {
-        let names = names(held);
-        if !names.is_empty() {
-            parts.push(format!("{word} {}", names.join(" ")));
-        }
-    }
     if !process.pids_of_the_host {
         parts.push("in a pid namespace of its own".to_owned());
     }
@@ -150,12 +138,26 @@ fn process(found: &Found) -> String {
     parts.join(", ")
 }
 
+fn right(capability: &Capability) -> String {
+    format!(
+        "{} {}, {}: to {}",
+        if capability.held { "has" } else { "lacks" },
+        capability.name,
+        if capability.required {
+            "required"
+        } else {
+            "optional"
+        },
+        capability.purpose
+    )
+}
+
 fn memory(found: &Found) -> String {
     let memory = &found.memory;
     let mebibytes = |bytes: u64| bytes >> 20;
     let mut text = format!(
         "{} MiB at most, {} of them the ring buffer",
-        mebibytes(memory.needed_bytes),
+        memory.needed_bytes.div_ceil(1 << 20),
         mebibytes(memory.ring_buffer_bytes)
     );
     if let (Some(free), Some(by)) = (memory.free_bytes, &memory.limited_by) {
@@ -164,27 +166,31 @@ fn memory(found: &Found) -> String {
     text
 }
 
-fn hooks(found: &Found) -> String {
+/// Those that are attached, each that is by a fallback with what took its place; then those
+/// that are not, of which the statements say why.
+fn hooks(found: &Found) -> Vec<String> {
     if found.hooks.is_empty() {
-        return "none tried".to_owned();
+        return vec!["none tried".to_owned()];
     }
     let (attached, missing): (Vec<_>, Vec<_>) = found.hooks.iter().partition(|hook| hook.attached);
+    let named = |hook: &&Hook| match &hook.by {
+        Some(by) => format!("{} by {by}", hook.name),
+        None => hook.name.clone(),
+    };
+    let list = |hooks: &[&Hook]| hooks.iter().map(named).collect::<Vec<_>>().join(", ");
+    let fallbacks = attached.iter().filter(|hook| hook.by.is_some()).count();
     let mut text = format!("{} of {} attached", attached.len(), found.hooks.len());
-    let by: Vec<String> = (attached.iter())
-        .filter_map(|hook| Some(format!("{} for {}", hook.by.as_ref()?, hook.name)))
-        .collect();
-    if !by.is_empty() {
-        text.push_str(&format!(
-            ", {} of them by a fallback: {}",
-            by.len(),
-            by.join("; ")
-        ));
+    if fallbacks > 0 {
+        text.push_str(&format!(", {fallbacks} of them by a fallback"));
     }
+    if !attached.is_empty() {
+        text.push_str(&format!(": {}", list(&attached)));
+    }
+    let mut lines = vec![text];
     if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(|hook| hook.name.as_str()).collect();
-        text.push_str(&format!("; not attached: {}", names.join(", ")));
+        lines.push(format!("not attached: {}", list(&missing)));
     }
-    text
+    lines
 }
 
 fn instance(nginx: &Nginx) -> Vec<String> {

@@ -10,6 +10,7 @@ mod alignment;
 mod attempts;
 mod backends;
 mod bursts;
+pub mod by_functions;
 mod case;
 mod causes;
 pub(crate) mod clock;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::attempts::{self, Attempt};
+use super::by_functions::{self, Past};
 use super::causes::Verdict;
 use super::end::ending;
 use super::{Details, Judge, Judged, findings, hidden, no_live};
@@ -11,7 +12,7 @@ use crate::report::model::{
     Side, Summary, UpstreamSummary,
 };
 use crate::report::words::counted;
-use crate::trace::record::EndReason;
+use crate::trace::record::{EndReason, Nginx};
 
 /// Steps of the wall clock below this are its ordinary discipline.
 const CLOCK_STEP_NS: u64 = 500_000_000;
@@ -242,6 +243,12 @@ fn advice(incidents: &[Incident], verdicts: &[Verdict]) -> Vec<Advice> {
     advice
 }
 
+/// What went past the kernel's TCP functions, by what the files said if that was in force.
+fn past_functions(nginx: &Nginx) -> Past {
+    let configuration = nginx.configuration.as_ref();
+    Past::of(configuration.filter(|_| !nginx.changed_before_start))
+}
+
 /// What limits the report.
 fn remarks(judge: &Judge) -> Vec<String> {
     let mut notes = Vec::new();
@@ -255,6 +262,8 @@ fn remarks(judge: &Judge) -> Vec<String> {
         let reason = hook.reason.as_deref().unwrap_or("no reason recorded");
         notes.push(format!("{} was not attached: {reason}", hook.name));
     }
+    let past: Vec<Past> = capture.nginx.iter().map(past_functions).collect();
+    notes.extend(by_functions::note(&capture.hooks, &past));
     for nginx in &capture.nginx {
         let master = nginx.master_pid;
         if judge.appeared.contains_key(&master) {

@@ -37,6 +37,8 @@ pub struct InForce {
     pub not_followed: Vec<NotFollowed>,
     /// The level of the place where requests' lines are hidden the most.
     pub narrowest_level: Option<String>,
+    /// The log that has it.
+    pub narrowest_log: Option<String>,
     /// Value of `env TZ=value`, which workers live by instead of their environment's.
     pub time_zone: Option<String>,
     /// When the newest file of it was changed, in seconds since 1970 UTC; 0 if unknown.
@@ -103,6 +105,7 @@ pub fn read_in(root: &Root, cwd: &Path, arguments: &Arguments, binary: &Binary) 
         .clone()
         .unwrap_or_else(|| binary.error_log_path());
     let logs = error_logs::all(root, &directives, &prefix, &default);
+    let (narrowest_log, narrowest_level) = logs.narrowest.unzip();
     let time_zone = directives
         .iter()
         .filter(|directive| directive.name == "env")
@@ -117,7 +120,8 @@ pub fn read_in(root: &Root, cwd: &Path, arguments: &Arguments, binary: &Binary) 
         configuration,
         error_logs: logs.files,
         not_followed: logs.others,
-        narrowest_level: logs.narrowest,
+        narrowest_level,
+        narrowest_log,
         time_zone,
         newest_change_s: loader.newest_change_s,
         changed_since_start: false,
@@ -214,6 +218,7 @@ mod tests {
         );
         // What goes to memory shows nothing.
         assert_eq!(found.narrowest_level.as_deref(), Some("crit"));
+        assert_eq!(found.narrowest_log.as_deref(), Some("syslog:server=[::1]"));
         assert_eq!(found.problems, [""; 0]);
         assert_eq!(found.path, "/srv/nginx/conf/nginx.conf");
     }
@@ -222,20 +227,41 @@ mod tests {
     fn the_narrowest_level_is_that_of_a_context_that_requests_log_to() {
         let narrowest = |text: &str| {
             let found = read_text(text, &Arguments::default());
-            found.narrowest_level.unwrap_or_default()
+            let (log, level) = (found.narrowest_log, found.narrowest_level);
+            format!("{} {}", log.unwrap_or_default(), level.unwrap_or_default())
         };
-        // The main one counts where it may be inherited; that no server does is not asked.
-        let server = "http { server { error_log /s.log info; } }";
-        assert_eq!(narrowest(&format!("error_log /m.log; {server}")), "error");
-        let http = "http { error_log /h.log info; server { } }";
-        assert_eq!(narrowest(&format!("error_log /m.log; {http}")), "info");
+        // That of a context counts where a server may inherit it.
+        let own = "server { error_log /s.log info; }";
+        let none = "server { }";
+        let http = |inner: &str| format!("http {{ error_log /h.log warn; {inner} }}");
+        for (text, expected) in [
+            (format!("error_log /m.log; http {{ {own} }}"), "/s.log info"),
+            (
+                format!("error_log /m.log; http {{ {own} {none} }}"),
+                "/m.log error",
+            ),
+            (
+                format!("error_log /m.log; http {{ {own} }} stream {{ }}"),
+                "/m.log error",
+            ),
+            (format!("error_log /m.log; {}", http(none)), "/h.log warn"),
+            (format!("error_log /m.log; {}", http("")), "/h.log warn"),
+            (format!("error_log /m.log; {}", http(own)), "/s.log info"),
+        ] {
+            assert_eq!(narrowest(&text), expected, "{text}");
+        }
         assert_eq!(
             narrowest("error_log /m.log info; http { server { error_log /s.log; } }"),
-            "error"
+            "/s.log error"
         );
+        // Of several in one context the widest.
         assert_eq!(
             narrowest("error_log /m.log; error_log /d.log info; http { }"),
-            "info"
+            "/d.log info"
+        );
+        assert_eq!(
+            narrowest("error_log /m.log; http { server { error_log /s.log crit; } }"),
+            "/s.log crit"
         );
     }
 

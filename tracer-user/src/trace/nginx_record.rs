@@ -97,6 +97,18 @@ pub struct Configuration {
     /// `worker_rlimit_nofile`, `worker_processes`, `worker_shutdown_timeout`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub main: BTreeMap<String, String>,
+    /// How clients reach nginx; absent in older traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
+}
+
+/// How clients reach nginx, where it decides which of its sends to them a capture sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients {
+    /// Some server listens on a unix socket (`listen unix:`).
+    pub unix: bool,
+    /// The kernel may encrypt what goes to them (`ssl_conf_command Options KTLS`).
+    pub kernel_tls: bool,
 }
 
 /// An `upstream` block.

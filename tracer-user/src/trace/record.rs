@@ -18,7 +18,7 @@ pub use super::connection_record::{
     Call, Connection, ConnectionEnd, Continuation, IdleEnd, Logged, Next,
 };
 pub use super::nginx_record::{
-    Configuration, ErrorLog, Instance, Line, Nginx, Process, ProxyLocation, TimeZone,
+    Clients, Configuration, ErrorLog, Instance, Line, Nginx, Process, ProxyLocation, TimeZone,
     UpstreamBlock, Worker,
 };
 
@@ -157,6 +157,13 @@ pub const THIRD_PROGRAM: &str = "(third program)";
 pub const FOURTH_PROGRAM: &str = "(fourth program)";
 
 impl Hook {
+    /// Of nginx's sends or receives: what took its place, if anything did.
+    #[must_use]
+    pub fn of_calls_by(&self) -> Option<&str> {
+        let is_of_calls = ["sock_send_length", "sock_recv_length"].contains(&self.name.as_str());
+        self.by.as_deref().filter(|_| is_of_calls && self.attached)
+    }
+
     /// Of a second program or a further one: without it the first one still sees most.
     #[must_use]
     pub fn is_spare(&self) -> bool {

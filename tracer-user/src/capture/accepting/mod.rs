@@ -15,9 +15,11 @@ use self::ports::{Host, Ports};
 use super::course::{self, Capturing, Signals, TICKS_A_SECOND};
 use super::diagnostics::Diagnostics;
 use super::looks::Looks;
-use super::programs::{Options, Programs};
+use super::programs::{self, Options, Programs};
 use super::progress::Progress;
 use super::{boot_id, checks, clock, convert, host_name, kernel, privileges, remove_unused};
+use crate::doctor::found::{Found, Memory};
+use crate::doctor::{self, look};
 use crate::report::words::counted;
 use crate::trace::record::{AcceptedEnd, Capture, Loss, Record, Role};
 use crate::trace::writer::Writer;
@@ -122,6 +124,7 @@ impl Session {
         writer: Writer,
     ) -> Result<Self> {
         let losses = Looks::begin(clock::monotonic_ns());
+        let memory = look::free_memory(request.ring_bytes.unwrap_or(programs::RING_BYTES));
         let mut programs = checks::load(&Options {
             role: Role::Backend,
             ring_bytes: request.ring_bytes,
@@ -146,13 +149,22 @@ impl Session {
         };
         session.watch_these(ports)?;
         session.programs.take_over(Role::Backend);
-        let programs = &mut session.programs;
-        privileges::give_up(false, || programs.open_accepted().is_ok())?;
-        session.begin(request)?;
+        session.begin(request, memory)?;
+        session.give_up_privileges();
         Ok(session)
     }
 
-    fn begin(&mut self, request: &Request) -> Result<()> {
+    /// All that needs them is attached and open.
+    fn give_up_privileges(&mut self) {
+        let programs = &mut self.programs;
+        let works = || programs.open_accepted().is_ok();
+        let progress = &self.progress;
+        privileges::give_up(false, works, |why| {
+            progress.say(&format!("warning: {why}"));
+        });
+    }
+
+    fn begin(&mut self, request: &Request, memory: Memory) -> Result<()> {
         let capture = Capture {
             role: Role::Backend,
             boot_id: boot_id(),
@@ -167,11 +179,13 @@ impl Session {
         self.writer.write(&Record::Capture(Box::new(capture)))?;
         self.writer.write(&Record::Anchor(clock::anchor()))?;
         self.writer.flush()?;
-        self.warn();
-        for hook in self.programs.hooks.iter().filter(|hook| !hook.attached) {
-            let reason = hook.reason.as_deref().unwrap_or_default();
-            self.progress
-                .say(&format!("warning: {} is not attached: {reason}", hook.name));
+        let found = Found {
+            hooks: self.programs.hooks.clone(),
+            warnings: std::mem::take(&mut self.warnings),
+            ..look::here(Role::Backend, memory, true)
+        };
+        for warning in doctor::warnings(&found) {
+            self.progress.say(&format!("warning: {warning}"));
         }
         self.progress.say(&format!(
             "capturing for {:?}: connections accepted at {}; Ctrl-C ends it early",

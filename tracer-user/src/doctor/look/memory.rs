@@ -4,11 +4,29 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tracer_ebpf::loss;
+use tracer_ebpf::upstream::{SLOTS, UpstreamCounters};
+use tracer_ebpf::written::{TEXT, Written};
+
 use crate::doctor::found::Memory;
 
-/// What a capture uses at most: 13 MiB of maps and programs in the kernel, and 51 MiB of
-/// its own.
-const NEEDED: u64 = 64 << 20;
+/// Of maps and programs in the kernel what neither the ring buffer nor a processor decides, and
+/// what the process has of its own: 4 and 51 MiB.
+const ANYWHERE: u64 = 55 << 20;
+
+/// What each processor that the kernel may ever have adds to the maps: the kernel makes a
+/// per-processor array whole for all of them when it is created (`bpf_array_alloc_percpu` of
+/// kernel/bpf/arraymap.c), in use or not.
+const A_PROCESSOR: usize =
+    SLOTS * UpstreamCounters::SIZE + size_of::<u64>() * loss::COUNT as usize + Written::SIZE + TEXT;
+
+/// What a capture uses at most.
+fn needed(ring_buffer_bytes: u64, processors: usize) -> u64 {
+    let processors = (processors as u64).saturating_mul(A_PROCESSOR as u64);
+    ANYWHERE
+        .saturating_add(ring_buffer_bytes)
+        .saturating_add(processors)
+}
 
 /// Looks.
 pub(super) fn look(ring_buffer_bytes: u64) -> Memory {
@@ -22,9 +40,11 @@ pub(super) fn look(ring_buffer_bytes: u64) -> Memory {
         }
     }
     let (free_bytes, limited_by) = least.unzip();
+    // Where it cannot be read no such map can be made either.
+    let processors = aya::util::nr_cpus().unwrap_or(1);
     Memory {
         ring_buffer_bytes,
-        needed_bytes: NEEDED,
+        needed_bytes: needed(ring_buffer_bytes, processors),
         free_bytes,
         limited_by,
     }
@@ -121,6 +141,16 @@ fn cache(statistics: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_capture_needs_grows_with_the_processors_that_there_may_be() {
+        let mebibytes = |processors| needed(8 << 20, processors).div_ceil(1 << 20);
+        assert_eq!(mebibytes(2), 64);
+        assert_eq!(mebibytes(128), 114);
+        let one_more = needed(8 << 20, 3) - needed(8 << 20, 2);
+        assert!(one_more >= 256 * 1592, "{one_more}");
+        assert_eq!(needed(9 << 20, 2) - needed(8 << 20, 2), 1 << 20);
+    }
 
     const MOUNTS: &str = "\
 24 1 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755

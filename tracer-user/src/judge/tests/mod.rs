@@ -2,6 +2,7 @@
 //! built with.
 
 mod attempts;
+mod by_functions;
 mod causes;
 mod findings;
 mod foreign;

@@ -72,8 +72,9 @@ pub(super) struct ErrorLogs {
     pub(super) files: Vec<ErrorLog>,
     /// Those that cannot.
     pub(super) others: Vec<NotFollowed>,
-    /// The level of the place where requests' lines are hidden the most, if it is known.
-    pub(super) narrowest: Option<String>,
+    /// The place where requests' lines are hidden the most, if it is known: the log that
+    /// gets the most lines there, and its level.
+    pub(super) narrowest: Option<(String, String)>,
 }
 
 /// Error logs that can be followed, and those that cannot.
@@ -99,23 +100,51 @@ pub(super) fn all(root: &Root, directives: &[Directive], prefix: &str, default: 
     if !main_has_file {
         logs.add(default, "error", false, &mut main);
     }
-    logs.visit(directives, main, is_inherited(directives));
+    let is_inherited = |wholly: bool| {
+        directives
+            .iter()
+            .filter(|directive| has_servers(directive))
+            .any(|part| !names_a_log(part) && (!wholly || is_logged_around_servers(part)))
+    };
+    let use_of_main = Use {
+        in_force: is_inherited(false),
+        of_requests: is_inherited(true),
+    };
+    logs.visit(directives, main, use_of_main);
     ErrorLogs {
         files: logs.files,
         others: logs.others,
         narrowest: logs
             .narrowest
-            .and_then(|rank| LEVELS.get(rank))
-            .map(|level| (*level).to_owned()),
+            .and_then(|(rank, log)| Some((log, (*LEVELS.get(rank)?).to_owned()))),
     }
 }
 
-/// Is the main context's log that of requests or sessions somewhere?
-fn is_inherited(directives: &[Directive]) -> bool {
-    directives
+fn has_servers(directive: &Directive) -> bool {
+    matches!(directive.name.as_str(), "http" | "stream" | "mail")
+}
+
+fn names_a_log(directive: &Directive) -> bool {
+    directive
+        .block
         .iter()
-        .filter(|directive| matches!(directive.name.as_str(), "http" | "stream" | "mail"))
-        .any(|block| !block.block.iter().any(|inner| inner.name == "error_log"))
+        .any(|inner| inner.name == "error_log")
+}
+
+/// Is there a server whose lines go to the log around it? One without servers may get them.
+fn is_logged_around_servers(part: &Directive) -> bool {
+    let mut servers = part.block.iter().filter(|inner| inner.name == "server");
+    let all_have_their_own = servers.clone().all(names_a_log);
+    servers.next().is_none() || !all_have_their_own
+}
+
+/// What the logs of a context are for.
+#[derive(Clone, Copy)]
+struct Use {
+    /// Lines go there that are of no request, or of one.
+    in_force: bool,
+    /// Lines of requests or sessions do.
+    of_requests: bool,
 }
 
 fn rank(level: &str) -> usize {
@@ -125,8 +154,8 @@ fn rank(level: &str) -> usize {
 /// The logs of one context: a line goes to all of them, and to none further out.
 #[derive(Default)]
 struct Context {
-    /// The widest level of a file.
-    file: Option<usize>,
+    /// The widest level of a file, and the file.
+    file: Option<(usize, String)>,
     /// The others, by their place in the list, and their levels.
     others: Vec<(usize, usize)>,
 }
@@ -136,12 +165,13 @@ struct Logs<'a> {
     prefix: &'a str,
     files: Vec<ErrorLog>,
     others: Vec<NotFollowed>,
-    /// Of the contexts that lines of requests go to, the smallest of their widest levels.
-    narrowest: Option<usize>,
+    /// Of the contexts that lines of requests go to, the smallest of their widest levels, and
+    /// the log that has it.
+    narrowest: Option<(usize, String)>,
 }
 
 impl Logs<'_> {
-    fn visit(&mut self, directives: &[Directive], mut context: Context, in_force: bool) {
+    fn visit(&mut self, directives: &[Directive], mut context: Context, is_for: Use) {
         for directive in directives {
             if directive.name == "error_log" {
                 let (target, options) = match directive.arguments.split_first() {
@@ -158,24 +188,31 @@ impl Logs<'_> {
                 let level = level.map_or("error", String::as_str);
                 self.add(target, level, formatted, &mut context);
             }
-            self.visit(&directive.block, Context::default(), true);
+            let inner = Use {
+                in_force: true,
+                of_requests: !has_servers(directive) || is_logged_around_servers(directive),
+            };
+            self.visit(&directive.block, Context::default(), inner);
         }
-        let others = context
-            .others
-            .iter()
-            .filter(|(index, _)| {
-                self.others
-                    .get(*index)
-                    .is_some_and(|log| log.kind.is_read())
-            })
-            .map(|(_, level)| *level);
-        let widest = others.chain(context.file).max();
-        if in_force && let Some(widest) = widest {
-            self.narrowest = Some(self.narrowest.map_or(widest, |known| known.min(widest)));
+        let others = context.others.iter().filter_map(|(index, level)| {
+            let log = self.others.get(*index)?;
+            log.kind.is_read().then(|| (*level, log.target.clone()))
+        });
+        let widest = others
+            .chain(context.file.clone())
+            .max_by_key(|(level, _)| *level);
+        if is_for.of_requests
+            && let Some(widest) = widest
+            && self
+                .narrowest
+                .as_ref()
+                .is_none_or(|(known, _)| widest.0 < *known)
+        {
+            self.narrowest = Some(widest);
         }
         for (index, level) in context.others {
-            if in_force
-                && context.file.is_none_or(|file| file < level)
+            if is_for.in_force
+                && context.file.as_ref().is_none_or(|(file, _)| *file < level)
                 && let Some(other) = self.others.get_mut(index)
             {
                 other.alone = true;
@@ -220,7 +257,10 @@ impl Logs<'_> {
             context.others.push((index, rank(level)));
             return;
         }
-        context.file = context.file.max(Some(rank(level)));
+        let is_wider = |(known, _): &(usize, String)| *known < rank(level);
+        if context.file.as_ref().is_none_or(is_wider) {
+            context.file = Some((rank(level), path.clone()));
+        }
         match self.files.iter_mut().find(|known| known.path == path) {
             Some(known) => {
                 // One file with two levels gets the lines of the wider one.

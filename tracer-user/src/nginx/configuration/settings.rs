@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::stream;
 use super::time::parse_time_ms;
 use super::tree::Directive;
-use crate::trace::record::{Configuration, ProxyLocation, UpstreamBlock};
+use crate::trace::record::{Clients, Configuration, ProxyLocation, UpstreamBlock};
 
 /// Modules that pass requests on: `proxy_pass`, `proxy_read_timeout` and so on.
 const MODULES: [&str; 6] = ["proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"];
@@ -36,6 +36,9 @@ const SETTINGS: [&str; 17] = [
 const TO_OPENSSL: &str = "ssl_conf_command";
 pub(super) const KERNEL_TLS: &str = "KTLS";
 
+/// So begins the address of a unix socket.
+const UNIX: &str = "unix:";
+
 /// A setting of the core that bears on what is passed on, whatever passes it.
 const BODY_SIZE: &str = "client_max_body_size";
 
@@ -52,6 +55,7 @@ const EVENTS: [&str; 1] = ["worker_connections"];
 pub(super) fn configuration(directives: &[Directive]) -> Configuration {
     let mut found = Configuration {
         main: main(directives),
+        clients: Some(clients(directives)),
         ..Configuration::default()
     };
     for http in directives
@@ -84,6 +88,23 @@ fn main(directives: &[Directive]) -> BTreeMap<String, String> {
         .chain(events)
         .map(|directive| (directive.name.clone(), directive.value()))
         .collect()
+}
+
+/// Of the servers of all parts.
+fn clients(directives: &[Directive]) -> Clients {
+    let parts = (directives.iter()).filter(|part| ["http", "stream"].contains(&&*part.name));
+    let servers = (parts.clone().flat_map(|part| &part.block)).filter(|one| one.name == "server");
+    let mut settings = (parts.chain(servers.clone())).flat_map(|around| &around.block);
+    let listens_there = |setting: &Directive| {
+        let address = setting.argument(0).unwrap_or_default();
+        // nginx takes the prefix in any case (`ngx_parse_url`).
+        let prefix = address.get(..UNIX.len()).unwrap_or_default();
+        setting.name == "listen" && prefix.eq_ignore_ascii_case(UNIX)
+    };
+    Clients {
+        unix: servers.flat_map(|one| &one.block).any(listens_there),
+        kernel_tls: settings.any(|one| one.name == TO_OPENSSL && one.value().contains(KERNEL_TLS)),
+    }
 }
 
 pub(super) fn upstream(directive: &Directive) -> UpstreamBlock {
@@ -302,6 +323,40 @@ mod tests {
         assert_eq!(found.upstreams[0], app);
         assert_eq!(found.upstreams[1].keepalive, None);
         assert_eq!(found.upstreams[1].servers, ["app.example:80"]);
+    }
+
+    #[test]
+    fn how_clients_reach_nginx_is_told_of_servers_of_all_parts() {
+        let clients = |text: &str| read(text).clients.unwrap();
+        let none = Clients::default();
+        assert_eq!(
+            clients("http { upstream a { server unix:/a; } server { listen 80; } }"),
+            none
+        );
+        let unix = Clients { unix: true, ..none };
+        for text in [
+            "http { server { listen 80; listen unix:/run/a.sock backlog=9; } }",
+            "http { server { listen 80; } server { listen UNIX:/run/a.sock; } }",
+            "stream { server { listen unix:/run/a.sock; proxy_pass b:1; } }",
+        ] {
+            assert_eq!(clients(text), unix, "{text}");
+        }
+        let kernel_tls = Clients {
+            kernel_tls: true,
+            ..none
+        };
+        for text in [
+            "http { ssl_conf_command Options KTLS; server { listen 443 ssl; } }",
+            "http { server { listen 443 ssl; ssl_conf_command Options PrioritizeChaCha,KTLS; } }",
+            "stream { server { listen 443 ssl; ssl_conf_command Options KTLS; } }",
+        ] {
+            assert_eq!(clients(text), kernel_tls, "{text}");
+        }
+        // That is for backends.
+        assert_eq!(
+            clients("http { server { proxy_ssl_conf_command Options KTLS; } }"),
+            none
+        );
     }
 
     #[test]
