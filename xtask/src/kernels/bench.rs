@@ -228,6 +228,7 @@ impl Bench {
         let began = Instant::now();
         let mut row = Row {
             name: run.name.clone(),
+            scenarios: chosen.len(),
             ..Row::default()
         };
         let (Some(kernel), Some(image)) = (&run.kernel, image) else {
@@ -254,7 +255,7 @@ impl Bench {
                 );
                 row.told = Told::Ran(outcomes);
                 row.preemption = scenarios::preemption(&booted.output).map(str::to_owned);
-                row.failure = booted.failure();
+                row.failure = booted.failure_or_status();
                 row.work = work(&booted, chosen);
             }
             Err(error) => row.failure = Some(format!("{error:#}")),
@@ -268,13 +269,16 @@ impl Bench {
         step::require_root("the host's own kernel needs", "kernels")?;
         let began = Instant::now();
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let output = scenarios::here(chosen, seed, &self.lab, &self.agent, &self.nginx)?;
+        let output = scenarios::here(chosen, seed, &self.lab, &self.agent, &self.nginx);
+        let said = output.as_deref().unwrap_or_default();
+        let outcomes = scenarios::read(chosen, said, None);
         Ok(Row {
             name: name.to_owned(),
             release: release.trim().to_owned(),
-            told: Told::Ran(scenarios::read(chosen, &output, None)),
-            preemption: scenarios::preemption(&output).map(str::to_owned),
-            failure: None,
+            scenarios: chosen.len(),
+            told: Told::Ran(outcomes),
+            preemption: scenarios::preemption(said).map(str::to_owned),
+            failure: output.as_ref().err().map(|error| format!("{error:#}")),
             work: Vec::new(),
             seconds: began.elapsed().as_secs_f64(),
         })

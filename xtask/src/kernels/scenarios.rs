@@ -340,6 +340,9 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
     let faults = said
         .lines()
         .find_map(|line| line.split_once(" faults, ")?.0.trim().parse().ok());
+    let Some(faults) = faults else {
+        return Outcome::broken(said);
+    };
     // "lost: 3 missed_runs:whoclosed_send"
     let missed = said.lines().filter_map(|line| {
         let (count, kind) = line.strip_prefix("lost: ")?.split_once(' ')?;
@@ -347,8 +350,8 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
         Some((program.to_owned(), count.parse().ok()?))
     });
     Outcome {
-        verdicts: faults.unwrap_or(0),
-        right: faults.unwrap_or(0),
+        verdicts: faults,
+        right: faults,
         missed: missed.collect(),
         ..Outcome::default()
     }

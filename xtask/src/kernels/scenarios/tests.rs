@@ -65,6 +65,8 @@ fn what_came_to_no_end_is_not_taken_for_right() {
     );
     let failed = whole.replace("all right\nstatus: 0", "NOT all right\nstatus: 1");
     assert!(read(&both(), &failed, None)[1].wrong[0].contains("NOT all right"));
+    let silent = whole.replace("9 faults, 11 incidents: all right", "no word of it");
+    assert_eq!(read(&both(), &silent, None)[1].wrong, ["no word of it"]);
 }
 
 #[test]
@@ -77,6 +79,18 @@ fn the_script_names_every_scenario_and_ends_each_with_its_status() {
     assert_eq!(script.matches("status: $?").count(), scenarios.len());
     assert!(script.contains("whoclosed-lab read_timeout --seed 7 --json --runs-may-be-missed"));
     assert!(chosen(&["nonsense".to_owned()]).is_err());
+}
+
+#[test]
+fn the_script_ends_with_0_whatever_its_scenarios_do() {
+    // None of the programs is there.
+    let script = script(&both(), 7);
+    let mut shell = std::process::Command::new("/bin/sh");
+    let ended = shell.args(["-c", &script]).env("PATH", "/nowhere");
+    let ended = ended.stdin(std::process::Stdio::null()).output().unwrap();
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert_eq!(said.matches("status: 127\n").count(), 2, "{said}");
 }
 
 #[test]
