@@ -16,7 +16,7 @@ use super::files::Removed;
 use super::rows::{self, HOST, Run};
 use super::scenarios::{self, Scenario};
 use super::table::{self, Row, Told};
-use super::{Options, boot, files, image, unseen};
+use super::{Options, boot, enough, files, image, unseen};
 use crate::machine::Machine;
 use crate::{step, workspace};
 
@@ -27,6 +27,17 @@ const LAB: [&str; 4] = [
     "whoclosed-crowd",
     "whoclosed-demo",
 ];
+
+/// Which rows there have to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Each of them.
+    Each,
+    /// Of all that there might be, [`enough`].
+    All,
+    /// Those that can be had, if it is one.
+    Some,
+}
 
 /// File systems by machine, as far as they could be made.
 struct Images(Vec<(Option<Machine>, Option<Removed>)>);
@@ -158,6 +169,7 @@ impl Bench {
         runs: &[Run],
         chosen: &[&Scenario],
         options: &Options,
+        wanted: Wanted,
     ) -> Result<()> {
         let began = Instant::now();
         let script = scenarios::script(chosen, options.seed);
@@ -207,18 +219,23 @@ impl Bench {
             began.elapsed().as_secs_f64(),
             boot::emulator().unwrap_or_default()
         );
-        let explicit = !options.versions.is_empty();
-        let wrong = |row: &&Row| row.is_wrong() || (explicit && row.is_missing());
+        let wrong = |row: &&Row| row.is_wrong() || (wanted == Wanted::Each && row.is_missing());
         let wrong: Vec<&str> = rows
             .iter()
             .filter(wrong)
             .map(|row| row.name.as_str())
             .collect();
+        let mut complaints = Vec::new();
         if !wrong.is_empty() {
-            bail!("not right on {}", wrong.join(", "));
+            complaints.push(format!("not right on {}", wrong.join(", ")));
         }
-        if rows.iter().all(Row::is_missing) {
-            bail!("no kernel could be had");
+        if wanted == Wanted::All {
+            complaints.extend(enough::missing(&rows, &release_here()));
+        } else if rows.iter().all(Row::is_missing) {
+            complaints.push("no kernel could be had".to_owned());
+        }
+        if !complaints.is_empty() {
+            bail!("{}", complaints.join("; "));
         }
         Ok(())
     }
@@ -268,13 +285,12 @@ impl Bench {
     fn host(&self, name: &str, chosen: &[&Scenario], seed: u64) -> Result<Row> {
         step::require_root("the host's own kernel needs", "kernels")?;
         let began = Instant::now();
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let output = scenarios::here(chosen, seed, &self.lab, &self.agent, &self.nginx);
         let said = output.as_deref().unwrap_or_default();
         let outcomes = scenarios::read(chosen, said, None);
         Ok(Row {
             name: name.to_owned(),
-            release: release.trim().to_owned(),
+            release: release_here(),
             scenarios: chosen.len(),
             told: Told::Ran(outcomes),
             preemption: scenarios::preemption(said).map(str::to_owned),
@@ -283,6 +299,12 @@ impl Bench {
             seconds: began.elapsed().as_secs_f64(),
         })
     }
+}
+
+/// The host's own kernel, as `uname -r` says it.
+fn release_here() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
 }
 
 /// The emulator's work until the guest was up, and for each scenario.
