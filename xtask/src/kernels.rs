@@ -19,6 +19,7 @@ mod scenarios;
 pub(crate) mod suite;
 mod table;
 mod unseen;
+mod withheld;
 
 use std::path::{Path, PathBuf};
 
@@ -38,8 +39,9 @@ const SEED: u64 = 1;
 #[derive(Args, Debug, Default)]
 pub(crate) struct Options {
     /// Lines such as 6.12 (the newest kernel of it), 6.12-cloud, 6.12-confidentiality
-    /// (locked down), 6.1-preempt, 6.12-cloud-arm64 (another machine's, slow), or host; or a
-    /// kernel's file with a slash in its path, such as /boot/vmlinuz-5.15.0-130-generic
+    /// (locked down), 6.1-preempt, 7.3-fexit and 6.1-unseen (without hooks that it has),
+    /// 6.12-cloud-arm64 (another machine's, slow), or host; or a kernel's file with a slash
+    /// in its path, such as /boot/vmlinuz-5.15.0-130-generic
     /// [default: all that the archive has for this machine, and host]
     versions: Vec<String>,
     /// Only what `cargo xtask test` runs: two kernels, a few scenarios

@@ -16,7 +16,8 @@ use super::files::Removed;
 use super::rows::{self, HOST, Run};
 use super::scenarios::{self, Scenario};
 use super::table::{self, Row, Told};
-use super::{Options, boot, enough, files, image, unseen};
+use super::withheld::Calls;
+use super::{Options, boot, enough, files, image};
 use crate::machine::Machine;
 use crate::{step, workspace};
 
@@ -172,7 +173,7 @@ impl Bench {
         wanted: Wanted,
     ) -> Result<()> {
         let began = Instant::now();
-        let script = scenarios::script(chosen, options.seed);
+        let script = scenarios::PLACES.to_owned() + &scenarios::script(chosen, options.seed);
         let images = self.images(runs, &script, &options.with)?;
         let jobs = options
             .jobs
@@ -264,12 +265,7 @@ impl Bench {
         });
         match booted {
             Ok(booted) => {
-                let outcomes = scenarios::read_seeing(
-                    chosen,
-                    &booted.output,
-                    run.refuses,
-                    unseen::sees_calls(kernel),
-                );
+                let outcomes = scenarios::read(chosen, &booted.output, run.refuses, run.calls());
                 row.told = Told::Ran(outcomes);
                 row.preemption = scenarios::preemption(&booted.output).map(str::to_owned);
                 row.failure = booted.failure_or_status();
@@ -287,7 +283,7 @@ impl Bench {
         let began = Instant::now();
         let output = scenarios::here(chosen, seed, &self.lab, &self.agent, &self.nginx);
         let said = output.as_deref().unwrap_or_default();
-        let outcomes = scenarios::read(chosen, said, None);
+        let outcomes = scenarios::read(chosen, said, None, Calls::default());
         Ok(Row {
             name: name.to_owned(),
             release: release_here(),

@@ -17,6 +17,10 @@ fn output(score: &str, status: u8) -> String {
     )
 }
 
+fn read(scenarios: &[&Scenario], output: &str, refuses: Option<&str>) -> Vec<Outcome> {
+    super::read(scenarios, output, refuses, Calls::Seen)
+}
+
 fn both() -> Vec<&'static Scenario> {
     chosen(&["stale".to_owned(), "demo".to_owned()]).unwrap()
 }
@@ -54,6 +58,20 @@ fn a_mistake_of_any_confidence_and_a_wrong_constant_are_wrong() {
 }
 
 #[test]
+fn where_the_ends_of_functions_are_to_see_calls_other_hooks_are_wrong() {
+    let wrong = |hooks: &str| {
+        let score = SCORE.replace(r#""one": "attached""#, hooks);
+        super::read(&both(), &output(&score, 0), None, Calls::AtEnds)[0]
+            .wrong
+            .len()
+    };
+    let fexit = r#""sock_send_length": "by fexit x", "sock_recv_length": "by fexit y""#;
+    assert_eq!(wrong(fexit), 0);
+    assert_eq!(wrong(&fexit.replace("by fexit y", "attached")), 1);
+    assert_eq!(wrong(r#""one": "attached""#), 1);
+}
+
+#[test]
 fn what_came_to_no_end_is_not_taken_for_right() {
     let whole = output(SCORE, 0);
     let cut = whole.split("status: 0").next().unwrap();
@@ -86,7 +104,8 @@ fn the_script_ends_with_0_whatever_its_scenarios_do() {
     // None of the programs is there.
     let script = script(&both(), 7);
     let mut shell = std::process::Command::new("/bin/sh");
-    let ended = shell.args(["-c", &script]).env("PATH", "/nowhere");
+    shell.args(["-c", &script]).env("PATH", "/nowhere");
+    let ended = shell.env_remove(withheld::VARIABLE);
     let ended = ended.stdin(std::process::Stdio::null()).output().unwrap();
     let said = String::from_utf8(ended.stdout).unwrap();
     assert_eq!(ended.status.code(), Some(0), "{said}");
@@ -160,6 +179,18 @@ fn a_mistake_about_a_line_is_no_right_verdict_and_one_about_a_constant_is_no_lin
     let score = SCORE.replace(r#""right": true"#, r#""right": false"#);
     let outcomes = read(&both(), &output(&score, 0), None);
     assert_eq!((outcomes[0].right, outcomes[0].wrong.len()), (3, 1));
+}
+
+#[test]
+fn a_plainer_name_is_no_mistake_only_where_calls_are_not_seen() {
+    let mistake = r#""mistakes": ["1 (x) of stale is called backend fin closed-without-answer \
+        (likely), but is backend fin stale-keepalive (y)"]"#;
+    let mistake = mistake.replace("\\\n        ", "");
+    let score = SCORE.replace(r#""mistakes": []"#, &mistake);
+    let outcome = |calls| super::read(&both(), &output(&score, 0), None, calls).remove(0);
+    let unseen = outcome(Calls::Unseen);
+    assert!(unseen.is_plainer() && unseen.right == 2, "{unseen:?}");
+    assert_eq!(outcome(Calls::Seen).wrong.len(), 1);
 }
 
 #[test]
