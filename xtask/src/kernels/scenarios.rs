@@ -364,7 +364,7 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
 
 /// The answers of doctor.
 fn answered(said: &str, succeeded: bool, refuses: Option<&str>, calls: Calls) -> Outcome {
-    let (verdicts, mut wrong) = doctor::judge(said, refuses, calls.are_seen());
+    let (verdicts, mut wrong) = doctor::judge(said, refuses, calls);
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }
