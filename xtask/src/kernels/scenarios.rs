@@ -242,7 +242,7 @@ pub(super) fn read(
         outcomes.push(match scenario.what {
             What::Lab(_) => capture(scored(said, succeeded, calls, |_| Vec::new())),
             What::Nobody => capture(scored(said, succeeded, calls, |score| {
-                nobody::wrong(said, score)
+                nobody::wrong(said, score, calls)
             })),
             What::Demo if calls.are_seen() => capture(checked(said, succeeded)),
             What::Demo => capture(unseen::checked(said)),
