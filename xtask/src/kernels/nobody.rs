@@ -29,15 +29,24 @@ const OPEN_MAPS: (u32, u32) = (5, 19);
 /// What doctor names where lines cannot be seen being written.
 const ADMIN: &str = "CAP_SYS_ADMIN";
 
+/// Whether such a capture sees neither nginx's lines being written nor its sends and
+/// receives, on the kernel of which `said` is.
+pub(super) fn is_blind(said: &str, calls: Calls) -> bool {
+    !calls.are_seen() && release(fact(said, "release: ")) < Some(LINKS)
+}
+
+/// What the script found itself.
+fn fact<'a>(said: &'a str, name: &str) -> &'a str {
+    said.lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_default()
+        .trim()
+}
+
 /// What is wrong beside the verdicts, where there are any: `said` as the script does, and
 /// the lab's score in it.
 pub(super) fn wrong(said: &str, score: &Value, calls: Calls) -> Vec<String> {
-    let fact = |name: &str| {
-        said.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap_or_default()
-            .trim()
-    };
+    let fact = |name: &str| fact(said, name);
     let mut wrong = Vec::new();
     if fact("user: ") != NOBODY {
         wrong.push(format!("the capture ran as user {:?}", fact("user: ")));
@@ -166,6 +175,14 @@ mod tests {
         );
         assert_eq!(on("6.1.0-56-amd64", NOBODY), [""; 0]);
         assert_eq!(on("6.1.0-56-amd64", "0"), ["the capture ran as user \"0\""]);
+    }
+
+    #[test]
+    fn only_where_neither_lines_nor_calls_are_seen_it_is_blind() {
+        let on = |release| said(release, NOBODY, "");
+        assert!(is_blind(&on("6.1.0-56-amd64"), Calls::Unseen));
+        assert!(!is_blind(&on("6.1.0-56-amd64"), Calls::Seen));
+        assert!(!is_blind(&on("6.12.117+deb12-amd64"), Calls::Unseen));
     }
 
     #[test]

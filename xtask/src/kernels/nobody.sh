@@ -35,8 +35,6 @@ exec /bin/setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
 END
 chmod 755 "$folder/whoclosed"
 export AGENT="$WHOCLOSED"
-WHOCLOSED=$folder/whoclosed whoclosed-lab stale --seed $SEED --json --runs-may-be-missed > "$folder/score" 2>&1
-status=$?
 configure "$folder/nginx" logs/error.log "unix:$folder/nginx/socket"
 become_nginx "$folder/nginx" "$folder/nginx/logs/error.log" &
 nginx=$(started "$folder/nginx")
@@ -44,6 +42,14 @@ said=$("$folder/whoclosed" doctor --format json --nginx "$nginx" 2>&1)
 told=$?
 kill -TERM "$nginx"
 wait
+# Where this user's captures see neither lines nor calls many a line has no connection. The
+# lab looks for the truth of such ones only if it withholds the uprobes itself.
+blind=
+case "$WITHHELD $said" in
+*--no-fentry*'"log_calls_seen": false'*) blind=--no-uprobe ;;
+esac
+WHOCLOSED=$folder/whoclosed whoclosed-lab stale --seed $SEED $blind --json --runs-may-be-missed > "$folder/score" 2>&1
+status=$?
 echo "release: $(uname -r)"
 echo "unprivileged_bpf_disabled: $(cat /proc/sys/kernel/unprivileged_bpf_disabled 2>/dev/null)"
 cat "$folder/kept"

@@ -240,9 +240,12 @@ pub(super) fn read(
             None => outcome,
         };
         outcomes.push(match scenario.what {
-            What::Lab(_) => capture(scored(said, succeeded, calls, |_| Vec::new())),
-            What::Nobody => capture(scored(said, succeeded, calls, |score| {
-                nobody::wrong(said, score, calls)
+            What::Lab(_) => capture(scored(said, succeeded, calls, |_, _| ())),
+            What::Nobody => capture(scored(said, succeeded, calls, |score, wrong| {
+                if nobody::is_blind(said, calls) {
+                    wrong.retain(|wrong| !unseen::claims_nothing(wrong));
+                }
+                wrong.extend(nobody::wrong(said, score, calls));
             })),
             What::Demo if calls.are_seen() => capture(checked(said, succeeded)),
             What::Demo => capture(unseen::checked(said)),
@@ -277,7 +280,7 @@ fn scored(
     said: &str,
     succeeded: bool,
     calls: Calls,
-    wrong: impl FnOnce(&Value) -> Vec<String>,
+    more: impl FnOnce(&Value, &mut Vec<String>),
 ) -> Outcome {
     let json = said.find("\n{").map(|at| &said[at..]);
     let Some(score) = json.and_then(|json| serde_json::from_str::<Value>(json).ok()) else {
@@ -287,7 +290,6 @@ fn scored(
         let all = score[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned)
     };
-    let more = wrong(&score);
     let mut wrong: Vec<String> = strings("failures").chain(strings("mistakes")).collect();
     // Each is about one line.
     let about_a_line = |wrong: &&String| wrong.contains(" is called ");
@@ -314,9 +316,11 @@ fn scored(
     }
     let rows = score["causes"].as_object().into_iter().flatten();
     let verdicts: u64 = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
-    wrong.extend(more);
+    more(&score, &mut wrong);
     if verdicts == 0 && wrong.is_empty() {
         wrong.push("there was nothing to judge".to_owned());
+    } else if verdicts == mistakes && wrong.is_empty() {
+        wrong.push("no verdict is right".to_owned());
     }
     if !succeeded && wrong.is_empty() {
         wrong.push("the lab failed".to_owned());

@@ -145,8 +145,8 @@ pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
     }
     let any = |is: fn(&Outcome) -> bool| rows.iter().flat_map(Row::outcomes).any(is);
     if any(Outcome::is_plainer) {
-        text += "right N/M: of M verdicts the others have a plainer cause's name, and no more \
-                 is known where nobody sees nginx's sends and receives\n";
+        text += "right N/M: of M verdicts; the others have a plainer cause's name or none, and no \
+                 more is known where nobody sees nginx's sends and receives\n";
     }
     if any(|outcome| outcome.refused) {
         text +=

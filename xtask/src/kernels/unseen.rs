@@ -53,6 +53,13 @@ pub(super) fn is_plainer(mistake: &str) -> bool {
     verdict().unwrap_or(false)
 }
 
+/// Whether this mistake of the lab's claims nothing: a line of which the report says that it
+/// has no connection, or that it is not explained.
+pub(super) fn claims_nothing(mistake: &str) -> bool {
+    mistake.contains(" unexplained (possible), but is ")
+        || (mistake.contains(" wrong connection ") && mistake.contains("): None, but "))
+}
+
 /// What is wrong with these hooks: they see what nothing should see here.
 pub(super) fn attached(hooks: &BTreeMap<String, String>) -> Option<String> {
     let seen = HOOKS.iter().find_map(|hook| {
@@ -143,6 +150,22 @@ mod tests {
             assert_ne!(mistake.replace(from, to), mistake);
             assert!(!is_plainer(&mistake.replace(from, to)), "{to}");
         }
+    }
+
+    #[test]
+    fn a_line_without_a_connection_claims_nothing_and_one_with_another_does() {
+        let unexplained = "seed 1: 22 (127.0.0.1:1, /x) of stale is called backend rst \
+            unexplained (possible), but is backend rst stale-keepalive (Idle)";
+        let none = "seed 1: wrong connection 22 (127.0.0.1:1, /x) of stale (none, possible): \
+            None, but the backend has 127.0.0.1:2";
+        assert!(claims_nothing(unexplained) && claims_nothing(none));
+        assert!(!claims_nothing(
+            &unexplained.replace("unexplained", "refused")
+        ));
+        assert!(!claims_nothing(
+            &unexplained.replace("(possible)", "(likely)")
+        ));
+        assert!(!claims_nothing(&none.replace("None", "Some(127.0.0.1:3)")));
     }
 
     #[test]

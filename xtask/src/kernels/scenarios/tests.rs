@@ -194,6 +194,47 @@ fn a_plainer_name_is_no_mistake_only_where_calls_are_not_seen() {
 }
 
 #[test]
+fn nobodys_lines_may_be_unexplained_only_where_neither_they_nor_calls_are_seen() {
+    let mistakes = |count: usize| {
+        let mistake = r#""x is called backend rst unexplained (possible), but is y""#;
+        let mistakes = vec![mistake; count].join(", ");
+        SCORE.replace(r#""mistakes": []"#, &format!(r#""mistakes": [{mistakes}]"#))
+    };
+    let wrong = |release: &str, calls, count| {
+        let said = format!(
+            "scenario: nobody\nrelease: {release}\nuser: 65534\nkept: 80004\ndoctor: {{}}\n\
+             x\n{}\nstatus: 0\n",
+            mistakes(count)
+        );
+        let nobody = chosen(&["nobody".to_owned()]).unwrap();
+        let outcome = super::read(&nobody, &said, None, calls).remove(0);
+        // What it says of doctor is not what this is about.
+        let about_doctor = |wrong: &&String| wrong.starts_with("doctor, ");
+        let wrong = outcome.wrong.iter();
+        wrong.filter(|wrong| !about_doctor(wrong)).count()
+    };
+    assert_eq!(wrong("6.1.0-57-amd64", Calls::Unseen, 2), 0);
+    assert_eq!(wrong("6.1.0-57-amd64", Calls::Seen, 2), 2);
+    assert_eq!(wrong("6.12.117+deb12-amd64", Calls::Unseen, 2), 2);
+}
+
+#[test]
+fn verdicts_of_which_none_is_right_are_wrong_however_little_they_claim() {
+    let plainer = "is called backend fin closed-without-answer (likely), but is backend fin \
+        stale-keepalive";
+    let score = |count: usize| {
+        let mistakes = vec![format!("\"x {plainer}\""); count].join(", ");
+        SCORE.replace(r#""mistakes": []"#, &format!(r#""mistakes": [{mistakes}]"#))
+    };
+    let wrong = |count| {
+        super::read(&both(), &output(&score(count), 0), None, Calls::Unseen)[0]
+            .wrong
+            .len()
+    };
+    assert_eq!((wrong(2), wrong(3)), (0, 1));
+}
+
+#[test]
 fn when_a_kernel_preempts_is_the_word_in_brackets() {
     assert_eq!(
         preemption("guest: up\npreemption: full (lazy) \nx\n"),
