@@ -186,6 +186,13 @@ mod tests {
     }
 
     #[test]
+    fn the_script_knows_a_blind_capture_by_doctors_own_words() {
+        // Statements stand before what was found.
+        let words = format!("*'{}'*'\"log_calls_seen\": false'*", unseen::LIMIT);
+        assert!(SCRIPT.contains(&words), "{words}");
+    }
+
+    #[test]
     fn doctor_has_to_have_said_whether_lines_would_be_exact() {
         let exact = json!({"matches": {"exact": {}}});
         let ordered = json!({"matches": {"ordered": {}}});
