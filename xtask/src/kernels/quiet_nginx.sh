@@ -25,8 +25,8 @@ END
 }
 # FOLDER ERROR_LOG: becomes it. By its path: busybox has another setpriv.
 become_nginx() { exec /bin/setpriv --pdeathsig TERM "$WHOCLOSED_NGINX" -p "$1" -c nginx.conf -e "$2"; }
-# PID
-workers() { wc -w < "/proc/$1/task/$1/children"; }
+# PID. Not from its list of children, which a kernel need not have (CONFIG_PROC_CHILDREN).
+workers() { grep -ls "^PPid:.$1\$" /proc/[0-9]*/status | wc -l; }
 # FOLDER: its pid once both workers run.
 started() {
     tries=0
