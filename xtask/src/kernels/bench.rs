@@ -16,7 +16,8 @@ use super::files::Removed;
 use super::rows::{self, HOST, Run};
 use super::scenarios::{self, Scenario};
 use super::table::{self, Row, Told};
-use super::{Options, boot, emulator, files, image, unseen};
+use super::withheld::Calls;
+use super::{Options, boot, emulator, enough, files, image};
 use crate::machine::Machine;
 use crate::{step, workspace};
 
@@ -27,6 +28,17 @@ const LAB: [&str; 4] = [
     "whoclosed-crowd",
     "whoclosed-demo",
 ];
+
+/// Which rows there have to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Each of them.
+    Each,
+    /// Of all that there might be, [`enough`].
+    All,
+    /// Those that can be had, if it is one.
+    Some,
+}
 
 /// File systems by machine, as far as they could be made.
 struct Images(Vec<(Option<Machine>, Option<Removed>)>);
@@ -158,9 +170,10 @@ impl Bench {
         runs: &[Run],
         chosen: &[&Scenario],
         options: &Options,
+        wanted: Wanted,
     ) -> Result<()> {
         let began = Instant::now();
-        let script = scenarios::script(chosen, options.seed);
+        let script = scenarios::PLACES.to_owned() + &scenarios::script(chosen, options.seed);
         let images = self.images(runs, &script, &options.with)?;
         let jobs = options
             .jobs
@@ -207,18 +220,23 @@ impl Bench {
             began.elapsed().as_secs_f64(),
             emulator::version().unwrap_or_default()
         );
-        let explicit = !options.versions.is_empty();
-        let wrong = |row: &&Row| row.is_wrong() || (explicit && row.is_missing());
+        let wrong = |row: &&Row| row.is_wrong() || (wanted == Wanted::Each && row.is_missing());
         let wrong: Vec<&str> = rows
             .iter()
             .filter(wrong)
             .map(|row| row.name.as_str())
             .collect();
+        let mut complaints = Vec::new();
         if !wrong.is_empty() {
-            bail!("not right on {}", wrong.join(", "));
+            complaints.push(format!("not right on {}", wrong.join(", ")));
         }
-        if rows.iter().all(Row::is_missing) {
-            bail!("no kernel could be had");
+        if wanted == Wanted::All {
+            complaints.extend(enough::missing(&rows, &release_here()));
+        } else if rows.iter().all(Row::is_missing) {
+            complaints.push("no kernel could be had".to_owned());
+        }
+        if !complaints.is_empty() {
+            bail!("{}", complaints.join("; "));
         }
         Ok(())
     }
@@ -228,6 +246,7 @@ impl Bench {
         let began = Instant::now();
         let mut row = Row {
             name: run.name.clone(),
+            scenarios: chosen.len(),
             ..Row::default()
         };
         let (Some(kernel), Some(image)) = (&run.kernel, image) else {
@@ -246,15 +265,10 @@ impl Bench {
         });
         match booted {
             Ok(booted) => {
-                let outcomes = scenarios::read_seeing(
-                    chosen,
-                    &booted.output,
-                    run.refuses,
-                    unseen::sees_calls(kernel),
-                );
+                let outcomes = scenarios::read(chosen, &booted.output, run.refuses, run.calls());
                 row.told = Told::Ran(outcomes);
                 row.preemption = scenarios::preemption(&booted.output).map(str::to_owned);
-                row.failure = booted.failure();
+                row.failure = booted.failure_or_status();
                 row.work = work(&booted, chosen);
             }
             Err(error) => row.failure = Some(format!("{error:#}")),
@@ -267,18 +281,26 @@ impl Bench {
     fn host(&self, name: &str, chosen: &[&Scenario], seed: u64) -> Result<Row> {
         step::require_root("the host's own kernel needs", "kernels")?;
         let began = Instant::now();
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let output = scenarios::here(chosen, seed, &self.lab, &self.agent, &self.nginx)?;
+        let output = scenarios::here(chosen, seed, &self.lab, &self.agent, &self.nginx);
+        let said = output.as_deref().unwrap_or_default();
+        let outcomes = scenarios::read(chosen, said, None, Calls::default());
         Ok(Row {
             name: name.to_owned(),
-            release: release.trim().to_owned(),
-            told: Told::Ran(scenarios::read(chosen, &output, None)),
-            preemption: scenarios::preemption(&output).map(str::to_owned),
-            failure: None,
+            release: release_here(),
+            scenarios: chosen.len(),
+            told: Told::Ran(outcomes),
+            preemption: scenarios::preemption(said).map(str::to_owned),
+            failure: output.as_ref().err().map(|error| format!("{error:#}")),
             work: Vec::new(),
             seconds: began.elapsed().as_secs_f64(),
         })
     }
+}
+
+/// The host's own kernel, as `uname -r` says it.
+fn release_here() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
 }
 
 /// The emulator's work until the guest was up, and for each scenario.

@@ -60,6 +60,13 @@ impl Booted {
         };
         Some(format!("{when}: {telling}"))
     }
+
+    /// The same where the guest's command has to end with 0.
+    pub(super) fn failure_or_status(&self) -> Option<String> {
+        let status = self.status.filter(|status| *status != 0);
+        let ended = status.map(|status| format!("its command ended with status {status}"));
+        self.failure().or(ended)
+    }
 }
 
 /// What is booted.
@@ -182,6 +189,16 @@ mod tests {
         assert_eq!(ended("guest: ended 0\nmore\n"), None);
         assert_eq!(ended(""), None);
         assert_eq!(booted("guest: up\nguest: ended 1\n", "").failure(), None);
+    }
+
+    #[test]
+    fn where_the_command_has_to_end_with_0_another_status_is_a_failure() {
+        let failure = |output| booted(output, "").failure_or_status();
+        assert_eq!(failure("guest: up\nguest: ended 0\n"), None);
+        // A shell that was killed.
+        let killed = failure("guest: up\nscenario: stale\nguest: ended 137\n");
+        assert!(killed.unwrap().ends_with("status 137"));
+        assert!(failure("guest: up\n").unwrap().contains("stopped"));
     }
 
     #[test]

@@ -1,22 +1,50 @@
-//! The column `doctor`: what `whoclosed doctor` says of a kernel, in three cases, held
+//! The column `doctor`: what `whoclosed doctor` says of a kernel, in five cases, held
 //! against what is known of the guest from elsewhere: every statement, the exit status, and
-//! the facts that the statements rest on.
+//! the facts that the statements rest on; and where no capture is possible, that a capture
+//! ends with the first of the statements.
 
+mod refusal;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::rows::TOO_OLD;
 use super::unseen;
+use super::withheld::Calls;
 
 /// Runs the cases and writes the facts.
-pub(super) const SCRIPT: &str = include_str!("doctor.sh");
+pub(super) const SCRIPT: &str = concat!(include_str!("quiet_nginx.sh"), include_str!("doctor.sh"));
 
 /// What it says where there is no nginx, and where the kernel does not describe its types.
 const NO_NGINX: &str = "no nginx is running here";
 const NO_TYPES: &str = "cannot use the kernel's type information";
-/// Workers of the script's nginx.
+/// What it says of listening sockets where the kernel cannot be asked for them: guests have
+/// no modules, and this is one in Debian's kernels (CONFIG_INET_DIAG).
+const NO_LIST: &str = "Cannot look at listening sockets";
+const NO_LISTENER: &str = "Nothing listens at port ";
+/// What it says where the ends of functions see nginx's calls: of the nginx that listens on a
+/// unix socket, and of the one that has nothing which goes past these.
+const PAST: &str = "It will not be known whether clients on unix sockets were served";
+const NONE_PAST: &str = "Clients on unix sockets, and what the kernel encrypts (KTLS), would not";
+/// Workers of each of the script's nginx.
 const WORKERS: u64 = 2;
+
+/// Whom a case is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// The script's nginx whose facts have this word before them.
+    Nginx(&'static str),
+    /// None that there is.
+    NoNginx,
+    /// The accepting side of connections to its port.
+    Backend,
+}
+
+/// The nginx with an ordinary log, and the one whose log is a pipe.
+const WHOLE: &str = "whole";
+const PIPED: &str = "piped";
 
 /// One case, and what its answer has to be.
 struct Case<'a> {
@@ -24,22 +52,28 @@ struct Case<'a> {
     /// What keeps a capture from running, a part of each statement, in their order. If
     /// there is any the exit status is 1, else 0.
     obstacles: Vec<&'a str>,
-    has_nginx: bool,
+    about: About,
     has_types: bool,
-    /// Whether nothing is missing that a kernel may have.
-    is_full: bool,
+    /// What sees nginx's sends and receives.
+    calls: Calls,
+    /// Whether that is the ends of functions, by the row or for want of tracepoints.
+    at_ends: bool,
+    /// Whether the kernel can be asked for its sockets.
+    lists_sockets: bool,
 }
 
 /// How many answers there were, and what is wrong with them. On a kernel that forbids what
 /// the programs do, the statement has to say so in these words.
-pub(super) fn judge(said: &str, forbids: Option<&str>, sees_calls: bool) -> (u64, Vec<String>) {
+pub(super) fn judge(said: &str, forbids: Option<&str>, calls: Calls) -> (u64, Vec<String>) {
     let locked: Vec<&str> = forbids.into_iter().collect();
-    let case = |name, obstacles, has_nginx, has_types| Case {
+    let case = |name, obstacles: &[_], about| Case {
         name,
-        obstacles,
-        has_nginx,
-        has_types,
-        is_full: sees_calls,
+        obstacles: obstacles.to_vec(),
+        about,
+        has_types: true,
+        calls,
+        at_ends: calls == Calls::AtEnds || calls.are_seen() && fact(said, "tells of sends") == "no",
+        lists_sockets: fact(said, "lists sockets") == "yes",
     };
     let without_nginx = [&[NO_NGINX], locked.as_slice()].concat();
     let without_types = match forbids {
@@ -48,9 +82,14 @@ pub(super) fn judge(said: &str, forbids: Option<&str>, sees_calls: bool) -> (u64
         _ => [&[NO_TYPES], locked.as_slice()].concat(),
     };
     let cases = [
-        case("whole", locked, true, true),
-        case("without-nginx", without_nginx, false, true),
-        case("without-types", without_types, true, false),
+        case("whole", &locked, About::Nginx(WHOLE)),
+        case("piped", &locked, About::Nginx(PIPED)),
+        case("backend", &locked, About::Backend),
+        case("without-nginx", &without_nginx, About::NoNginx),
+        Case {
+            has_types: false,
+            ..case("without-types", &without_types, About::Nginx(WHOLE))
+        },
     ];
     let mut answers = 0;
     let mut wrong = Vec::new();
@@ -58,7 +97,9 @@ pub(super) fn judge(said: &str, forbids: Option<&str>, sees_calls: bool) -> (u64
         let told = match answer(said, case.name) {
             Some((answer, status)) => {
                 answers += 1;
-                case.wrong(said, &answer, status)
+                let refusal = refusal::wrong(said, case.name, &answer);
+                let told = case.wrong(said, &answer, status);
+                told.into_iter().chain(refusal).collect()
             }
             None => {
                 let last = said.lines().rev().find(|line| !line.trim().is_empty());
@@ -89,6 +130,14 @@ fn fact<'a>(said: &'a str, name: &str) -> &'a str {
         .trim()
 }
 
+/// What the calls with which nginx writes to a pipe are seen by, before the log's name.
+const WRITES: &str = "sys_enter for ";
+
+/// A log that is a pipe, by the pid of its nginx.
+fn stderr_of(pid: &str) -> String {
+    format!("stderr of nginx {pid}")
+}
+
 /// The word in brackets: `none [integrity] confidentiality`; none if the kernel is open.
 fn lockdown(file: &str) -> Option<&str> {
     let (word, _) = file.split_once('[')?.1.split_once(']')?;
@@ -108,7 +157,7 @@ impl Case<'_> {
                 wrong.push(format!("{what} is {is}, not {expected}"));
             }
         };
-        let is_full = is_free && self.is_full;
+        let is_full = is_free && self.is_full();
         let expected = if is_full { "0" } else { "1" };
         hold("the exit status", &status.into(), expected.into());
         if has_more {
@@ -123,36 +172,104 @@ impl Case<'_> {
         hold("clock_source", &kernel["clock_source"], clock.into());
         let types = &kernel["type_information"];
         hold("type_information", types, self.has_types.into());
+        let role = match self.about {
+            About::Backend => "backend",
+            _ => "nginx",
+        };
+        hold("role", &found["role"], role.into());
         let count = |field: &Value| field.as_array().map_or(0, Vec::len).into();
-        let is_there = usize::from(self.has_nginx).into();
+        let is_there = usize::from(matches!(self.about, About::Nginx(_))).into();
         hold("the number of nginx", &count(&found["nginx"]), is_there);
-        if self.has_nginx {
-            let nginx = &found["nginx"][0];
-            let pid: Option<u64> = fact(said, "nginx").parse().ok();
-            let workers: Option<u64> = fact(said, "workers").parse().ok();
-            let folder = Path::new(fact(said, "folder"));
-            let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
-            let log = &nginx["error_logs"];
-            hold("master_pid", &nginx["master_pid"], pid.into());
-            hold("the script's own count", &workers.into(), WORKERS.into());
-            hold("workers", &nginx["workers"], WORKERS.into());
-            let configuration = &nginx["configuration_path"];
-            hold("configuration", configuration, file("nginx.conf").into());
-            hold("its reading", &nginx["configuration_read"], true.into());
-            hold("the number of logs", &count(log), 1.into());
-            hold("log", &log[0]["path"], file("logs/error.log").into());
-            hold("level", &log[0]["level"], "info".into());
-            hold("log function", &nginx["exports_log_function"], true.into());
-            hold("log calls seen", &nginx["log_calls_seen"], is_free.into());
+        match self.about {
+            About::Nginx(which) => {
+                let nginx = &found["nginx"][0];
+                let fact = |name: &str| fact(said, &format!("{which} {name}"));
+                let pid: Option<u64> = fact("nginx").parse().ok();
+                let workers: Option<u64> = fact("workers").parse().ok();
+                let folder = Path::new(fact("folder"));
+                let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+                let path = match which {
+                    PIPED => stderr_of(fact("nginx")),
+                    _ => file("logs/error.log"),
+                };
+                let log = &nginx["error_logs"];
+                hold("master_pid", &nginx["master_pid"], pid.into());
+                hold("the script's own count", &workers.into(), WORKERS.into());
+                hold("workers", &nginx["workers"], WORKERS.into());
+                let configuration = &nginx["configuration_path"];
+                hold("configuration", configuration, file("nginx.conf").into());
+                hold("its reading", &nginx["configuration_read"], true.into());
+                hold("the number of logs", &count(log), 1.into());
+                hold("log", &log[0]["path"], path.into());
+                hold("level", &log[0]["level"], "info".into());
+                hold("log function", &nginx["exports_log_function"], true.into());
+                hold("log calls seen", &nginx["log_calls_seen"], is_free.into());
+            }
+            About::Backend => {
+                let port = fact(said, "port");
+                let listening = match self.lists_sockets {
+                    true => format!("{port} (nginx)"),
+                    false => port.to_owned(),
+                };
+                hold("listening", &found["listening"], listening.into());
+            }
+            About::NoNginx => {}
         }
         if is_free {
-            let hooks = found["hooks"].as_array().into_iter().flatten();
-            let is_missing = |hook: &&Value| {
+            wrong.extend(self.hooks(said, &found["hooks"]));
+        }
+        wrong
+    }
+
+    /// Whether nothing is missing that a kernel may have.
+    fn is_full(&self) -> bool {
+        match self.about {
+            About::Backend => self.lists_sockets,
+            About::Nginx(WHOLE) => self.calls.are_seen() && !self.at_ends,
+            _ => self.calls.are_seen(),
+        }
+    }
+
+    /// What is said where something is: how the statement begins, and another that may be
+    /// beside it.
+    fn limits(&self) -> [&'static str; 2] {
+        match self.about {
+            About::Backend => [NO_LIST, NO_LISTENER],
+            About::Nginx(WHOLE) if self.at_ends => [PAST; 2],
+            _ => [unseen::LIMIT; 2],
+        }
+    }
+
+    /// Every hook has to be attached, in whichever way, and what the case is about has to
+    /// be among them.
+    fn hooks(&self, said: &str, hooks: &Value) -> Vec<String> {
+        let hooks: BTreeMap<String, String> = (hooks.as_array().into_iter().flatten())
+            .map(|hook| {
                 let name = hook["name"].as_str().unwrap_or_default();
-                hook["attached"] != true && (self.is_full || !unseen::HOOKS.contains(&name))
-            };
-            for hook in hooks.filter(is_missing) {
-                wrong.push(format!("{} is not attached", hook["name"]));
+                let became = match (hook["attached"] == true, hook["by"].as_str()) {
+                    (true, Some(by)) => format!("by {by}"),
+                    (true, None) => "attached".to_owned(),
+                    _ => "absent".to_owned(),
+                };
+                (name.to_owned(), became)
+            })
+            .collect();
+        let may_be_missing =
+            |name: &String| !self.calls.are_seen() && unseen::HOOKS.contains(&name.as_str());
+        let mut wrong: Vec<String> = (hooks.iter())
+            .filter(|(name, became)| *became == "absent" && !may_be_missing(name))
+            .map(|(name, _)| format!("{name} is not attached"))
+            .collect();
+        if hooks.is_empty() {
+            wrong.push("no hook is told".to_owned());
+        }
+        if let About::Nginx(which) = self.about {
+            wrong.extend(self.calls.wrong(&hooks));
+            let pid = fact(said, &format!("{which} nginx"));
+            let writes = format!("{WRITES}{}", stderr_of(pid));
+            let is_told = hooks.contains_key(&writes);
+            if is_told != (which == PIPED) {
+                wrong.push(format!("of the hook {writes:?} it is told: {is_told}"));
             }
         }
         wrong
@@ -166,14 +283,18 @@ impl Case<'_> {
         let text = |statement: &Value| statement["text"].as_str().unwrap_or_default().to_owned();
         // True of a guest wherever its clock is a slow one.
         let slow = format!("takes its time from {clock}");
+        let limits = self.limits();
+        let begins = |other: &Value, limit: &str| text(other).starts_with(limit);
         let is_expected = |other: &&Value| match other["weight"].as_str() {
-            Some("note") => text(other).ends_with(&slow),
-            Some("limits") => !self.is_full && text(other).starts_with(unseen::LIMIT),
+            Some("note") => {
+                text(other).ends_with(&slow) || self.at_ends && begins(other, NONE_PAST)
+            }
+            Some("limits") => !self.is_full() && limits.iter().any(|limit| begins(other, limit)),
             _ => false,
         };
-        let has_limit = others.iter().any(|other| other["weight"] == "limits");
-        if !self.is_full && self.obstacles.is_empty() && !has_limit {
-            return vec!["it does not say that requests cannot be counted".to_owned()];
+        let has_limit = others.iter().any(|other| begins(other, limits[0]));
+        if !self.is_full() && self.obstacles.is_empty() && !has_limit {
+            return vec![format!("it does not say {:?}", limits[0])];
         }
         let mut wrong: Vec<String> = (others.into_iter())
             .filter(|other| !is_expected(other))

@@ -1,54 +1,68 @@
-# What doctor says of this kernel with an nginx, without one, and without the kernel's
-# description of its types; before that the facts, from others than doctor.
+# What doctor says of this kernel: with an nginx, with one whose error log is a pipe, as a
+# backend's host, without an nginx, and without the kernel's description of its types; and
+# where it says that no capture is possible, what a capture says. Before that the facts, from
+# others than doctor.
 folder=$(mktemp -d)
-mkdir "$folder/logs"
 echo text > "$folder/types"
-cat > "$folder/nginx.conf" <<END
-daemon off;
-worker_processes 2;
-error_log logs/error.log info;
-pid nginx.pid;
-events {}
-http {
-    access_log off;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-    server {
-        listen unix:$folder/socket;
-        location / { proxy_pass http://127.0.0.1:9; }
-    }
-}
-END
-# By its path: busybox has another setpriv.
-/bin/setpriv --pdeathsig TERM "$WHOCLOSED_NGINX" -p "$folder" -c nginx.conf -e "$folder/logs/error.log" &
-nginx=$!
-workers() { wc -w < /proc/$nginx/task/$nginx/children; }
+# A port at which nobody listens, below those that the kernel gives out.
+port=21111
+while grep -qis ":$(printf %04X $port) " /proc/net/tcp /proc/net/tcp6; do
+    port=$((port + 1))
+done
+configure "$folder/whole" logs/error.log "unix:$folder/whole/socket"
+configure "$folder/piped" stderr "127.0.0.1:$port"
+become_nginx "$folder/whole" "$folder/whole/logs/error.log" &
+become_nginx "$folder/piped" stderr 2>&1 >/dev/null | cat > "$folder/said" &
+nginx=$(started "$folder/whole")
+piped=$(started "$folder/piped")
+# A kernel measures its processor's clock for a second before it trusts it.
+clock() { cat /sys/devices/system/clocksource/clocksource0/current_clocksource; }
 tries=0
-until [ "$(workers)" = 2 ] || [ $tries = 300 ]; do
+until [ "$(clock)" != tsc-early ] || [ $tries = 300 ]; do
     tries=$((tries + 1))
     sleep 0.1
 done
 echo "release: $(uname -r)"
 echo "lockdown: $(cat /sys/kernel/security/lockdown 2>/dev/null)"
-echo "clock: $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
-echo "nginx: $nginx"
-echo "workers: $(workers)"
-echo "folder: $folder"
+echo "clock: $(clock)"
+grep -q ' __traceiter_sock_send_length' /proc/kallsyms && echo "tells of sends: yes" || echo "tells of sends: no"
+echo "whole nginx: $nginx"
+echo "whole workers: $(workers "$nginx")"
+echo "whole folder: $folder/whole"
+echo "piped nginx: $piped"
+echo "piped workers: $(workers "$piped")"
+echo "piped folder: $folder/piped"
+echo "port: $port"
+# CASE HOW OPTIONS..
 answer() {
-    echo "case: $1"
-    shift
-    "$@" 2>&1
-    echo "exit: $?"
+    case=$1
+    how=$2
+    shift 2
+    echo "case: $case"
+    said=$($how "$WHOCLOSED" doctor --format json "$@" 2>&1)
+    printf '%s\nexit: %s\n' "$said" $?
+    case $said in
+    *'"possible": false'*) ;;
+    *) return ;;
+    esac
+    echo "capture: $case"
+    said=$($how "$WHOCLOSED" capture --duration 1s --output "$folder/trace" "$@" 2>&1 >/dev/null)
+    printf '%s\nexit: %s\n' "$said" $?
+    [ ! -e "$folder/trace" ] || echo "trace: it left one"
+    rm -f "$folder/trace"
 }
-answer whole "$WHOCLOSED" doctor --format json --nginx $nginx
-answer without-nginx "$WHOCLOSED" doctor --format json --process-name none-such
+plainly() { "$@"; }
 # A mount that nobody else sees.
-answer without-types unshare -m sh -c \
-    'mount --bind "$0" /sys/kernel/btf/vmlinux && exec "$WHOCLOSED" doctor --format json --nginx "$1"' \
-    "$folder/types" $nginx
-kill -TERM $nginx
-wait $nginx
+without_types() {
+    unshare -m sh -c 'mount --bind "$0" /sys/kernel/btf/vmlinux && exec "$@"' "$folder/types" "$@"
+}
+answer whole plainly --nginx "$nginx"
+answer piped plainly --nginx "$piped"
+answer backend plainly --role backend --port $port
+answer without-nginx plainly --process-name none-such
+answer without-types without_types --nginx "$nginx"
+# By now its module is loaded, if it is one that there is.
+grep -q ' tcp_diag_dump' /proc/kallsyms && echo "lists sockets: yes" || echo "lists sockets: no"
+kill -TERM "$nginx" "$piped"
+wait
 rm -r "$folder"

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::fetch::{self, Kernel};
+use super::withheld::{self, Calls};
 use super::{another, given};
 use crate::machine::Machine;
 
@@ -10,19 +11,24 @@ use crate::machine::Machine;
 pub(super) const HOST: &str = "host";
 /// What a kernel's name may end in, and what that adds to its command line. With
 /// `preempt=full` a task is preempted wherever it is, within a program too.
-const ENDINGS: [(&str, &str); 3] = [
+const ENDINGS: [(&str, &str); 5] = [
     ("-integrity", "lockdown=integrity"),
     ("-confidentiality", "lockdown=confidentiality"),
     ("-preempt", "preempt=full"),
+    withheld::ENDINGS[0],
+    withheld::ENDINGS[1],
 ];
 /// The rows with such an ending where no kernel is named.
-const ENDED: [&str; 5] = [
+const ENDED: [&str; 6] = [
     "6.12-integrity",
     "6.1-confidentiality",
     "6.12-confidentiality",
     "6.1-preempt",
     "7.1-preempt",
+    "6.1-unseen",
 ];
+/// The newest kernel has one, too: the functions change, and nothing else there shows it.
+const NEWEST: &str = withheld::ENDINGS[0].0;
 
 /// Where a capture has to refuse, by the line or by the command line, and a word that it
 /// has to say: a kernel that lets no program read its memory (LOCKDOWN_BPF_READ_KERNEL), and
@@ -48,6 +54,12 @@ impl Run {
     /// The guest's machine, if there is to be a guest; none within for one as this.
     pub(super) fn machine(&self) -> Option<Option<Machine>> {
         self.kernel.as_ref().map(|kernel| kernel.machine)
+    }
+
+    /// What sees nginx's sends and receives in it.
+    pub(super) fn calls(&self) -> Calls {
+        let kernel = self.kernel.as_ref();
+        kernel.map_or_else(Calls::default, |kernel| Calls::of(kernel, self.append))
     }
 }
 
@@ -75,12 +87,7 @@ pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
         Vec::new()
     });
     if is_all {
-        names = fetch::LINES.map(str::to_owned).to_vec();
-        let more = kernels.iter().map(|kernel| kernel.name.clone());
-        let more: Vec<String> = more.filter(|name| !names.contains(name)).collect();
-        names.extend(more);
-        names.extend(ENDED.map(str::to_owned));
-        names.push(HOST.to_owned());
+        names = usual(&kernels);
     }
     let mut runs = runs(names, &kernels);
     runs.extend(given.into_iter().map(|kernel| Run {
@@ -90,6 +97,18 @@ pub(super) fn plan(names: &[String]) -> Result<Vec<Run>> {
         refuses: None,
     }));
     Ok(runs)
+}
+
+/// The rows where none is named, of which these kernels could be had, the newest last.
+fn usual(kernels: &[Kernel]) -> Vec<String> {
+    let mut names = fetch::LINES.map(str::to_owned).to_vec();
+    let more = kernels.iter().map(|kernel| kernel.name.clone());
+    let more: Vec<String> = more.filter(|name| !names.contains(name)).collect();
+    names.extend(more);
+    names.extend(ENDED.map(str::to_owned));
+    names.extend(kernels.last().map(|newest| newest.name.clone() + NEWEST));
+    names.push(HOST.to_owned());
+    names
 }
 
 /// The rows of these names, with those of the kernels that could be had.
@@ -128,8 +147,32 @@ mod tests {
         assert_eq!(line("6.12-cloud"), ("6.12-cloud", ""));
         assert_eq!(line("6.12-integrity"), ("6.12", "lockdown=integrity"));
         assert_eq!(line("6.1-cloud-preempt"), ("6.1-cloud", "preempt=full"));
+        assert_eq!(line("7.3-fexit"), ("7.3", "WITHHELD=--no-io-tracepoints"));
+        assert_eq!(line("6.1-cloud-unseen").0, "6.1-cloud");
         let locked_down = line("6.12-cloud-arm64-integrity");
         assert_eq!(locked_down, ("6.12-cloud-arm64", "lockdown=integrity"));
+    }
+
+    #[test]
+    fn where_nothing_is_named_the_newest_kernel_also_does_without_the_tracepoints() {
+        let kernel = |name: &str| Kernel {
+            name: name.to_owned(),
+            release: format!("{name}.9-amd64"),
+            vmlinux: std::path::PathBuf::new(),
+            machine: None,
+        };
+        let kernels = ["6.1", "7.0", "8.1"].map(kernel);
+        let names = usual(&kernels);
+        for name in ["6.12", "7.0", "8.1", "8.1-fexit", "6.1-unseen", HOST] {
+            assert!(names.iter().any(|one| one == name), "{name} of {names:?}");
+        }
+        let calls: Vec<Calls> = runs(names, &kernels)
+            .iter()
+            .filter(|run| ["7.0", "8.1-fexit", "6.1-unseen"].contains(&run.name.as_str()))
+            .map(Run::calls)
+            .collect();
+        assert_eq!(calls, [Calls::Seen, Calls::Unseen, Calls::AtEnds]);
+        assert!(!usual(&[]).iter().any(|name| name.ends_with(NEWEST)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::withheld::{self, Calls};
 use super::{doctor, nobody, unseen};
 use crate::step;
 
@@ -109,6 +110,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// Nothing is wrong, but not all verdicts have their cause's own name.
+    pub(super) fn is_plainer(&self) -> bool {
+        self.wrong.is_empty() && self.right < self.verdicts
+    }
+
     /// The same on a kernel that cannot have the programs: a capture has to refuse and
     /// to say this word; nothing else is right.
     fn refusing(self, word: &str) -> Self {
@@ -144,9 +150,12 @@ pub(super) fn chosen(columns: &[String]) -> Result<Vec<&'static Scenario>> {
     }
 }
 
-/// The script that runs them and writes their scores.
+/// What stands in the guest before the script.
+pub(super) const PLACES: &str = "export WHOCLOSED=/bin/whoclosed WHOCLOSED_NGINX=/bin/nginx\n";
+
+/// The script that runs them and writes their scores. It ends with 0 whatever they do.
 pub(super) fn script(scenarios: &[&Scenario], seed: u64) -> String {
-    let mut script = "export WHOCLOSED=/bin/whoclosed WHOCLOSED_NGINX=/bin/nginx\n".to_owned();
+    let mut script = withheld::SCRIPT.to_owned();
     // Writing to a String does not fail.
     let _ = writeln!(
         script,
@@ -181,7 +190,7 @@ pub(super) fn here(
     agent: &Path,
     nginx: &Path,
 ) -> Result<String> {
-    let script = script(scenarios, seed).replace("export WHOCLOSED", "true WHOCLOSED");
+    let script = script(scenarios, seed);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = [lab.to_owned()]
         .into_iter()
@@ -193,6 +202,7 @@ pub(super) fn here(
         .env("PATH", std::env::join_paths(folders).context("no PATH")?)
         .env("WHOCLOSED", agent)
         .env("WHOCLOSED_NGINX", nginx)
+        .env_remove(withheld::VARIABLE)
         .stdin(std::process::Stdio::null());
     let output = command.output().context("cannot run sh")?;
     if !output.status.success() {
@@ -205,17 +215,13 @@ pub(super) fn here(
 }
 
 /// What became of each, in their order; fewer if the script came to no end. `refuses` is
-/// what a capture has to say if it has to refuse on this kernel.
-pub(super) fn read(scenarios: &[&Scenario], output: &str, refuses: Option<&str>) -> Vec<Outcome> {
-    read_seeing(scenarios, output, refuses, true)
-}
-
-/// As [`read`], of a kernel that may let no program see nginx's sends and receives.
-pub(super) fn read_seeing(
+/// what a capture has to say if it has to refuse on this kernel, `calls` what sees nginx's
+/// sends and receives there.
+pub(super) fn read(
     scenarios: &[&Scenario],
     output: &str,
     refuses: Option<&str>,
-    sees_calls: bool,
+    calls: Calls,
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let mut rest = output;
@@ -234,13 +240,16 @@ pub(super) fn read_seeing(
             None => outcome,
         };
         outcomes.push(match scenario.what {
-            What::Lab(_) => capture(scored(said, succeeded, sees_calls, |_| Vec::new())),
-            What::Nobody => capture(scored(said, succeeded, sees_calls, |score| {
-                nobody::wrong(said, score)
+            What::Lab(_) => capture(scored(said, succeeded, calls, |_, _| ())),
+            What::Nobody => capture(scored(said, succeeded, calls, |score, wrong| {
+                if nobody::is_blind(said, calls) {
+                    wrong.retain(|wrong| !unseen::claims_nothing(wrong));
+                }
+                wrong.extend(nobody::wrong(said, score, calls));
             })),
-            What::Demo if sees_calls => capture(checked(said, succeeded)),
+            What::Demo if calls.are_seen() => capture(checked(said, succeeded)),
             What::Demo => capture(unseen::checked(said)),
-            What::Doctor => answered(said, succeeded, refuses, sees_calls),
+            What::Doctor => answered(said, succeeded, refuses, calls),
         });
         rest = after;
     }
@@ -270,8 +279,8 @@ pub(super) fn preemption(output: &str) -> Option<&str> {
 fn scored(
     said: &str,
     succeeded: bool,
-    sees_calls: bool,
-    wrong: impl FnOnce(&Value) -> Vec<String>,
+    calls: Calls,
+    more: impl FnOnce(&Value, &mut Vec<String>),
 ) -> Outcome {
     let json = said.find("\n{").map(|at| &said[at..]);
     let Some(score) = json.and_then(|json| serde_json::from_str::<Value>(json).ok()) else {
@@ -281,11 +290,11 @@ fn scored(
         let all = score[field].as_array().into_iter().flatten();
         all.filter_map(Value::as_str).map(str::to_owned)
     };
-    let more = wrong(&score);
     let mut wrong: Vec<String> = strings("failures").chain(strings("mistakes")).collect();
     // Each is about one line.
     let about_a_line = |wrong: &&String| wrong.contains(" is called ");
     let mistakes = wrong.iter().filter(about_a_line).count() as u64;
+    wrong.retain(|wrong| calls.are_seen() || !unseen::is_plainer(wrong));
     let constants = score["constants"].as_array().into_iter().flatten();
     // Of what the kernel skipped nothing need be known.
     let lost = score["lost"].as_object().into_iter().flatten();
@@ -295,7 +304,7 @@ fn scored(
     });
     let missed: BTreeMap<String, u64> = missed.collect();
     let is_call = |program: &String| unseen::CALLS.iter().any(|of| program.starts_with(of));
-    let sees_all = sees_calls && !missed.keys().any(is_call);
+    let sees_all = calls.are_seen() && !missed.keys().any(is_call);
     let is_wrong = |constant: &&Value| {
         constant["right"] != true && (sees_all || !unseen::is_unknown(constant))
     };
@@ -307,9 +316,11 @@ fn scored(
     }
     let rows = score["causes"].as_object().into_iter().flatten();
     let verdicts: u64 = rows.filter_map(|(_, row)| row["lines"].as_u64()).sum();
-    wrong.extend(more);
+    more(&score, &mut wrong);
     if verdicts == 0 && wrong.is_empty() {
         wrong.push("there was nothing to judge".to_owned());
+    } else if verdicts == mistakes && wrong.is_empty() {
+        wrong.push("no verdict is right".to_owned());
     }
     if !succeeded && wrong.is_empty() {
         wrong.push("the lab failed".to_owned());
@@ -317,9 +328,7 @@ fn scored(
     let hooks = score["hooks"].as_object().into_iter().flatten();
     let hooks = hooks.map(|(hook, became)| (hook.clone(), became.as_str().unwrap_or("").into()));
     let hooks: BTreeMap<String, String> = hooks.collect();
-    if !sees_calls {
-        wrong.extend(unseen::attached(&hooks));
-    }
+    wrong.extend(calls.wrong(&hooks));
     Outcome {
         right: verdicts.saturating_sub(mistakes),
         wrong,
@@ -340,6 +349,9 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
     let faults = said
         .lines()
         .find_map(|line| line.split_once(" faults, ")?.0.trim().parse().ok());
+    let Some(faults) = faults else {
+        return Outcome::broken(said);
+    };
     // "lost: 3 missed_runs:whoclosed_send"
     let missed = said.lines().filter_map(|line| {
         let (count, kind) = line.strip_prefix("lost: ")?.split_once(' ')?;
@@ -347,16 +359,16 @@ fn checked(said: &str, succeeded: bool) -> Outcome {
         Some((program.to_owned(), count.parse().ok()?))
     });
     Outcome {
-        verdicts: faults.unwrap_or(0),
-        right: faults.unwrap_or(0),
+        verdicts: faults,
+        right: faults,
         missed: missed.collect(),
         ..Outcome::default()
     }
 }
 
 /// The answers of doctor.
-fn answered(said: &str, succeeded: bool, refuses: Option<&str>, sees_calls: bool) -> Outcome {
-    let (verdicts, mut wrong) = doctor::judge(said, refuses, sees_calls);
+fn answered(said: &str, succeeded: bool, refuses: Option<&str>, calls: Calls) -> Outcome {
+    let (verdicts, mut wrong) = doctor::judge(said, refuses, calls);
     if !succeeded && wrong.is_empty() {
         wrong.push("the script failed".to_owned());
     }

@@ -24,9 +24,11 @@ pub(super) struct Row {
     pub(super) name: String,
     /// What `uname -r` says.
     pub(super) release: String,
+    /// How many scenarios it was to run.
+    pub(super) scenarios: usize,
     /// What became of it.
     pub(super) told: Told,
-    /// Why it came to no end, if so.
+    /// Why it came to no end, or to none that is good, if so.
     pub(super) failure: Option<String>,
     /// How long it took.
     pub(super) seconds: f64,
@@ -42,10 +44,17 @@ impl Row {
         self.told == Told::Missing && self.failure.is_none()
     }
 
-    /// Whether anything is wrong.
+    /// Whether anything is wrong: a scenario that left no outcome is, whatever kept it.
     pub(super) fn is_wrong(&self) -> bool {
         let wrong = |outcome: &Outcome| !outcome.wrong.is_empty();
-        self.failure.is_some() || self.outcomes().iter().any(wrong)
+        self.failure.is_some() || self.cut().is_some() || self.outcomes().iter().any(wrong)
+    }
+
+    /// How few scenarios came to an end, if not all of a kernel that ran.
+    fn cut(&self) -> Option<String> {
+        let ended = self.outcomes().len();
+        (!self.is_missing() && ended < self.scenarios)
+            .then(|| format!("{ended} of {} scenarios came to an end", self.scenarios))
     }
 
     fn outcomes(&self) -> &[Outcome] {
@@ -81,6 +90,9 @@ impl Row {
     fn word(&self, at: usize) -> String {
         match self.outcomes().get(at) {
             Some(outcome) if outcome.refused => "refuses".to_owned(),
+            Some(outcome) if outcome.is_plainer() => {
+                format!("right {}/{}", outcome.right, outcome.verdicts)
+            }
             Some(outcome) if outcome.wrong.is_empty() => format!("right {}", outcome.verdicts),
             Some(outcome) if outcome.verdicts > 0 => {
                 format!("WRONG {}/{}", outcome.right, outcome.verdicts)
@@ -131,11 +143,12 @@ pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
     if scenarios.iter().any(|scenario| scenario.column == DOCTOR) {
         text += "of doctor: N answers, each with the statements and exit status of such a host\n";
     }
-    if rows
-        .iter()
-        .flat_map(Row::outcomes)
-        .any(|outcome| outcome.refused)
-    {
+    let any = |is: fn(&Outcome) -> bool| rows.iter().flat_map(Row::outcomes).any(is);
+    if any(Outcome::is_plainer) {
+        text += "right N/M: of M verdicts; the others have a plainer cause's name or none, and no \
+                 more is known where nobody sees nginx's sends and receives\n";
+    }
+    if any(|outcome| outcome.refused) {
         text +=
             "refuses: this kernel cannot have the programs; capture says why and does not run\n";
     }
@@ -147,8 +160,8 @@ pub(super) fn text(scenarios: &[&Scenario], rows: &[Row]) -> String {
                 let _ = writeln!(text, "WRONG on {name}, {}: {wrong}", scenario.column);
             }
         }
-        if let Some(failure) = &row.failure {
-            let _ = writeln!(text, "WRONG on {name}: {failure}");
+        for wrong in row.failure.iter().chain(&row.cut()) {
+            let _ = writeln!(text, "WRONG on {name}: {wrong}");
         }
     }
     text + &missed(scenarios, rows) + &hooks(rows)
@@ -252,6 +265,7 @@ mod tests {
         Row {
             name: name.to_owned(),
             release: format!("{name}.9"),
+            scenarios: outcomes.len(),
             told: Told::Ran(outcomes),
             ..Row::default()
         }
@@ -266,6 +280,7 @@ mod tests {
         };
         let mut broken = row("6.1", vec![outcome(&[], &[])]);
         broken.failure = Some("panic".to_owned());
+        broken.scenarios = 2;
         assert!(missing.is_missing() && !missing.is_wrong());
         assert!(broken.is_wrong());
         let text = text(&scenarios, &[missing, broken]);
@@ -276,8 +291,29 @@ kernel  release           stale    tls
 
 right N: N verdicts, each as the backends recorded
 WRONG on 6.1: panic
+WRONG on 6.1: 1 of 2 scenarios came to an end
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_row_whose_scenarios_did_not_all_run_is_wrong_though_nothing_failed() {
+        let scenarios = chosen(&["stale".to_owned(), "tls".to_owned()]).unwrap();
+        let mut cut = row("6.1", vec![outcome(&[], &[])]);
+        assert!(!cut.is_wrong());
+        cut.scenarios = 2;
+        assert!(cut.is_wrong() && cut.told().contains("WRONG"));
+        let none = Row {
+            told: Told::Ran(Vec::new()),
+            ..cut.clone()
+        };
+        assert!(none.is_wrong() && !none.is_missing());
+        let text = text(&scenarios, &[cut]);
+        let expected = "WRONG on 6.1: 1 of 2 scenarios came to an end\n";
+        assert!(
+            text.contains("right 3  no end\n") && text.ends_with(expected),
+            "{text}"
+        );
     }
 
     #[test]
@@ -322,6 +358,21 @@ runs of programs that the kernel skipped
         // Where nothing was missed and nobody crowded, there is nothing to say.
         let rows = [row("6.1", vec![outcome(&[], &[])])];
         assert!(!super::text(&scenarios, &rows).contains("skipped"));
+    }
+
+    #[test]
+    fn verdicts_by_a_plainer_name_are_told_and_make_no_row_wrong() {
+        let scenarios = chosen(&["stale".to_owned()]).unwrap();
+        let plainer = Outcome {
+            right: 2,
+            ..outcome(&[], &[])
+        };
+        let rows = [row("6.1-unseen", vec![plainer])];
+        assert!(!rows[0].is_wrong());
+        let text = text(&scenarios, &rows);
+        assert!(text.contains("  right 2/3\n") && text.contains("\nright N/M: "));
+        let whole = [row("6.1", vec![outcome(&[], &[])])];
+        assert!(!super::text(&scenarios, &whole).contains("N/M"));
     }
 
     #[test]

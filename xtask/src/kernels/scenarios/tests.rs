@@ -17,6 +17,10 @@ fn output(score: &str, status: u8) -> String {
     )
 }
 
+fn read(scenarios: &[&Scenario], output: &str, refuses: Option<&str>) -> Vec<Outcome> {
+    super::read(scenarios, output, refuses, Calls::Seen)
+}
+
 fn both() -> Vec<&'static Scenario> {
     chosen(&["stale".to_owned(), "demo".to_owned()]).unwrap()
 }
@@ -54,6 +58,20 @@ fn a_mistake_of_any_confidence_and_a_wrong_constant_are_wrong() {
 }
 
 #[test]
+fn where_the_ends_of_functions_are_to_see_calls_other_hooks_are_wrong() {
+    let wrong = |hooks: &str| {
+        let score = SCORE.replace(r#""one": "attached""#, hooks);
+        super::read(&both(), &output(&score, 0), None, Calls::AtEnds)[0]
+            .wrong
+            .len()
+    };
+    let fexit = r#""sock_send_length": "by fexit x", "sock_recv_length": "by fexit y""#;
+    assert_eq!(wrong(fexit), 0);
+    assert_eq!(wrong(&fexit.replace("by fexit y", "attached")), 1);
+    assert_eq!(wrong(r#""one": "attached""#), 1);
+}
+
+#[test]
 fn what_came_to_no_end_is_not_taken_for_right() {
     let whole = output(SCORE, 0);
     let cut = whole.split("status: 0").next().unwrap();
@@ -65,6 +83,8 @@ fn what_came_to_no_end_is_not_taken_for_right() {
     );
     let failed = whole.replace("all right\nstatus: 0", "NOT all right\nstatus: 1");
     assert!(read(&both(), &failed, None)[1].wrong[0].contains("NOT all right"));
+    let silent = whole.replace("9 faults, 11 incidents: all right", "no word of it");
+    assert_eq!(read(&both(), &silent, None)[1].wrong, ["no word of it"]);
 }
 
 #[test]
@@ -77,6 +97,19 @@ fn the_script_names_every_scenario_and_ends_each_with_its_status() {
     assert_eq!(script.matches("status: $?").count(), scenarios.len());
     assert!(script.contains("whoclosed-lab read_timeout --seed 7 --json --runs-may-be-missed"));
     assert!(chosen(&["nonsense".to_owned()]).is_err());
+}
+
+#[test]
+fn the_script_ends_with_0_whatever_its_scenarios_do() {
+    // None of the programs is there.
+    let script = script(&both(), 7);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", &script]).env("PATH", "/nowhere");
+    let ended = shell.env_remove(withheld::VARIABLE);
+    let ended = ended.stdin(std::process::Stdio::null()).output().unwrap();
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert_eq!(said.matches("status: 127\n").count(), 2, "{said}");
 }
 
 #[test]
@@ -146,6 +179,59 @@ fn a_mistake_about_a_line_is_no_right_verdict_and_one_about_a_constant_is_no_lin
     let score = SCORE.replace(r#""right": true"#, r#""right": false"#);
     let outcomes = read(&both(), &output(&score, 0), None);
     assert_eq!((outcomes[0].right, outcomes[0].wrong.len()), (3, 1));
+}
+
+#[test]
+fn a_plainer_name_is_no_mistake_only_where_calls_are_not_seen() {
+    let mistake = r#""mistakes": ["1 (x) of stale is called backend fin closed-without-answer \
+        (likely), but is backend fin stale-keepalive (y)"]"#;
+    let mistake = mistake.replace("\\\n        ", "");
+    let score = SCORE.replace(r#""mistakes": []"#, &mistake);
+    let outcome = |calls| super::read(&both(), &output(&score, 0), None, calls).remove(0);
+    let unseen = outcome(Calls::Unseen);
+    assert!(unseen.is_plainer() && unseen.right == 2, "{unseen:?}");
+    assert_eq!(outcome(Calls::Seen).wrong.len(), 1);
+}
+
+#[test]
+fn nobodys_lines_may_be_unexplained_only_where_neither_they_nor_calls_are_seen() {
+    let mistakes = |count: usize| {
+        let mistake = r#""x is called backend rst unexplained (possible), but is y""#;
+        let mistakes = vec![mistake; count].join(", ");
+        SCORE.replace(r#""mistakes": []"#, &format!(r#""mistakes": [{mistakes}]"#))
+    };
+    let wrong = |release: &str, calls, count| {
+        let said = format!(
+            "scenario: nobody\nrelease: {release}\nuser: 65534\nkept: 80004\ndoctor: {{}}\n\
+             x\n{}\nstatus: 0\n",
+            mistakes(count)
+        );
+        let nobody = chosen(&["nobody".to_owned()]).unwrap();
+        let outcome = super::read(&nobody, &said, None, calls).remove(0);
+        // What it says of doctor is not what this is about.
+        let about_doctor = |wrong: &&String| wrong.starts_with("doctor, ");
+        let wrong = outcome.wrong.iter();
+        wrong.filter(|wrong| !about_doctor(wrong)).count()
+    };
+    assert_eq!(wrong("6.1.0-57-amd64", Calls::Unseen, 2), 0);
+    assert_eq!(wrong("6.1.0-57-amd64", Calls::Seen, 2), 2);
+    assert_eq!(wrong("6.12.117+deb12-amd64", Calls::Unseen, 2), 2);
+}
+
+#[test]
+fn verdicts_of_which_none_is_right_are_wrong_however_little_they_claim() {
+    let plainer = "is called backend fin closed-without-answer (likely), but is backend fin \
+        stale-keepalive";
+    let score = |count: usize| {
+        let mistakes = vec![format!("\"x {plainer}\""); count].join(", ");
+        SCORE.replace(r#""mistakes": []"#, &format!(r#""mistakes": [{mistakes}]"#))
+    };
+    let wrong = |count| {
+        super::read(&both(), &output(&score(count), 0), None, Calls::Unseen)[0]
+            .wrong
+            .len()
+    };
+    assert_eq!((wrong(2), wrong(3)), (0, 1));
 }
 
 #[test]
