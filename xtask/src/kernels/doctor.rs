@@ -23,7 +23,6 @@ const NO_TYPES: &str = "cannot use the kernel's type information";
 /// What it says of listening sockets where the kernel cannot be asked for them: guests have
 /// no modules, and this is one in Debian's kernels (CONFIG_INET_DIAG).
 const NO_LIST: &str = "Cannot look at listening sockets";
-const NO_LISTENER: &str = "Nothing listens at port ";
 /// What it says where the ends of functions see nginx's calls: of the nginx that listens on a
 /// unix socket, and of the one that has nothing which goes past these.
 const PAST: &str = "It will not be known whether clients on unix sockets were served";
@@ -230,13 +229,12 @@ impl Case<'_> {
         }
     }
 
-    /// What is said where something is: how the statement begins, and another that may be
-    /// beside it.
-    fn limits(&self) -> [&'static str; 2] {
+    /// How what is said begins where something is missing.
+    fn limit(&self) -> &'static str {
         match self.about {
-            About::Backend => [NO_LIST, NO_LISTENER],
-            About::Nginx(WHOLE) if self.at_ends => [PAST; 2],
-            _ => [unseen::LIMIT; 2],
+            About::Backend => NO_LIST,
+            About::Nginx(WHOLE) if self.at_ends => PAST,
+            _ => unseen::LIMIT,
         }
     }
 
@@ -283,18 +281,18 @@ impl Case<'_> {
         let text = |statement: &Value| statement["text"].as_str().unwrap_or_default().to_owned();
         // True of a guest wherever its clock is a slow one.
         let slow = format!("takes its time from {clock}");
-        let limits = self.limits();
+        let limit = self.limit();
         let begins = |other: &Value, limit: &str| text(other).starts_with(limit);
         let is_expected = |other: &&Value| match other["weight"].as_str() {
             Some("note") => {
                 text(other).ends_with(&slow) || self.at_ends && begins(other, NONE_PAST)
             }
-            Some("limits") => !self.is_full() && limits.iter().any(|limit| begins(other, limit)),
+            Some("limits") => !self.is_full() && begins(other, limit),
             _ => false,
         };
-        let has_limit = others.iter().any(|other| begins(other, limits[0]));
+        let has_limit = others.iter().any(|other| begins(other, limit));
         if !self.is_full() && self.obstacles.is_empty() && !has_limit {
-            return vec![format!("it does not say {:?}", limits[0])];
+            return vec![format!("it does not say {limit:?}")];
         }
         let mut wrong: Vec<String> = (others.into_iter())
             .filter(|other| !is_expected(other))

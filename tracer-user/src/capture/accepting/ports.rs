@@ -96,9 +96,15 @@ impl Host {
     /// nobody does yet; a name counts for the ports at which such a process listens.
     ///
     /// # Errors
-    /// If no process of a name listens anywhere.
+    /// If no process of a name listens anywhere, or the kernel cannot be asked for that.
     pub(super) fn asked(&mut self, asked: &Asked, problems: &mut Vec<String>) -> Result<Ports> {
+        let told = problems.len();
         let listening = self.listening(problems)?;
+        // Then nobody knows who listens, and no list is not an empty one.
+        let blind = problems.get(told).filter(|_| listening.is_empty()).cloned();
+        if let (Some(name), Some(problem)) = (asked.names.first(), &blind) {
+            bail!("cannot tell at which ports processes named {name} listen: {problem}");
+        }
         let mut found = Ports::new();
         for name in &asked.names {
             let before = found.len();
@@ -116,14 +122,14 @@ impl Host {
             }
         }
         for port in &asked.ports {
-            let servers = listening.get(port).cloned().unwrap_or_else(|| {
+            let servers = listening.get(port).cloned();
+            if servers.is_none() && blind.is_none() {
                 problems.push(format!(
                     "nothing listens at port {port} yet; its connections are recorded once \
                      something does"
                 ));
-                Servers::default()
-            });
-            found.insert(*port, servers);
+            }
+            found.insert(*port, servers.unwrap_or_default());
         }
         Ok(found)
     }
