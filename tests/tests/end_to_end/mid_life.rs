@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use lab::backend::{Backend, Connection, Habits, IPV4, IPV6, Idle, Why};
 use lab::behaviour::{Behaviour, Kind, Means};
 use lab::clock::{PATIENCE, between, now_ns, sleep_until};
+use lab::idle::{Asked, Silence};
 use lab::load::{Client, Method, Request};
 use lab::nginx::{Configuration, Nginx, Upstream};
 use lab::stale::{Race, pooled_by};
@@ -62,15 +63,28 @@ fn nginx_before(backend: &Backend) -> Nginx {
 fn fail_on_idle_connections(address: SocketAddr, connections: usize) {
     let backend = Backend::start(address, Habits::default()).unwrap();
     let nginx = nginx_before(&backend);
+    let asked_ns = now_ns();
     let mut clients = pooled(&nginx, &backend, connections);
+    // The last answer before, of all of them.
+    let mut notes = vec![Asked {
+        target: format!("/app/before-{}", SERVED_BEFORE - 1),
+        asked_ns,
+        told_ns: Some(now_ns()),
+    }];
     sleep_until(Instant::now() + Duration::from_millis(300));
     let mut bench = Bench::before(nginx, &[]);
     let refusal = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin));
-    let mut asked_ns = Vec::new();
     for (index, client) in clients.iter_mut().enumerate() {
-        let request = Request::get(format!("/app/refused-{index}")).asking(refusal);
-        asked_ns.push(now_ns());
+        let target = format!("/app/refused-{index}");
+        let asked_ns = now_ns();
+        let request = Request::get(&target).asking(refusal);
         assert_eq!(client.ask(&request).unwrap().status, 502);
+        let told_ns = Some(now_ns());
+        notes.push(Asked {
+            target,
+            asked_ns,
+            told_ns,
+        });
     }
     let report = bench.report();
     let closed = backend.connections();
@@ -94,29 +108,15 @@ fn fail_on_idle_connections(address: SocketAddr, connections: usize) {
             (connection.local, connection.remote),
             (record.remote, record.local)
         );
-        let index: usize = target.rsplit('-').next().unwrap().parse().unwrap();
-        let (least, most) = true_idle(record, asked_ns[index]);
-        let idle = connection.idle_ms.unwrap();
-        assert!(
-            (least - TICK_MS..=most + TICK_MS).contains(&idle),
-            "{idle} ms, in truth {least} to {most}"
-        );
+        let silence = Silence::before_last_request(record, &notes);
+        assert_eq!(silence.problem(connection), None, "{incident:?}");
+        assert!(connection.idle_ms.is_some(), "{incident:?}");
         assert!(
             seen.insert(connection.local),
             "two lines share a connection"
         );
     }
     only_upstream_connections(&bench, &backend);
-}
-
-/// The silence before the last request of a connection: from the answer before, which
-/// came to nginx while it was being written, to nginx's send, which lies between the
-/// client's request and its arrival.
-fn true_idle(record: &Connection, asked_ns: u64) -> (f64, f64) {
-    let answer = record.requests[SERVED_BEFORE - 1].answer.unwrap();
-    let least = between(answer.finished_ns.unwrap(), asked_ns);
-    let most = between(answer.began_ns, record.requests.last().unwrap().arrived_ns);
-    (milliseconds(least), milliseconds(most))
 }
 
 /// The clients' connections are none of nginx's upstreams', though nginx holds them too.
