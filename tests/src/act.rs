@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::idle::Silence;
+
 /// One thing that happened to one attempt or one connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Act {
@@ -44,6 +46,9 @@ pub struct Expected {
     /// What decides it was there to be seen: only then does `unexplained` count
     /// against the tool.
     pub evident: bool,
+    /// The silence before it, where that is on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Silence>,
 }
 
 impl Expected {
@@ -55,6 +60,7 @@ impl Expected {
             means: vec![means],
             causes: vec![cause],
             evident: true,
+            idle: None,
         }
     }
 
@@ -76,6 +82,13 @@ impl Expected {
     #[must_use]
     pub fn or_side(mut self, side: &'static str) -> Self {
         self.sides.push(side);
+        self
+    }
+
+    /// The silence before it.
+    #[must_use]
+    pub fn after(mut self, idle: Silence) -> Self {
+        self.idle = Some(idle);
         self
     }
 

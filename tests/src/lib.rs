@@ -26,6 +26,7 @@ pub mod fixture;
 pub mod grpc_backend;
 pub mod http;
 mod http2;
+pub mod idle;
 pub mod load;
 pub mod memory_cgroup;
 pub mod netns;

@@ -384,7 +384,14 @@ impl Master {
                 }
                 bail!("nginx ended at once ({status}): {}", text.trim());
             }
-            let running = processes::children(self.0.id())?.len() >= workers;
+            // One that has just been forked bears its master's title, and is no worker yet
+            // to whoever looks for workers.
+            let is_worker = |pid: &u32| {
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|title| title.starts_with(b"nginx: worker process"))
+            };
+            let children = processes::children(self.0.id())?;
+            let running = children.iter().filter(|&pid| is_worker(pid)).count() >= workers;
             Ok((running && TcpStream::connect(address).is_ok()).then_some(true))
         })
     }

@@ -107,6 +107,8 @@ pub struct Score {
     pub calibration: BTreeMap<String, Calibration>,
     /// Lines whose connection was held against the wire.
     pub witnessed: usize,
+    /// Lines whose idle time was held against the lab's records.
+    pub idle_times: usize,
     /// Inferred constants.
     pub constants: Vec<Inferred>,
     /// Each hook of the capture, and what became of it.
@@ -252,6 +254,9 @@ impl Score {
         let right_cause = expected.causes.contains(&said);
         let unexplained = said == "unexplained" && !right_cause;
         let right_connection = self.right_connection(incident, found);
+        if right_connection == Some(true) {
+            self.compare_idle(incident, found, expected);
+        }
         let row = Row {
             lines: 1,
             with_connection: usize::from(right_connection.is_some()),
@@ -331,6 +336,7 @@ impl Score {
         self.missing_lines += other.missing_lines;
         self.broken_runs += other.broken_runs;
         self.witnessed += other.witnessed;
+        self.idle_times += other.idle_times;
         self.crowd += other.crowd;
         for (cause, row) in &other.causes {
             self.causes.entry(cause.clone()).or_default().add(row);

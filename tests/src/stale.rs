@@ -28,6 +28,7 @@ use crate::act::Expected;
 use crate::backend::{Backend, Connection, Ended, Why};
 use crate::behaviour::{Behaviour, Kind, Means};
 use crate::clock::{PATIENCE, between, now_ns, sleep_until, wait_for};
+use crate::idle::{Moment, Silence};
 use crate::load::{Client, Method, Request, Response};
 use crate::nginx::Nginx;
 use crate::sockets::{self, Socket, State};
@@ -82,9 +83,11 @@ pub struct Stale {
     pub connection: Connection,
     /// How the backend closed it.
     pub means: Means,
-    /// At least so long was it silent before nginx could send: from when the clients had
-    /// their answers, which nginx had read by then, until the workers continued.
-    pub idle_before_request: Duration,
+    /// How long it was silent: from the last answer, which nginx had read when the clients
+    /// had theirs, to nginx's send, which came after the workers continued and before the
+    /// last client was told. A reset leaves nothing to send on: then to the close, from
+    /// when the backend made it to when nginx can have found it.
+    pub idle: Silence,
 }
 
 /// What a race gave.
@@ -109,13 +112,14 @@ pub fn closed_across(raced: &[Stale], connection: &Connection, cause: &'static s
         _ => Means::Fin,
     };
     let expected = Expected::new("backend", means.word(), cause);
-    let is_it = |stale: &Stale| {
+    let is_it = |stale: &&Stale| {
         (stale.connection.local, stale.connection.remote) == (connection.local, connection.remote)
     };
-    if means == Means::Fin && !raced.iter().any(is_it) {
-        return expected.or_means("rst");
+    match raced.iter().find(is_it) {
+        Some(raced) => expected.after(raced.idle),
+        None if means == Means::Fin => expected.or_means("rst"),
+        None => expected,
     }
-    expected
 }
 
 /// Runs one race. After a FIN each request meets one dead connection; a reset is found
@@ -205,10 +209,25 @@ pub fn race(nginx: &Nginx, backend: &Backend, race: &Race) -> Result<Raced> {
     for (client, target) in clients.iter_mut().zip(targets) {
         responses.push((target, client.receive()?));
     }
-    let stale = closed.into_iter().map(|connection| Stale {
-        means: closing.means,
-        idle_before_request: between(passed_on_ns, continued_ns),
-        connection,
+    let told_ns = now_ns();
+    let stale = closed.into_iter().map(|connection| {
+        let last = connection.requests.last().and_then(|last| last.answer);
+        let quiet = Moment {
+            earliest_ns: last.map(|answer| answer.began_ns),
+            latest_ns: Some(passed_on_ns),
+        };
+        let met = Moment {
+            earliest_ns: match closing.means {
+                Means::Fin | Means::HalfClose => Some(continued_ns),
+                Means::Rst | Means::FinThenRst => connection.end.map(|end| end.at_ns),
+            },
+            latest_ns: Some(told_ns),
+        };
+        Stale {
+            means: closing.means,
+            idle: Silence::between(quiet, met),
+            connection,
+        }
     });
     Ok(Raced {
         stale: stale.collect(),

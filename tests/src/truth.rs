@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use crate::backend::{Connection, Ended, Why};
 use crate::behaviour::{Kind, Means};
+use crate::idle::{Asked, Silence};
 use crate::stale::Stale;
 
 /// What went wrong.
@@ -94,16 +95,28 @@ pub struct Happened {
     pub target: Option<String>,
     /// Requests that nginx sent on the connection, the failed one included.
     pub requests: Option<u32>,
+    /// Its silence before the last request, or before the end if none was in flight;
+    /// none where there was no connection.
+    pub idle: Option<Silence>,
 }
 
 /// The faults that stand in these records. Idle closes are none of them: only a race
 /// makes a fault of one, see [`stale`].
 #[must_use]
 pub fn recorded(connections: &[Connection]) -> Vec<Happened> {
-    connections.iter().filter_map(of_connection).collect()
+    recorded_beside(connections, &[])
 }
 
-fn of_connection(connection: &Connection) -> Option<Happened> {
+/// The same, where clients noted when they asked and when they were told.
+#[must_use]
+pub fn recorded_beside(connections: &[Connection], asked: &[Asked]) -> Vec<Happened> {
+    connections
+        .iter()
+        .filter_map(|connection| of_connection(connection, asked))
+        .collect()
+}
+
+fn of_connection(connection: &Connection, asked: &[Asked]) -> Option<Happened> {
     let end = connection.end?;
     let last = connection.requests.last()?;
     let fault = match (end.how, end.why, last.behaviour.kind) {
@@ -123,6 +136,7 @@ fn of_connection(connection: &Connection) -> Option<Happened> {
         nginx_end: Some(connection.remote),
         target: Some(last.target.clone()),
         requests: u32::try_from(connection.requests.len()).ok(),
+        idle: Some(Silence::before_last_request(connection, asked)),
     })
 }
 
@@ -147,6 +161,7 @@ pub fn stale(raced: &[Stale]) -> Vec<Happened> {
                 nginx_end: Some(stale.connection.remote),
                 target: None,
                 requests: u32::try_from(stale.connection.requests.len() + sent).ok(),
+                idle: Some(stale.idle),
             }
         })
         .collect()
@@ -161,6 +176,7 @@ pub fn refused(upstream: SocketAddr, target: &str) -> Happened {
         nginx_end: None,
         target: Some(target.to_owned()),
         requests: None,
+        idle: None,
     }
 }
 

@@ -142,13 +142,19 @@ pub struct Connection {
     /// So many at least, where the number is not known.
     #[serde(default)]
     pub requests_at_least: Option<u32>,
-    /// Silence before the last request.
+    /// Silence before the last request, or before the end if none was in flight.
     pub idle_ms: Option<f64>,
     /// Sent of the last request, head and body; none if it is not known.
     pub request_bytes: Option<u64>,
     /// Open before the capture began.
     #[serde(default)]
     pub first_seen_mid_life: bool,
+    /// nginx's sends and receives were not seen.
+    #[serde(default)]
+    pub calls_unseen: bool,
+    /// Some of them, near its end.
+    #[serde(default)]
+    pub filled_in: bool,
     /// From connect() to the end.
     #[serde(default)]
     pub age_ms: f64,

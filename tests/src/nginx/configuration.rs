@@ -12,6 +12,8 @@ pub struct Upstream {
     pub servers: Vec<String>,
     /// Size of its pool of idle connections; none: every connection serves one request.
     pub keepalive: Option<u16>,
+    /// Requests after which nginx closes a connection; none: nginx's own 1000 (since 1.19.10).
+    pub keepalive_requests: Option<u32>,
     /// More directives for its location, e.g. `proxy_read_timeout 1s;`.
     pub directives: String,
     /// nginx speaks TLS to it.
@@ -32,6 +34,7 @@ impl Upstream {
             name: name.into(),
             servers: vec![server.to_string()],
             keepalive: None,
+            keepalive_requests: None,
             directives: String::new(),
             tls: false,
             upgrades: false,
@@ -79,6 +82,13 @@ impl Upstream {
     #[must_use]
     pub fn keepalive(mut self, connections: u16) -> Self {
         self.keepalive = Some(connections);
+        self
+    }
+
+    /// The same, with so many requests on each connection that it keeps.
+    #[must_use]
+    pub fn keepalive_requests(mut self, requests: u32) -> Self {
+        self.keepalive_requests = Some(requests);
         self
     }
 
@@ -187,6 +197,9 @@ fn block(upstream: &Upstream) -> String {
     }
     if let Some(connections) = upstream.keepalive {
         let _ = writeln!(text, "        keepalive {connections};");
+        if let Some(requests) = upstream.keepalive_requests {
+            let _ = writeln!(text, "        keepalive_requests {requests};");
+        }
     }
     text + "    }\n"
 }

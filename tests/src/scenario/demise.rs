@@ -73,6 +73,7 @@ pub fn acts(
             means: vec![means],
             causes: ended.causes,
             evident: true,
+            idle: None,
         };
         acts.push(act(
             in_flight.map(|request| &request.target),

@@ -9,6 +9,7 @@ use crate::act::{Act, Constant, Expected, Value};
 use crate::backend::{Backend, Connection, Ended, Why};
 use crate::behaviour::Behaviour;
 use crate::clock::{PATIENCE, now_ns};
+use crate::idle::{Asked, Silence};
 use crate::load::{Client, Request};
 use crate::nginx::{Configuration, Upstream};
 
@@ -59,6 +60,7 @@ pub struct Told {
     backend: Backend,
     asks: Vec<Ask>,
     sent: BTreeMap<String, Ask>,
+    asked: Vec<Asked>,
     constants: Vec<Constant>,
 }
 
@@ -72,6 +74,7 @@ impl Told {
             backend,
             asks,
             sent: BTreeMap::new(),
+            asked: Vec::new(),
             constants: Vec::new(),
         }
     }
@@ -101,11 +104,17 @@ impl Part for Told {
                 Request::post(&target, ask.body)
             };
             let mut client = Client::connect(stage.nginx.address())?;
-            self.sent.insert(target, ask.clone());
+            self.sent.insert(target.clone(), ask.clone());
+            let asked_ns = now_ns();
             // nginx may answer and close before it has read a large body; what the
             // client gets, if anything, is not the point: that it is over is.
             let _ = client.send(&request.asking(ask.behaviour));
-            let _ = client.receive();
+            let whole = client.receive().is_ok_and(|response| response.complete);
+            self.asked.push(Asked {
+                target,
+                asked_ns,
+                told_ns: whole.then(now_ns),
+            });
         }
         // A kept connection stays open, but nothing is under way on it.
         let settled = |record: &Connection| {
@@ -128,7 +137,9 @@ impl Part for Told {
                 let is_last = at + 1 == connection.requests.len();
                 let expected = self.sent.get(&request.target).and_then(|ask| {
                     // Only the last request on a connection can have failed with it.
-                    ask.expected.clone().filter(|_| is_last)
+                    let expected = ask.expected.clone().filter(|_| is_last)?;
+                    let idle = Silence::before_last_request(&connection, &self.asked);
+                    Some(expected.after(idle))
                 });
                 acts.push(Act {
                     upstream: connection.local.to_string(),

@@ -1,7 +1,8 @@
 //! Whether the tool found a line's connection: by what the backend recorded, and by what
-//! the wire carried.
+//! the wire carried; and whether it tells how long that was idle.
 
 use super::{Found, Recorded, Score, Told, named};
+use crate::act::Expected;
 use crate::verdicts::Incident;
 
 impl Score {
@@ -66,6 +67,24 @@ impl Score {
             }
         }
         (!tellings.is_empty()).then_some(problems.is_empty())
+    }
+
+    /// The silence before the act, if it is on record.
+    pub(super) fn compare_idle(
+        &mut self,
+        incident: &Incident,
+        behind: &Found<'_>,
+        expected: &Expected,
+    ) {
+        let Some((idle, found)) = expected.idle.zip(incident.connection.as_ref()) else {
+            return;
+        };
+        self.idle_times += 1;
+        if let Some(problem) = idle.problem(found) {
+            let (incident, scenario) = (named(incident), behind.scenario);
+            self.failures
+                .push(format!("{incident} of {scenario}: {problem}"));
+        }
     }
 }
 

@@ -25,6 +25,11 @@ impl fmt::Display for Score {
             )?;
         }
         writeln!(f, "connections held against the wire: {}", self.witnessed)?;
+        writeln!(
+            f,
+            "idle times held against the records: {}",
+            self.idle_times
+        )?;
         for (strength, row) in &self.matches {
             writeln!(
                 f,

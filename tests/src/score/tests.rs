@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::act::{Constant, Value};
 use crate::draw::Draw;
+use crate::idle::Silence;
 
 const CAUSES: [(&str, &str, &str); 4] = [
     ("backend", "fin", "closed-without-answer"),
@@ -85,6 +86,29 @@ fn score(incidents: &[Json], acts: &[Act]) -> Score {
 
 fn right_causes(score: &Score) -> usize {
     score.causes.values().map(|row| row.right_cause).sum()
+}
+
+/// Every incident says 1.5 ms.
+#[test]
+fn an_idle_time_that_the_records_belie_fails_the_run() {
+    let held = |least_ns| {
+        let mut acts = acts(4);
+        let idle = Silence::Lasted {
+            least_ns,
+            most_ns: Some(least_ns + 1),
+        };
+        let expected = acts[1].expected.take();
+        acts[1].expected = expected.map(|expected| expected.after(idle));
+        score(&right(4), &acts)
+    };
+    let right = held(1_500_000);
+    assert!(right.holds() && right.idle_times == 1, "{right}");
+    let wrong = held(1_700_000);
+    assert_eq!(wrong.failures.len(), 1, "{wrong}");
+    assert!(
+        wrong.failures[0].contains("idle time is 1.500 ms"),
+        "{wrong}"
+    );
 }
 
 #[test]

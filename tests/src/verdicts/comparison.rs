@@ -17,6 +17,15 @@ pub struct Row {
     pub problems: Vec<String>,
 }
 
+impl Row {
+    /// The idle time that was held against what is on record of it, in words.
+    fn idle(&self) -> Option<String> {
+        let silence = self.happened.idle?;
+        let found = self.incident.as_ref()?.connection.as_ref()?.idle_ms?;
+        Some(format!(", idle for {found:.1} ms (in truth {silence})"))
+    }
+}
+
 /// A report against the truth.
 #[derive(Clone, Debug)]
 pub struct Comparison {
@@ -141,6 +150,7 @@ fn problems(happened: &Happened, incident: &Incident) -> Vec<String> {
                     found.unwrap_or("unknown".into()),
                 );
             }
+            problems.extend(happened.idle.and_then(|idle| idle.problem(connection)));
         }
     }
     if let (Some(target), Some(found)) = (happened.target.as_deref(), incident.target())
@@ -171,8 +181,11 @@ impl fmt::Display for Comparison {
             let said = match &row.incident {
                 Some(incident) if row.problems.is_empty() => {
                     format!(
-                        "right: {}, {}, {}",
-                        incident.side, incident.means, incident.cause
+                        "right: {}, {}, {}{}",
+                        incident.side,
+                        incident.means,
+                        incident.cause,
+                        row.idle().unwrap_or_default()
                     )
                 }
                 _ => format!("WRONG: {}", row.problems.join("; ")),

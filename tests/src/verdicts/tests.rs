@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::idle::Silence;
 use crate::truth::{Fault, Happened};
 
 fn fault(port: u16, fault: Fault) -> Happened {
@@ -12,6 +13,7 @@ fn fault(port: u16, fault: Fault) -> Happened {
         nginx_end: Some(SocketAddr::from(([127, 0, 0, 1], port))),
         target: Some("/x".into()),
         requests: Some(2),
+        idle: None,
     }
 }
 
@@ -79,6 +81,34 @@ fn a_wrong_a_missing_and_a_needless_verdict_each_fail() {
     let needless = compare(&[], &report(vec![incident(7, 1, "stale-keepalive")]));
     assert!(!needless.holds());
     assert!(needless.to_string().contains("incident 7"));
+}
+
+#[test]
+fn an_idle_time_that_is_off_is_wrong_and_one_within_its_bounds_is_right() {
+    let after = |least_ns, most_ns| Happened {
+        idle: Some(Silence::Lasted { least_ns, most_ns }),
+        ..fault(1, Fault::Stale)
+    };
+    // It says 1.5 ms.
+    let report = report(vec![incident(1, 1, "stale-keepalive")]);
+    for right in [
+        after(1_400_000, Some(1_600_000)),
+        after(0, Some(1_500_000)),
+        after(1_500_000, None),
+    ] {
+        let comparison = compare(&[right], &report);
+        assert!(comparison.holds(), "{comparison}");
+    }
+    for wrong in [
+        after(1_600_000, None),
+        after(1_600_000, Some(1_700_000)),
+        after(1_200_000, Some(1_300_000)),
+    ] {
+        let comparison = compare(&[wrong], &report);
+        assert!(!comparison.holds());
+        let told = comparison.to_string();
+        assert!(told.contains("WRONG: idle time is 1.500 ms, not"), "{told}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lab::backend::{Backend, Connection, Habits, IPV4, IPV6, Idle, Why};
 use lab::behaviour::{Behaviour, Framing, Kind, Means};
 use lab::clock::{PATIENCE, between, now_ns, sleep_until};
+use lab::idle::{Asked, Silence};
 use lab::load::{self, Client, Method, Outcome, Request};
 use lab::nginx::{Configuration, Upstream};
 use lab::stale::{Race, race};
@@ -20,6 +21,20 @@ const IDLE: Duration = Duration::from_millis(700);
 /// Requests on a connection before the one that fails.
 const SERVED_BEFORE: usize = 3;
 
+/// Asks and notes when; the status.
+#[track_caller]
+fn ask(client: &mut Client, request: &Request, notes: &mut Vec<Asked>) -> u16 {
+    let asked_ns = now_ns();
+    let response = client.ask(request).unwrap();
+    assert!(response.complete);
+    notes.push(Asked {
+        target: request.target.clone(),
+        asked_ns,
+        told_ns: Some(now_ns()),
+    });
+    response.status
+}
+
 /// The only incident's count and silence are those of the backend's own record.
 #[track_caller]
 fn refused_an_answer_after_idling(address: SocketAddr) {
@@ -30,23 +45,23 @@ fn refused_an_answer_after_idling(address: SocketAddr) {
         ..Configuration::new(vec![upstream])
     };
     let mut bench = Bench::start(&configuration, &[]);
-    let mut truths = BTreeMap::new();
-    // A busy machine may delay a request by more than the test allows for: then that
-    // was no sample, and the next is taken.
+    let mut notes = Vec::new();
+    let mut attempts = 0;
+    // A busy machine makes the bounds wide: then another sample is taken.
     for attempt in 0..20 {
         let mut client = Client::connect(bench.nginx.address()).unwrap();
         for round in 0..SERVED_BEFORE {
             let request = Request::get(format!("/app/{attempt}-{round}"));
-            assert_eq!(client.ask(&request).unwrap().status, 200);
+            assert_eq!(ask(&mut client, &request, &mut notes), 200);
         }
-        // nginx reads the answer after it came and before it passes it on.
-        let passed_on_ns = now_ns();
         sleep_until(Instant::now() + IDLE);
         let target = format!("/app/{attempt}-refused");
         let refusal = Behaviour::of(Kind::CloseWithoutAnswer(Means::Fin)).once();
-        client
-            .ask(&Request::post(&target, 5).asking(refusal))
-            .unwrap();
+        ask(
+            &mut client,
+            &Request::post(&target, 5).asking(refusal),
+            &mut notes,
+        );
         let records = backend
             .wait_until("the close", PATIENCE, |records| {
                 records
@@ -56,33 +71,31 @@ fn refused_an_answer_after_idling(address: SocketAddr) {
             .unwrap();
         let record = records.last().unwrap();
         assert_eq!(record.answered(), SERVED_BEFORE);
-        let refused = record.requests.last().unwrap();
-        let answer = record.requests[SERVED_BEFORE - 1].answer.unwrap();
-        let least = between(passed_on_ns, refused.arrived_ns);
-        let most = between(answer.began_ns, refused.arrived_ns);
-        truths.insert(target, least..=most);
-        if least + Duration::from_millis(2) > IDLE && most < IDLE + Duration::from_millis(3) {
+        let Silence::Lasted {
+            least_ns,
+            most_ns: Some(most_ns),
+        } = Silence::before_last_request(record, &notes)
+        else {
+            panic!("its silence is not on record: {record:?}");
+        };
+        attempts += 1;
+        if Duration::from_nanos(most_ns - least_ns) < Duration::from_millis(5) {
             break;
         }
     }
     let report = bench.report();
     let records = backend.connections();
-    let comparison = compare(&truth::recorded(&records), &report);
+    let truth = truth::recorded_beside(&records, &notes);
+    let comparison = compare(&truth, &report);
     for row in &comparison.rows {
         // Cause aside: a close that meets a request on its way looks like a stale one.
         let connection = row.incident.as_ref().unwrap().connection.as_ref().unwrap();
         assert_eq!(connection.reused, Some(true));
         assert_eq!(connection.requests, Some(4));
-        let idle = connection.idle_ms.unwrap();
-        let true_idle = &truths[row.happened.target.as_deref().unwrap()];
-        let least = true_idle.start().as_secs_f64() * 1000.0 - 5.0;
-        let most = true_idle.end().as_secs_f64() * 1000.0 + 5.0;
-        assert!(
-            (least..=most).contains(&idle),
-            "{idle} ms, in truth {true_idle:?}"
-        );
+        let problem = row.happened.idle.unwrap().problem(connection);
+        assert_eq!(problem, None, "\n{comparison}");
     }
-    assert_eq!(comparison.rows.len(), truths.len());
+    assert_eq!(comparison.rows.len(), attempts);
     assert!(comparison.unexpected.is_empty(), "\n{comparison}");
 }
 

@@ -164,6 +164,10 @@ fn a_worker_that_a_reload_retires_keeps_its_timeout() {
     fail(&bench.nginx, "new");
     assert!(!old.join().unwrap()[0].served());
     let report = bench.report();
+    // Seen if the test fails.
+    for kind in ["capture", "process", "instance"] {
+        println!("{:#?}", records(&bench.trace(), kind));
+    }
     assert_eq!(
         timers(&report),
         expected([

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use lab::idle::Silence;
 use lab::score::is_missed_run;
 use lab::truth::{Fault, Happened};
 use lab::verdicts::{Report, compare_beside};
@@ -37,6 +38,12 @@ pub(crate) fn check(
     let made: BTreeSet<_> = truth.iter().map(|happened| happened.fault).collect();
     for fault in PROMISED.iter().filter(|fault| !made.contains(fault)) {
         problems.push(format!("no fault of the kind {fault:?} was made"));
+    }
+    let lasted = |happened: &&Happened| matches!(happened.idle, Some(Silence::Lasted { .. }));
+    let silences = truth.iter().filter(lasted).count();
+    println!("idle times held against the records: {silences}");
+    if silences == 0 {
+        problems.push("no fault was made after a silence".into());
     }
     let lines = scene.nginx().upstream_lines()?.len();
     // A retry that met another stale connection has its own line.
