@@ -4,11 +4,7 @@
 # others than doctor.
 folder=$(mktemp -d)
 echo text > "$folder/types"
-# A port at which nobody listens, below those that the kernel gives out.
-port=21111
-while grep -qis ":$(printf %04X $port) " /proc/net/tcp /proc/net/tcp6; do
-    port=$((port + 1))
-done
+port=$(free_port)
 configure "$folder/whole" logs/error.log "unix:$folder/whole/socket"
 configure "$folder/piped" stderr "127.0.0.1:$port"
 become_nginx "$folder/whole" "$folder/whole/logs/error.log" &

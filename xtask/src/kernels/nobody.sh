@@ -35,7 +35,7 @@ exec /bin/setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
 END
 chmod 755 "$folder/whoclosed"
 export AGENT="$WHOCLOSED"
-configure "$folder/nginx" logs/error.log "unix:$folder/nginx/socket"
+configure "$folder/nginx" logs/error.log "127.0.0.1:$(free_port)"
 become_nginx "$folder/nginx" "$folder/nginx/logs/error.log" &
 nginx=$(started "$folder/nginx")
 said=$("$folder/whoclosed" doctor --format json --nginx "$nginx" 2>&1)

@@ -36,3 +36,11 @@ started() {
     done
     cat "$1/nginx.pid"
 }
+# One at which nobody listens, below those that the kernel gives out.
+free_port() {
+    port=21111
+    while grep -qis ":$(printf %04X $port) " /proc/net/tcp /proc/net/tcp6; do
+        port=$((port + 1))
+    done
+    echo $port
+}

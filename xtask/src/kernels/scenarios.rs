@@ -1,6 +1,6 @@
 //! What runs on each kernel: the lab's scenarios, each scored by the lab itself against
-//! what its backends recorded, the demo, which also holds counts of requests, a capture
-//! without root, and doctor.
+//! what its backends recorded, the demo, which also holds counts of requests and idle times, a
+//! capture without root, and doctor.
 //!
 //! One script runs them in the guest and on the host, and writes the scores one after the
 //! other; this reads them again.

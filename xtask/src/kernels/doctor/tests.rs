@@ -197,17 +197,23 @@ fn where_the_kernel_cannot_be_asked_for_sockets_a_backends_host_says_so() {
     let answer = &mut answers[2];
     answer["full"] = false.into();
     answer["found"]["listening"] = "21111".into();
-    answer["statements"] = json!([
-        limit("Cannot look at listening sockets (x)"),
-        limit("Nothing listens at port 21111 yet"),
-    ]);
-    let says_all = said(OPEN, answers.each_ref());
+    answer["statements"] = json!([limit("Cannot look at listening sockets (x)")]);
+    let right = said(OPEN, answers.each_ref());
     let none = |said: &str| said.replace("lists sockets: yes", "lists sockets: no");
-    assert_eq!(judge(&none(&says_all), None), (5, Vec::new()));
-    assert_ne!(judge(&says_all, None).1, Vec::<String>::new());
-    answers[2]["statements"].as_array_mut().unwrap().remove(0);
-    let says_half = none(&said(OPEN, answers.each_ref()));
-    assert_eq!(judge(&says_half, None).1.len(), 1);
+    assert_eq!(judge(&none(&right), None), (5, Vec::new()));
+    assert_ne!(judge(&right, None).1, Vec::<String>::new());
+    let statements = answers[2]["statements"].as_array_mut().unwrap();
+    statements.push(limit("Nothing listens at port 21111 yet"));
+    assert_eq!(
+        judge(&none(&said(OPEN, answers.each_ref())), None).1.len(),
+        1
+    );
+    let statements = answers[2]["statements"].as_array_mut().unwrap();
+    statements.remove(0);
+    assert_eq!(
+        judge(&none(&said(OPEN, answers.each_ref())), None).1.len(),
+        1
+    );
 }
 
 #[test]
