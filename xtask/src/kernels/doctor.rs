@@ -59,6 +59,8 @@ struct Case<'a> {
     at_ends: bool,
     /// Whether the kernel can be asked for its sockets.
     lists_sockets: bool,
+    /// Whether programs can ask it for a task's registers.
+    hands_out_registers: bool,
 }
 
 /// How many answers there were, and what is wrong with them. On a kernel that forbids what
@@ -73,6 +75,7 @@ pub(super) fn judge(said: &str, forbids: Option<&str>, calls: Calls) -> (u64, Ve
         calls,
         at_ends: calls == Calls::AtEnds || calls.are_seen() && fact(said, "tells of sends") == "no",
         lists_sockets: fact(said, "lists sockets") == "yes",
+        hands_out_registers: fact(said, "hands out registers") == "yes",
     };
     let without_nginx = [&[NO_NGINX], locked.as_slice()].concat();
     let without_types = match forbids {
@@ -222,20 +225,19 @@ impl Case<'_> {
 
     /// Whether nothing is missing that a kernel may have.
     fn is_full(&self) -> bool {
-        match self.about {
-            About::Backend => self.lists_sockets,
-            About::Nginx(WHOLE) => self.calls.are_seen() && !self.at_ends,
-            _ => self.calls.are_seen(),
-        }
+        self.limits().is_empty()
     }
 
-    /// How what is said begins where something is missing.
-    fn limit(&self) -> &'static str {
-        match self.about {
-            About::Backend => NO_LIST,
-            About::Nginx(WHOLE) if self.at_ends => PAST,
-            _ => unseen::LIMIT,
-        }
+    /// How each statement of what is missing begins.
+    fn limits(&self) -> Vec<&'static str> {
+        let own = match self.about {
+            About::Backend => (!self.lists_sockets).then_some(NO_LIST),
+            _ if !self.calls.are_seen() => Some(unseen::LIMIT),
+            About::Nginx(WHOLE) => self.at_ends.then_some(PAST),
+            _ => None,
+        };
+        let registers = (!self.hands_out_registers).then_some(unseen::NO_REGISTERS);
+        own.into_iter().chain(registers).collect()
     }
 
     /// Every hook has to be attached, in whichever way, and what the case is about has to
@@ -252,8 +254,10 @@ impl Case<'_> {
                 (name.to_owned(), became)
             })
             .collect();
-        let may_be_missing =
-            |name: &String| !self.calls.are_seen() && unseen::HOOKS.contains(&name.as_str());
+        let may_be_missing = |name: &String| match name.as_str() {
+            unseen::REGISTERS => !self.hands_out_registers,
+            name => !self.calls.are_seen() && unseen::HOOKS.contains(&name),
+        };
         let mut wrong: Vec<String> = (hooks.iter())
             .filter(|(name, became)| *became == "absent" && !may_be_missing(name))
             .map(|(name, _)| format!("{name} is not attached"))
@@ -281,17 +285,18 @@ impl Case<'_> {
         let text = |statement: &Value| statement["text"].as_str().unwrap_or_default().to_owned();
         // True of a guest wherever its clock is a slow one.
         let slow = format!("takes its time from {clock}");
-        let limit = self.limit();
+        let limits = self.limits();
         let begins = |other: &Value, limit: &str| text(other).starts_with(limit);
         let is_expected = |other: &&Value| match other["weight"].as_str() {
             Some("note") => {
                 text(other).ends_with(&slow) || self.at_ends && begins(other, NONE_PAST)
             }
-            Some("limits") => !self.is_full() && begins(other, limit),
+            Some("limits") => limits.iter().any(|limit| begins(other, limit)),
             _ => false,
         };
-        let has_limit = others.iter().any(|other| begins(other, limit));
-        if !self.is_full() && self.obstacles.is_empty() && !has_limit {
+        let is_said = |limit: &&&str| others.iter().any(|other| begins(other, limit));
+        let unsaid = limits.iter().find(|limit| !is_said(limit));
+        if let (Some(limit), true) = (unsaid, self.obstacles.is_empty()) {
             return vec![format!("it does not say {limit:?}")];
         }
         let mut wrong: Vec<String> = (others.into_iter())

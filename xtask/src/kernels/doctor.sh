@@ -29,6 +29,7 @@ echo "piped nginx: $piped"
 echo "piped workers: $(workers "$piped")"
 echo "piped folder: $folder/piped"
 echo "port: $port"
+hands_out_registers
 # CASE HOW OPTIONS..
 answer() {
     case=$1

@@ -74,14 +74,27 @@ pub(super) fn wrong(said: &str, score: &Value, calls: Calls) -> Vec<String> {
         wrong.push(format!("lines found their connections by {how}"));
     }
     let answer = serde_json::from_str(fact("doctor: ")).unwrap_or_default();
-    let told = doctor(&answer, fact("doctor's status: "), others.is_empty(), calls);
+    let found = Found {
+        is_exact: others.is_empty(),
+        sees_calls: calls.are_seen(),
+        has_registers: fact("hands out registers: ") == "yes",
+    };
+    let told = doctor(&answer, fact("doctor's status: "), found);
     wrong.extend(told.map(|told| format!("doctor, asked by nobody, {told}")));
     wrong
 }
 
-/// What is wrong with doctor's answer to this user, where lines did or did not find their
-/// connections exactly.
-fn doctor(answer: &Value, status: &str, is_exact: bool, calls: Calls) -> Option<String> {
+/// What is known of such a capture from elsewhere.
+#[derive(Clone, Copy)]
+struct Found {
+    /// Every line found its connection exactly.
+    is_exact: bool,
+    sees_calls: bool,
+    has_registers: bool,
+}
+
+/// What is wrong with doctor's answer to this user.
+fn doctor(answer: &Value, status: &str, found: Found) -> Option<String> {
     let Some(all) = answer["statements"].as_array() else {
         return Some("said nothing that can be read".to_owned());
     };
@@ -89,9 +102,15 @@ fn doctor(answer: &Value, status: &str, is_exact: bool, calls: Calls) -> Option<
         let text = |field: &str| one[field].as_str().is_some_and(|text| text.contains(what));
         text("text") || text("do")
     };
+    let Found {
+        is_exact,
+        sees_calls,
+        has_registers,
+    } = found;
     let not_full = all.iter().filter(|one| one["weight"] != "note");
     let other: Vec<&Value> = not_full
-        .filter(|one| calls.are_seen() || !says(one, unseen::LIMIT))
+        .filter(|one| sees_calls || !says(one, unseen::LIMIT))
+        .filter(|one| has_registers || !says(one, unseen::NO_REGISTERS))
         .collect();
     let names_admin = |one: &&Value| one["weight"] == "limits" && says(one, ADMIN);
     match other.iter().find(|one| is_exact || !names_admin(one)) {
@@ -101,7 +120,7 @@ fn doctor(answer: &Value, status: &str, is_exact: bool, calls: Calls) -> Option<
         }
         None => {}
     }
-    let is_full = is_exact && calls.are_seen();
+    let is_full = is_exact && sees_calls && has_registers;
     let expected = if is_full { "0" } else { "1" };
     (status != expected).then(|| format!("ended with status {status:?}, not {expected}"))
 }
@@ -121,7 +140,7 @@ mod tests {
     /// What the script writes, on a kernel as root finds it.
     fn said(release: &str, user: &str, kept: &str) -> String {
         format!(
-            "release: {release}\nunprivileged_bpf_disabled: 2\nuser: {user}\nkept: {kept}\n\
+            "release: {release}\nunprivileged_bpf_disabled: 2\nhands out registers: yes\nuser: {user}\nkept: {kept}\n\
              doctor: {{ \"statements\": [] }}\ndoctor's status: 0\nnginx 1.22.1, stale\n{{}}"
         )
     }

@@ -52,6 +52,7 @@ WHOCLOSED=$folder/whoclosed whoclosed-lab stale --seed $SEED $blind --json --run
 status=$?
 echo "release: $(uname -r)"
 echo "unprivileged_bpf_disabled: $(cat /proc/sys/kernel/unprivileged_bpf_disabled 2>/dev/null)"
+hands_out_registers
 cat "$folder/kept"
 # In one line: the lab's score is what begins a line with a brace.
 printf 'doctor: %s\n' "$(printf '%s' "$said" | tr '\n' ' ')"

@@ -1,4 +1,4 @@
-# An nginx to which nothing happens, in a folder of its own.
+# An nginx to which nothing happens, in a folder of its own, and facts of the kernel.
 
 # FOLDER ERROR_LOG LISTEN
 configure() {
@@ -43,4 +43,9 @@ free_port() {
         port=$((port + 1))
     done
     echo $port
+}
+# Whether programs may ask for a task's registers, as Linux 5.15 and later let them.
+hands_out_registers() {
+    grep -q ' bpf_task_pt_regs$' /proc/kallsyms && has=yes || has=no
+    echo "hands out registers: $has"
 }

@@ -12,6 +12,9 @@ use super::scenarios::Outcome;
 pub(super) const HOOKS: [&str; 2] = ["sock_send_length", "sock_recv_length"];
 /// What `whoclosed doctor` says of such a kernel begins with this.
 pub(super) const LIMIT: &str = "Requests cannot be counted";
+/// What a capture does without before Linux 5.15, and how what doctor says of that begins.
+pub(super) const REGISTERS: &str = "bpf_task_pt_regs";
+pub(super) const NO_REGISTERS: &str = "Where a process closes a connection and then starts another";
 /// What the demo finds wrong there: its report says that a number is unknown.
 const UNKNOWN: &str = "requests is unknown, not ";
 

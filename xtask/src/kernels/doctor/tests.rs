@@ -65,7 +65,7 @@ fn backend(mut answer: Value) -> Value {
 fn said(lockdown: &str, answers: [&Value; 5]) -> String {
     let mut said = format!(
         "release: 6.1.9\nlockdown: {lockdown}\nclock: tsc\ntells of sends: yes\n\
-         port: 21111\nlists sockets: yes\n"
+         port: 21111\nlists sockets: yes\nhands out registers: yes\n"
     );
     for (which, pid, folder) in [("whole", 7, "/x"), ("piped", 8, "/y")] {
         said += &format!("{which} nginx: {pid}\n{which} workers: 2\n{which} folder: {folder}\n");
@@ -315,4 +315,24 @@ fn where_nothing_sees_sends_and_receives_that_alone_has_to_be_said() {
     assert_eq!(super::judge(&other, None, Calls::Unseen).1.len(), 2);
     let another = right.replace("sock_send_length", "tcp_receive_reset");
     assert_eq!(super::judge(&another, None, Calls::Unseen).1.len(), 2);
+}
+
+#[test]
+fn where_no_task_tells_its_registers_that_has_to_be_said_beside_what_else_is_missing() {
+    let mut answers = at_ends();
+    let limit = json!({ "weight": "limits", "text": format!("{} x", unseen::NO_REGISTERS) });
+    for answer in &mut answers[..3] {
+        answer["full"] = false.into();
+        let statements = answer["statements"].as_array_mut().unwrap();
+        statements.push(limit.clone());
+        let hooks = answer["found"]["hooks"].as_array_mut().unwrap();
+        hooks.push(json!({ "name": unseen::REGISTERS, "attached": false }));
+    }
+    let said = said(OPEN, answers.each_ref()).replace("tells of sends: yes", "tells of sends: no");
+    let old = said.replace("registers: yes", "registers: no");
+    assert_eq!(judge(&old, None), (5, Vec::new()));
+    // The statement and its status; of the first the status is wrong already.
+    assert_eq!(judge(&said, None).1.len(), 5);
+    let silent = old.replace(unseen::NO_REGISTERS, "Somewhere");
+    assert_eq!(judge(&silent, None).1.len(), 3);
 }
