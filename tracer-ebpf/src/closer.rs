@@ -5,7 +5,7 @@ use crate::record::{DecodeError, Field, wire};
 
 wire! {
     /// The process that closed a socket, or ended with it open.
-    pub struct Closer, size 36, last reserved at 35 {
+    pub struct Closer, size 36, last may_be_copy at 35 {
         /// The process, as the initial pid namespace numbers it.
         pub pid: u32,
         /// Its parent.
@@ -22,8 +22,9 @@ wire! {
         pub out_of_memory: u8,
         /// 1 if a process had taken the connection from the listener's queue.
         pub accepted: u8,
-        /// Zero.
-        pub reserved: u8,
+        /// 1 if the process may have been starting another program, and its parent have closed:
+        /// this kernel does not tell.
+        pub may_be_copy: u8,
     }
 }
 
@@ -33,7 +34,12 @@ impl Closer {
     /// # Errors
     /// If one is not as the programs write it.
     pub(crate) fn check(&self) -> Result<(), DecodeError> {
-        let flags = [self.exiting, self.out_of_memory, self.accepted];
+        let flags = [
+            self.exiting,
+            self.out_of_memory,
+            self.accepted,
+            self.may_be_copy,
+        ];
         if flags.iter().any(|flag| *flag > 1) {
             return Err(DecodeError::Value("flag"));
         }
@@ -55,7 +61,7 @@ impl Field for Closer {
             exiting: Field::take(bytes),
             out_of_memory: Field::take(bytes),
             accepted: Field::take(bytes),
-            reserved: Field::take(bytes),
+            may_be_copy: Field::take(bytes),
         }
     }
 }

@@ -376,9 +376,11 @@ pub(crate) fn describe_current(closer: &mut Closer) {
     closer.pid = read(task, layout::TGID);
     closer.parent_pid = parent_pid_of(task);
     process_name(task, &mut closer.comm);
+    closer.may_be_copy = u8::from(!tells_registers());
     if has_flag(EXITING) {
         let exit = exit();
         closer.exiting = 1;
+        closer.may_be_copy = 0;
         closer.exit_code = exit.code;
         closer.out_of_memory = u8::from(exit.out_of_memory);
     }
@@ -399,12 +401,18 @@ fn actor() -> *const c_void {
     if pid == INIT { task } else { parent }
 }
 
+/// Do tasks tell their registers? The verifier knows, and never comes to what it would
+/// refuse where they do not.
+#[inline(always)]
+fn tells_registers() -> bool {
+    crate::setting(&SETTINGS, settings::TASK_REGISTERS) != 0
+}
+
 /// Is the current task leaving an exec that did what it should? Its registers hold the
-/// system call until it makes another. Not known where the kernel does not hand them out;
-/// the verifier then never comes to what it would refuse.
+/// system call until it makes another. Not known where they are not told.
 #[inline(always)]
 fn is_in_exec() -> bool {
-    if crate::setting(&SETTINGS, settings::TASK_REGISTERS) == 0 {
+    if !tells_registers() {
         return false;
     }
     // SAFETY: no arguments; the kernel returns the current task.

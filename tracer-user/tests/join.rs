@@ -95,6 +95,7 @@ fn accepted(
             .unwrap_or_default(),
         exit: close.and_then(|close| close.exit),
         accepted: close.is_none_or(|close| close.accepted),
+        may_be_copy: close.is_some_and(|close| close.may_be_copy),
         first_seen_mid_life: connection.first_seen_mid_life,
     }
 }

@@ -49,6 +49,7 @@ fn where_no_task_tells_its_registers_a_starting_child_has_closed_and_nothing_is_
     let _alone = alone();
     let scene = Scene {
         options: &["--no-task-registers"],
+        closer: Some("true"),
         ..Scene::default()
     };
     let seen = scene.one_request("close-beside-a-start");

@@ -203,6 +203,7 @@ pub fn peer_close(wire: &WirePeerClose) -> PeerClose {
         unread_bytes: wire.closer.unread_bytes,
         received_bytes: wire.received_bytes,
         accepted: wire.closer.accepted != 0,
+        may_be_copy: wire.closer.may_be_copy != 0,
         host: None,
     }
 }
@@ -241,6 +242,7 @@ pub fn accepted(wire: &WireAccepted, read_ns: u64) -> Accepted {
         comm: name(&wire.closer.comm),
         exit: exit_of(&wire.closer),
         accepted: wire.closer.accepted != 0,
+        may_be_copy: wire.closer.may_be_copy != 0,
         first_seen_mid_life: wire.first_seen_mid_life != 0,
     }
 }

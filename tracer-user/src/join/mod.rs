@@ -328,6 +328,7 @@ fn close(
         unread_bytes: accepted.unread_bytes,
         received_bytes: accepted.received_bytes.unwrap_or(0),
         accepted: accepted.accepted,
+        may_be_copy: accepted.may_be_copy,
         host: Some(host(backend)),
     })
 }

@@ -249,6 +249,12 @@ impl History {
         self.processes.contains_key(&pid)
     }
 
+    /// Had this process ended another of the upstream's connections before?
+    pub(super) fn served_before(&self, pid: u32, ns: u64) -> bool {
+        let process = self.processes.get(&pid);
+        process.is_some_and(|process| process.first_ns < ns)
+    }
+
     /// When this process last ended one of the upstream's connections.
     pub(super) fn last_end_of(&self, pid: u32) -> Option<u64> {
         self.processes.get(&pid).map(|process| process.last_ns)

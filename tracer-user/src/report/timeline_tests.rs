@@ -166,6 +166,7 @@ fn the_backends_process_and_its_end_are_told() {
         unread_bytes,
         received_bytes: 174,
         accepted,
+        may_be_copy: false,
         host: None,
     };
     let told = |peer: PeerClose| {

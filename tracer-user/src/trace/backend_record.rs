@@ -43,6 +43,10 @@ pub struct PeerClose {
     pub received_bytes: u64,
     /// A process had taken the connection from the listening socket's queue.
     pub accepted: bool,
+    /// It closed by a call, or was starting another program then and had a copy only: the
+    /// kernel, before Linux 5.15, does not tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_be_copy: bool,
     /// Name of the backend's host, if another capture, made there, saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -129,6 +133,9 @@ pub struct Accepted {
     /// A process had taken the connection from the listening socket's queue.
     #[serde(default)]
     pub accepted: bool,
+    /// As [`PeerClose::may_be_copy`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_be_copy: bool,
     /// It was open before the capture began.
     #[serde(default)]
     pub first_seen_mid_life: bool,

@@ -81,6 +81,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) cgroup: Option<&'a MemoryCgroup>,
     /// It ends by itself.
     pub(crate) ends: bool,
+    /// The name of the process that is told to have closed, if it is another.
+    pub(crate) closer: Option<&'a str>,
     /// More options of the capture.
     pub(crate) options: &'a [&'a str],
 }
@@ -163,7 +165,7 @@ impl Scene<'_> {
         assert_eq!(same_netns, self.inside.is_none());
         assert_eq!(peer["accepted"], true);
         assert_eq!(peer["received_bytes"], connection["sent_bytes"]);
-        assert_eq!(peer["comm"], "victim");
+        assert_eq!(peer["comm"], self.closer.unwrap_or("victim"));
         assert!(peer["ns"].as_u64() < connection["ended_ns"].as_u64());
         // It had the whole request, so nothing was on its way when nginx closed.
         if connection["rst_received_ns"].is_null() {

@@ -4,6 +4,7 @@
 use super::{Case, how_it_ended, in_flight, reuse, sentences};
 use crate::judge::case::words;
 use crate::judge::end::peer_end_ns;
+use crate::judge::history::History;
 use crate::judge::work::may_be_a_supervisors;
 use crate::nginx::message::MessageKind;
 use crate::report::model::Confidence;
@@ -52,9 +53,11 @@ pub(super) fn of<'a>(case: &Case<'a>) -> Option<Owner<'a>> {
             closed_before_ns: None,
         });
     }
-    let ended = case
-        .backend_exit()
-        .filter(|exit| !is_another_programs(exit, close) && !is_a_servers_child(case, close))?;
+    let ended = case.backend_exit().filter(|exit| {
+        !is_another_programs(exit, close)
+            && !is_a_servers_child(case, close)
+            && !is_perhaps_a_copy(case, close)
+    })?;
     Some(Owner {
         close,
         exit: ended.exit,
@@ -72,6 +75,7 @@ pub(super) fn by_its_own_call(case: &Case<'_>) -> bool {
 fn own_close<'a>(case: &Case<'a>) -> Option<&'a PeerClose> {
     case.peer_close()
         .filter(|close| close.exit.is_none() && !is_a_servers_child(case, close))
+        .filter(|close| !is_perhaps_a_copy(case, close))
         .filter(|_| case.backend_exit().is_none())
 }
 
@@ -83,6 +87,15 @@ fn lived_on(case: &Case<'_>, close: &PeerClose) -> bool {
 
 /// The same, in a sentence.
 pub(super) fn own_call(case: &Case<'_>) -> Option<String> {
+    let copy = case.peer_close().filter(|close| close.exit.is_none());
+    if let Some(close) = copy.filter(|close| is_perhaps_a_copy(case, close)) {
+        return Some(format!(
+            "{}, child of {}, was the last to close the other end; whether it held more than a \
+             copy of its parent's, this kernel does not tell",
+            short_name(close),
+            close.parent_pid
+        ));
+    }
     let close = own_close(case)?;
     let unread = u64::from(close.unread_bytes);
     let leaving = if unread > 0 {
@@ -122,6 +135,14 @@ fn on_host(close: &PeerClose) -> String {
 fn is_a_servers_child(case: &Case<'_>, close: &PeerClose) -> bool {
     let history = case.history;
     close.parent_pid > 1 && history.is_some_and(|history| history.serves(close.parent_pid))
+}
+
+/// May this be a child that was just starting another program, and had a copy of its parent's
+/// connection? Then the parent has closed, and what becomes of the child says nothing of it.
+/// One that had ended others of the upstream's connections before is no such child.
+fn is_perhaps_a_copy(case: &Case<'_>, close: &PeerClose) -> bool {
+    let served = |history: &History| history.served_before(close.pid, close.ns);
+    close.may_be_copy && !case.history.is_some_and(served)
 }
 
 /// Did the process run another program between its close and its end? What it closed then

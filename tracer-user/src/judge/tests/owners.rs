@@ -88,6 +88,34 @@ fn a_process_that_closes_by_a_call_and_dies_within_a_second_is_a_likely_one() {
     }
 }
 
+/// Before Linux 5.15 a child that was starting another program cannot be told from it.
+#[test]
+fn a_process_that_may_have_had_a_copy_only_is_a_cause_if_it_had_served_before() {
+    let told = |earlier: Vec<Record>| {
+        let line = premature();
+        let mut close = peer_close(1, 5000, None);
+        if let Record::PeerClose(close) = &mut close {
+            close.may_be_copy = true;
+        }
+        let mut records = earlier;
+        records.extend([
+            close,
+            line.logged(),
+            ended(cut()),
+            line.line(),
+            backend_exit(5400, 4711, Exit::Code(0)),
+        ]);
+        only(judged(records))
+    };
+    let unknown = told(Vec::new());
+    assert_verdict(&unknown, Cause::ClosedWithoutAnswer, Confidence::Likely);
+    let said = unknown.evidence.join(". ");
+    assert!(said.contains("more than a copy of its parent's"), "{said}");
+    assert!(!said.contains("exited"), "{said}");
+    let served = told(vec![backend_process(4711, 2000, 4000)]);
+    assert_verdict(&served, Cause::BackendExited, Confidence::Likely);
+}
+
 #[test]
 fn the_other_ends_record_may_come_before_or_after_the_line() {
     let line = premature();

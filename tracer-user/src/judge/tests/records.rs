@@ -246,6 +246,7 @@ pub(in crate::judge) fn peer_close(cookie: u64, ms: u64, exit: Option<Exit>) -> 
         unread_bytes: 0,
         received_bytes: 80,
         accepted: true,
+        may_be_copy: false,
         host: None,
     }))
 }
