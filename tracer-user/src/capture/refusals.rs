@@ -299,9 +299,7 @@ mod tests {
         let lacking = "Invalid argument (os error 22): unknown func bpf_snprintf#165; without";
         let found = |refusal, release| explanation(refusal, &Policy::default(), release);
         let said = found(lacking, "5.13.0").unwrap().to_string();
-        assert!(
-            said.starts_with("this kernel is too old, Linux 5.13.0: it has no bpf_snprintf")
-        );
+        assert!(said.starts_with("this kernel is too old, Linux 5.13.0: it has no bpf_snprintf"));
         assert_eq!(found(lacking, "5.14.21"), None);
         assert_eq!(found("no such tracepoint", "5.13.0"), None);
         assert_eq!(
