@@ -66,7 +66,8 @@ pub(super) fn registers(is_withheld: bool) -> Option<Hook> {
     let reason = if is_withheld {
         "withheld on request".to_owned()
     } else {
-        format!("{:#}", may_ask_for_registers().err()?)
+        let refused = may_ask_for_registers().err()?;
+        format!("the kernel refuses a program that asks for a task's registers: {refused:#}")
     };
     Some(Hook {
         name: "bpf_task_pt_regs".to_owned(),

@@ -140,8 +140,8 @@ mod tests {
     /// What the script writes, on a kernel as root finds it.
     fn said(release: &str, user: &str, kept: &str) -> String {
         format!(
-            "release: {release}\nunprivileged_bpf_disabled: 2\nhands out registers: yes\nuser: {user}\nkept: {kept}\n\
-             doctor: {{ \"statements\": [] }}\ndoctor's status: 0\nnginx 1.22.1, stale\n{{}}"
+            "release: {release}\nunprivileged_bpf_disabled: 2\nhands out registers: yes\n\
+             user: {user}\nkept: {kept}\ndoctor: {{ \"statements\": [] }}\ndoctor's status: 0\nnginx 1.22.1, stale\n{{}}"
         )
     }
 
