@@ -8,7 +8,7 @@ use super::table::Row;
 
 /// The fewest kernels beside the host's own.
 const FEWEST: usize = 8;
-/// The oldest line that captures are promised on: it has to be among them.
+/// The oldest line of the archive's on which a capture runs: it has to be among them.
 const OLDEST: &str = "6.1.";
 
 /// What is missing from these rows for the whole matrix, in words. A kernel counts once,

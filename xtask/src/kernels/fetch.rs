@@ -16,9 +16,9 @@ use super::suite::{self, SUITES, Suite};
 use crate::machine::Machine;
 use crate::{apt, step, workspace};
 
-/// The lines that are booted where nothing is said, beside each from 7.0 on. Newer
-/// The first is too old for a capture. Newer
-/// kernels' packages without modules are small; of 6.16 and 6.18 only the cloud's are.
+/// The lines that are booted where nothing is said, beside each from 7.0 on. The first is
+/// too old for a capture. Newer kernels' packages without modules are small; of 6.16 and
+/// 6.18 only the cloud's are.
 pub(super) const LINES: [&str; 7] = [
     "5.10",
     "6.1",
